@@ -1,0 +1,3 @@
+//! What operations ask: HTTP for metrics and health.
+
+pub mod http;

@@ -1,0 +1,207 @@
+//! Everything wired together: a configuration becomes threads, and they run until they are drained.
+//!
+//! One data thread serves clients. The control thread, which is the one that calls [`run`], has the AWS credentials, the
+//! login governors, HTTP and the signals; a data thread waits for it only when it opens a server connection.
+
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use sd_notify::NotifyState;
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::admin::http::{self, Health, Pages};
+use crate::aws::credentials::CredentialCache;
+use crate::config::Config;
+use crate::gateway::{ErrorKind, Readiness, Shard, Shared, Shutdown};
+use crate::identity::Source;
+use crate::metrics::Metrics;
+use crate::upstream::Services;
+use crate::upstream::gate::Gates;
+use crate::upstream::tokens::Tokens;
+
+/// File descriptors for listeners, runtimes, logs, AWS calls and cancel requests.
+const OTHER_FILES: u64 = 256;
+
+/// Runs the gateway until a signal ends it and its clients are gone.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    let control = Builder::new_current_thread().enable_all().build().context("cannot start the control thread")?;
+    control.block_on(supervise(config))
+}
+
+async fn supervise(config: Config) -> anyhow::Result<()> {
+    raise_file_limit(&config);
+    if config.identity.sources.contains(&Source::Trust) {
+        warn!("identity.sources contains \"trust\": whoever reaches a listening port is let in without being asked who they are");
+    }
+    let metrics = Arc::new(Metrics::new().context("cannot register the metrics")?);
+    begin_at_zero(&metrics, &config);
+    let (credentials, keep_fresh) = CredentialCache::new(Arc::new(CredentialObserver(metrics.clone())));
+    let gates = Arc::new(Gates::new(config.targets.iter().map(|target| &**target), Instant::now()));
+    let services = Services {
+        tokens: Arc::new(Tokens::new(credentials, metrics.clone())),
+        gates: gates.clone(),
+        metrics: metrics.clone(),
+    };
+    tokio::spawn(keep_fresh);
+    tokio::spawn(gates.clone().drive());
+
+    let (shutdown, told) = watch::channel(Shutdown::No);
+    let (readiness, ready) = watch::channel(Readiness::default());
+    let admin = match config.admin {
+        Some(address) => Some(TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} (admin.http)"))?),
+        None => None,
+    };
+    let drain_timeout = config.limits.drain_timeout;
+    let (bound, listening) = tokio::sync::oneshot::channel();
+    let data = Data { config, metrics: metrics.clone(), services, told: told.clone(), readiness };
+    let data = thread::Builder::new()
+        .name("postern-data".to_owned())
+        .spawn(move || data.run(bound))
+        .context("cannot start the data thread")?;
+    listening.await.context("the data thread ended before it listened")??;
+    if let Some(listener) = admin {
+        let health = Box::new(move || health(*ready.borrow(), *told.borrow()));
+        tokio::spawn(http::serve(listener, Arc::new(Pages { metrics, gates, health })));
+    }
+    tell_systemd(NotifyState::Ready);
+    info!("listening");
+
+    let (ended, end) = tokio::sync::oneshot::channel();
+    let joined = thread::spawn(move || {
+        let result = data.join();
+        let _ = ended.send(());
+        result
+    });
+    tokio::select! {
+        result = wait_for_signals(&shutdown, drain_timeout) => result?,
+        _ = end => {}
+    }
+    tokio::task::spawn_blocking(move || joined.join())
+        .await?
+        .and_then(|data| data)
+        .map_err(|_| anyhow::anyhow!("the data thread panicked"))?;
+    info!("ended");
+    Ok(())
+}
+
+/// Returns when the process is to end without further patience.
+async fn wait_for_signals(shutdown: &watch::Sender<Shutdown>, drain_timeout: Duration) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+    tell_systemd(NotifyState::Stopping);
+    info!(timeout = ?drain_timeout, "draining: new clients are refused, transactions may end; a second signal ends them");
+    shutdown.send_replace(Shutdown::Drain);
+    tokio::select! {
+        _ = terminate.recv() => {},
+        _ = interrupt.recv() => {},
+        () = tokio::time::sleep(drain_timeout) => {},
+        () = shutdown.closed() => return Ok(()),
+    }
+    info!("ending the clients that are left");
+    shutdown.send_replace(Shutdown::Now);
+    Ok(())
+}
+
+/// What the data thread takes with it.
+struct Data {
+    config: Config,
+    metrics: Arc<Metrics>,
+    services: Services,
+    told: watch::Receiver<Shutdown>,
+    readiness: watch::Sender<Readiness>,
+}
+
+impl Data {
+    fn run(self, bound: tokio::sync::oneshot::Sender<io::Result<()>>) {
+        let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                let _ = bound.send(Err(error));
+                return;
+            }
+        };
+        runtime.block_on(async move {
+            let shared = Arc::new(Shared::new(&self.config, self.metrics));
+            let listeners = match Shard::listen(&self.config.listen) {
+                Ok(listeners) => listeners,
+                Err(error) => {
+                    let _ = bound.send(Err(error));
+                    return;
+                }
+            };
+            let _ = bound.send(Ok(()));
+            Shard::new(shared, &self.config, self.services).run(listeners, self.told, self.readiness).await;
+        });
+        runtime.shutdown_timeout(Duration::from_millis(100));
+    }
+}
+
+fn health(readiness: Readiness, shutdown: Shutdown) -> Health {
+    let reason = match (shutdown, readiness.settled, readiness.usable) {
+        (Shutdown::Drain | Shutdown::Now, ..) => "going down",
+        (_, false, _) => "the first server connections are still being opened",
+        (_, true, false) => "no target can be reached; see the log",
+        _ => "",
+    };
+    Health { started: readiness.settled, ready: reason.is_empty(), reason }
+}
+
+/// Series that exist from the start can be alerted on.
+fn begin_at_zero(metrics: &Metrics, config: &Config) {
+    for kind in ErrorKind::ALL {
+        metrics.client.errors.with_label_values(&[kind.label()]);
+    }
+    for source in &config.identity.sources {
+        metrics.client.logins.with_label_values(&[source.name()]);
+    }
+    for outcome in ["ok", "failed"] {
+        metrics.iam.credential_loads.with_label_values(&[outcome]);
+    }
+    for target in &config.targets {
+        let limit = i64::from(target.budget.logins_per_second());
+        metrics.iam.budget_limit.with_label_values(&[target.endpoint.to_string()]).set(limit);
+    }
+}
+
+/// Raises the soft limit to the hard one, and says so if that isn't enough.
+fn raise_file_limit(config: &Config) {
+    let limit = getrlimit(Resource::Nofile);
+    let servers: usize =
+        config.targets.iter().map(|target| target.pool.size * target.databases.len() * target.users.len()).sum();
+    let needed = (config.limits.max_clients + servers) as u64 + OTHER_FILES;
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let current = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    };
+    if let Some(current) = current.filter(|current| *current < needed) {
+        warn!(
+            limit = current,
+            needed,
+            "the limit of open files is too low for listen.max_clients and the pools: raise LimitNOFILE of the service, or lower them"
+        );
+    }
+}
+
+fn tell_systemd(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        warn!(%error, "systemd could not be told");
+    }
+}
+
+struct CredentialObserver(Arc<Metrics>);
+
+impl crate::aws::credentials::Observer for CredentialObserver {
+    fn loaded(&self, ok: bool, expires_at: Option<std::time::SystemTime>) {
+        self.0.iam.loaded(ok, expires_at);
+    }
+}

@@ -1,0 +1,78 @@
+//! The command line.
+
+mod config;
+mod run;
+mod token;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Exit status of a configuration that can't be used (`EX_CONFIG` of sysexits.h).
+const EXIT_CONFIG: u8 = 78;
+
+/// Where the configuration is if nothing else is said.
+const DEFAULT_CONFIG: &str = "/etc/postern/postern.toml";
+
+/// PostgreSQL gateway for bastion hosts: pooled connections to RDS and Aurora with IAM tokens that it mints itself.
+///
+/// People and programs connect to it with any PostgreSQL client, without a password for the database and without a
+/// token; it logs in for them with the IAM role of this host and keeps the connections.
+#[derive(Debug, Parser)]
+#[command(name = "postern", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway in the foreground
+    Run(run::Run),
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(config::Config),
+    /// Mint an IAM token with this host's credentials and print it, for debugging
+    ///
+    /// The token is a password, good for 15 minutes. Try it with:
+    ///   PGPASSWORD="$(postern token --target NAME --user USER)" psql "host=ENDPOINT user=USER dbname=… sslmode=verify-full"
+    #[command(verbatim_doc_comment)]
+    Token(token::Token),
+}
+
+/// Which configuration.
+#[derive(Clone, Debug, Args)]
+struct ConfigFile {
+    /// Configuration file. Any key can be overridden by a variable POSTERN_SECTION__KEY
+    #[arg(long, short, value_name = "FILE", env = "POSTERN_CONFIG", default_value = DEFAULT_CONFIG)]
+    config: PathBuf,
+}
+
+/// Does what the command line asks for.
+pub fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Run(run) => run.execute(),
+        Command::Config(config) => config.execute(),
+        Command::Token(token) => token.execute(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error);
+            let wrong_config = error.downcast_ref::<crate::config::ConfigError>().is_some();
+            if wrong_config { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the last words of a command go to its terminal")]
+fn report(error: &anyhow::Error) {
+    eprintln!("postern: {error:#}");
+}
+
+impl ConfigFile {
+    fn load(&self) -> anyhow::Result<crate::config::Config> {
+        Ok(crate::config::Config::load(&self.config, std::env::vars())?)
+    }
+}

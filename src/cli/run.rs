@@ -1,0 +1,78 @@
+//! `postern run`.
+
+use std::net::SocketAddr;
+
+use clap::Args;
+
+use super::ConfigFile;
+use crate::config::{Config, ConfigError, file};
+use crate::{app, telemetry};
+
+/// Run the gateway: from a configuration file, or for one target from the command line alone.
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Serve this endpoint without a configuration file, with everything else at its default
+    #[arg(long, value_name = "HOST[:PORT]", requires_all = ["database", "user", "identity"], conflicts_with = "config")]
+    target: Option<String>,
+    /// Database that clients may ask for; may be repeated
+    #[arg(long, value_name = "NAME", requires = "target")]
+    database: Vec<String>,
+    /// Database user that clients may ask for; may be repeated
+    #[arg(long, value_name = "NAME", requires = "target")]
+    user: Vec<String>,
+    /// How clients prove who they are; "trust" lets in whoever reaches the port
+    #[arg(long, value_name = "SOURCE", requires = "target", value_parser = ["trust"])]
+    identity: Option<String>,
+    /// Address to listen on; may be repeated
+    #[arg(long, value_name = "ADDRESS:PORT", requires = "target")]
+    listen: Vec<SocketAddr>,
+}
+
+impl Run {
+    pub(super) fn execute(self) -> anyhow::Result<()> {
+        let config = match &self.target {
+            Some(endpoint) => self.without_file(endpoint)?,
+            None => self.file.load()?,
+        };
+        let _guard = telemetry::start(&config.log).map_err(anyhow::Error::msg)?;
+        app::run(config)
+    }
+
+    fn without_file(&self, endpoint: &str) -> Result<Config, ConfigError> {
+        let name = endpoint.split(['.', ':']).next().unwrap_or_default().to_owned();
+        let mut listen = file::Listen::default();
+        if !self.listen.is_empty() {
+            listen.addresses.clone_from(&self.listen);
+        }
+        Config::from_file(&file::File {
+            listen,
+            admin: file::Admin::default(),
+            tls: None,
+            identity: file::Identity {
+                sources: self.identity.iter().cloned().collect(),
+                scram: file::Scram::default(),
+            },
+            rules: vec![file::Rule {
+                principals: vec!["trust:".to_owned()],
+                targets: vec![name.clone()],
+                databases: vec!["*".to_owned()],
+                users: vec!["*".to_owned()],
+            }],
+            targets: vec![file::Target {
+                name,
+                endpoint: endpoint.to_owned(),
+                dial_address: None,
+                region: None,
+                tls_ca_file: None,
+                databases: self.database.clone(),
+                users: self.user.clone(),
+                pool: file::Pool::default(),
+                iam: file::Iam::default(),
+                timeouts: file::Timeouts::default(),
+            }],
+            log: file::Log::default(),
+        })
+    }
+}

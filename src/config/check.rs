@@ -1,0 +1,237 @@
+//! From what was typed to what is ready: every value is checked here, once.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::duration::Written;
+use super::error::ConfigError;
+use super::file::{self, File, Switchable};
+use super::{Config, Endpoint, Identity, Limits, Log, PoolConfig, Target, Timeouts};
+use crate::iam::{self, Budget};
+use crate::identity::{Source, Verifier};
+use crate::ids::{DbUser, TargetName};
+use crate::policy::{Glob, Rule, Rules};
+use crate::tls;
+
+/// PostgreSQL's port.
+const DEFAULT_PORT: u16 = 5432;
+
+/// A new process doesn't know what its predecessor spent; it comes up to its full rate over this time.
+const SLOW_START: Duration = Duration::from_secs(10);
+
+pub(super) fn config(file: &File) -> Result<Config, ConfigError> {
+    if file.targets.is_empty() {
+        return Err(ConfigError::value("targets", "there is none; expected at least one [[targets]] with name, endpoint, databases and users"));
+    }
+    let roots = tls::Roots::rds().map_err(|error| ConfigError::value("built-in RDS authorities", error.to_string()))?;
+    let targets: Vec<Arc<Target>> = file
+        .targets
+        .iter()
+        .map(|typed| target(typed, &roots).map(Arc::new))
+        .collect::<Result<_, _>>()?;
+    let mut names = HashSet::new();
+    if let Some(twice) = targets.iter().find(|target| !names.insert(&target.name)) {
+        return Err(ConfigError::value("targets", format!("the name \"{}\" is there twice", twice.name)));
+    }
+    let mut budgets: HashMap<&Endpoint, &Target> = HashMap::new();
+    for target in &targets {
+        if let Some(other) = budgets.insert(&target.endpoint, target)
+            && other.budget != target.budget
+        {
+            let message = format!("differs from that of target \"{}\", which has the same endpoint: it has one budget", other.name);
+            return Err(ConfigError::value(format!("targets.{}.iam", target.name), message));
+        }
+    }
+    let listen = &file.listen;
+    if listen.addresses.is_empty() {
+        return Err(ConfigError::value("listen.addresses", "is empty; expected at least one address"));
+    }
+    Ok(Config {
+        listen: listen.addresses.clone(),
+        admin: match file.admin.http {
+            Switchable::At(address) => Some(address),
+            Switchable::Off(false) => None,
+            Switchable::Off(true) => {
+                return Err(ConfigError::value("admin.http", "is true; expected an address such as \"127.0.0.1:9187\", or false"));
+            }
+        },
+        tls: acceptor(file.tls.as_ref())?,
+        identity: identity(&file.identity)?,
+        rules: Arc::new(rules(&file.rules)?),
+        limits: Limits {
+            max_clients: at_least_one("listen.max_clients", listen.max_clients)?,
+            login_timeout: positive("listen.login_timeout", listen.login_timeout)?,
+            silent_timeout: positive("listen.silent_timeout", listen.silent_timeout)?,
+            drain_timeout: listen.drain_timeout.0,
+        },
+        log: Log { format: file.log.format, level: file.log.level.clone() },
+        targets,
+    })
+}
+
+fn acceptor(tls: Option<&file::Tls>) -> Result<tls::Acceptor, ConfigError> {
+    match tls {
+        Some(files) => tls::Acceptor::from_files(&files.certificate_file, &files.key_file),
+        None => tls::Acceptor::self_signed(),
+    }
+    .map_err(|error| ConfigError::value("tls", error.to_string()))
+}
+
+fn identity(typed: &file::Identity) -> Result<Identity, ConfigError> {
+    let sources = typed
+        .sources
+        .iter()
+        .map(|name| name.parse().map_err(|error| ConfigError::value("identity.sources", format!("{error}"))))
+        .collect::<Result<Vec<Source>, _>>()?;
+    if sources.is_empty() {
+        return Err(ConfigError::value("identity.sources", "is empty, so nobody could come in; expected \"scram\" or \"trust\""));
+    }
+    let verifiers = typed.scram.verifiers.iter().map(|(name, text)| {
+        let verifier: Verifier = text
+            .parse()
+            .map_err(|error| ConfigError::value(format!("identity.scram.verifiers.{name}"), format!("{error}")))?;
+        Ok((name.clone(), Arc::new(verifier)))
+    });
+    let verifiers = verifiers.collect::<Result<HashMap<_, _>, ConfigError>>()?;
+    if sources.contains(&Source::Scram) && verifiers.is_empty() {
+        return Err(ConfigError::value("identity.scram.verifiers", "is empty, but \"scram\" is among the sources"));
+    }
+    Ok(Identity { sources, verifiers })
+}
+
+fn target(typed: &file::Target, roots: &tls::Roots) -> Result<Target, ConfigError> {
+    let key = |name: &str| format!("targets.{}.{name}", typed.name);
+    if typed.name.is_empty() || !typed.name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
+        let message = format!("\"{}\" can't be a name; expected letters, digits, '-', '_' and '.'", typed.name);
+        return Err(ConfigError::value("targets.name", message));
+    }
+    let endpoint = endpoint(&typed.endpoint).map_err(|message| ConfigError::value(key("endpoint"), message))?;
+    let region = match (&typed.region, region_of(&endpoint.host)) {
+        (Some(region), _) => region.clone(),
+        (None, Some(region)) => region.to_owned(),
+        (None, None) => {
+            let message = format!("is missing, and \"{}\" doesn't end in REGION.rds.amazonaws.com", endpoint.host);
+            return Err(ConfigError::value(key("region"), message));
+        }
+    };
+    for (name, list) in [("databases", &typed.databases), ("users", &typed.users)] {
+        if list.is_empty() || list.iter().any(|entry| entry.is_empty() || entry.contains('\0')) {
+            return Err(ConfigError::value(key(name), "expected at least one name, and none of them empty"));
+        }
+    }
+    let users: Vec<DbUser> = typed.users.iter().map(|user| user.as_str().into()).collect();
+    for user in &users {
+        iam::encode_db_user(user).map_err(|error| ConfigError::value(key("users"), format!("\"{user}\": {error}")))?;
+    }
+    let tls = connector(&endpoint.host, typed.tls_ca_file.as_deref(), roots)
+        .map_err(|message| ConfigError::value(key("tls_ca_file"), message))?;
+    let iam = &typed.iam;
+    let budget = Budget::new(iam.logins_per_second, iam.burst.min(iam.logins_per_second), iam.logins_in_flight, SLOW_START)
+        .map_err(|error| ConfigError::value(key("iam"), error.to_string()))?;
+    Ok(Target {
+        name: TargetName::from(typed.name.as_str()),
+        endpoint,
+        dial_address: typed.dial_address,
+        region,
+        tls,
+        databases: typed.databases.iter().map(|name| name.as_str().into()).collect(),
+        users,
+        pool: pool(&typed.pool, &key("pool"))?,
+        budget,
+        timeouts: timeouts(&typed.timeouts, &key("timeouts"))?,
+    })
+}
+
+fn endpoint(text: &str) -> Result<Endpoint, String> {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) => (host, port.parse().map_err(|_| format!("\"{port}\" in \"{text}\" is not a port"))?),
+        None => (text, DEFAULT_PORT),
+    };
+    let host = host.to_ascii_lowercase();
+    let valid = |label: &str| !label.is_empty() && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    if host.parse::<std::net::IpAddr>().is_ok() || !host.split('.').all(valid) {
+        return Err(format!("\"{text}\" is not HOST or HOST:PORT; a token and a certificate need the endpoint's own name"));
+    }
+    if port == 0 || port == 443 {
+        // The signed text of a token would leave out the default port of https.
+        return Err(format!("port {port} can't be used with IAM tokens"));
+    }
+    Ok(Endpoint { host, port })
+}
+
+/// The label before `rds.amazonaws.com` or `rds.amazonaws.com.cn` (RDS User Guide, "Finding the endpoint").
+fn region_of(host: &str) -> Option<&str> {
+    let rest = host.strip_suffix(".rds.amazonaws.com").or_else(|| host.strip_suffix(".rds.amazonaws.com.cn"))?;
+    rest.rsplit_once('.').map(|(_, region)| region)
+}
+
+fn connector(host: &str, ca_file: Option<&Path>, rds: &tls::Roots) -> Result<tls::Connector, String> {
+    let connector = match ca_file {
+        Some(path) => {
+            let roots = tls::Roots::from_file(path).map_err(|error| format!("{}: {error}", path.display()))?;
+            tls::Connector::new(host, &roots)
+        }
+        None => tls::Connector::new(host, rds),
+    };
+    connector.map_err(|error| error.to_string())
+}
+
+fn pool(typed: &file::Pool, key: &str) -> Result<PoolConfig, ConfigError> {
+    let size = at_least_one(&format!("{key}.size"), typed.size)?;
+    if typed.min_idle > size {
+        let message = format!("is {}, more than size, which is {size}", typed.min_idle);
+        return Err(ConfigError::value(format!("{key}.min_idle"), message));
+    }
+    Ok(PoolConfig {
+        mode: typed.mode,
+        size,
+        min_idle: typed.min_idle,
+        idle_timeout: positive(&format!("{key}.idle_timeout"), typed.idle_timeout)?,
+        lifetime: positive(&format!("{key}.lifetime"), typed.lifetime)?,
+        wait_timeout: positive(&format!("{key}.wait_timeout"), typed.wait_timeout)?,
+    })
+}
+
+fn timeouts(typed: &file::Timeouts, key: &str) -> Result<Timeouts, ConfigError> {
+    Ok(Timeouts {
+        connect: positive(&format!("{key}.connect"), typed.connect)?,
+        tls: positive(&format!("{key}.tls"), typed.tls)?,
+        login: positive(&format!("{key}.login"), typed.login)?,
+        reset: positive(&format!("{key}.reset"), typed.reset)?,
+    })
+}
+
+fn rules(typed: &[file::Rule]) -> Result<Rules, ConfigError> {
+    let globs = |number: usize, name: &str, list: &[String]| {
+        if list.is_empty() {
+            let message = "is empty and so matches nothing; expected at least one pattern, \"*\" for any";
+            return Err(ConfigError::value(format!("rules[{number}].{name}"), message));
+        }
+        Ok(list.iter().map(|text| Glob::new(text)).collect())
+    };
+    let rules = typed.iter().enumerate().map(|(number, rule)| {
+        Ok(Rule {
+            principals: globs(number, "principals", &rule.principals)?,
+            targets: globs(number, "targets", &rule.targets)?,
+            databases: globs(number, "databases", &rule.databases)?,
+            users: globs(number, "users", &rule.users)?,
+        })
+    });
+    rules.collect::<Result<_, _>>().map(Rules::new)
+}
+
+fn at_least_one(key: &str, value: usize) -> Result<usize, ConfigError> {
+    if value == 0 {
+        return Err(ConfigError::value(key, "is 0; expected at least 1"));
+    }
+    Ok(value)
+}
+
+fn positive(key: &str, value: Written) -> Result<Duration, ConfigError> {
+    if value.0.is_zero() {
+        return Err(ConfigError::value(key, "is 0; expected a duration above it"));
+    }
+    Ok(value.0)
+}

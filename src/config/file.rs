@@ -1,0 +1,284 @@
+//! The configuration file as it is written, key by key, with every default. This is the reference: the schema that
+//! `postern config schema` prints is made from these comments.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::duration::Written;
+
+/// A Postern configuration.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// Where clients connect, and what they may cost.
+    #[serde(default)]
+    pub listen: Listen,
+    /// The HTTP server for metrics and health.
+    #[serde(default)]
+    pub admin: Admin,
+    /// The certificate that is shown to clients. Without it, one is made at every start: that encrypts, but clients
+    /// can't verify it.
+    #[serde(default)]
+    pub tls: Option<Tls>,
+    /// Who may come in, and how they prove who they are.
+    pub identity: Identity,
+    /// The databases.
+    #[serde(default)]
+    pub targets: Vec<Target>,
+    /// Who may use what: the first rule that matches decides, and nobody is let in without one.
+    #[serde(default)]
+    pub rules: Vec<Rule>,
+    /// The log, which goes to standard error.
+    #[serde(default)]
+    pub log: Log,
+}
+
+/// Where clients connect, and what they may cost.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Listen {
+    /// Addresses to listen on. The agent of SSM dials `localhost`, which may be `::1` before `127.0.0.1`: keep both.
+    pub addresses: Vec<SocketAddr>,
+    /// Client connections at a time. Each costs a few KiB and a file descriptor, each server connection another.
+    pub max_clients: usize,
+    /// From a client's first byte to the end of its login, waiting for a server connection not counted.
+    pub login_timeout: Written,
+    /// How long a connection on which nothing was sent yet is kept. SSM may dial long before a person connects.
+    pub silent_timeout: Written,
+    /// How long SIGTERM lets running transactions go on.
+    pub drain_timeout: Written,
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self {
+            addresses: vec![SocketAddr::from(([127, 0, 0, 1], 5432)), SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, 5432))],
+            max_clients: 10_000,
+            login_timeout: Written::seconds(60),
+            silent_timeout: Written::seconds(20 * 60),
+            drain_timeout: Written::seconds(30),
+        }
+    }
+}
+
+/// The HTTP server for metrics and health.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Admin {
+    /// Where it listens: `/metrics`, `/livez`, `/readyz`, `/startupz`. `false` switches it off.
+    pub http: Switchable,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { http: Switchable::At(SocketAddr::from(([127, 0, 0, 1], 9187))) }
+    }
+}
+
+/// An address, or `false`.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged, expecting = "an address such as \"127.0.0.1:9187\", or false")]
+pub enum Switchable {
+    /// Listen here.
+    At(SocketAddr),
+    /// `false`: don't listen. (`true` is refused: it doesn't say where.)
+    Off(bool),
+}
+
+/// The certificate that is shown to clients.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// PEM file with the certificate and what leads to its authority.
+    pub certificate_file: PathBuf,
+    /// PEM file with the certificate's private key.
+    pub key_file: PathBuf,
+}
+
+/// Who may come in, and how they prove who they are.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// `"scram"`: a password, checked against a verifier from this file; the principal is `scram:NAME`, where NAME is
+    /// the user that the client asks for. `"trust"`: nobody is asked, whoever reaches the port is let in, as the
+    /// principal `trust:`.
+    pub sources: Vec<String>,
+    /// For `scram`.
+    #[serde(default)]
+    pub scram: Scram,
+}
+
+/// Passwords.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Scram {
+    /// Verifiers by user name, in PostgreSQL's form: `SCRAM-SHA-256$4096:salt$stored key:server key`, as
+    /// `SELECT rolpassword FROM pg_authid` shows it.
+    pub verifiers: BTreeMap<String, String>,
+}
+
+/// A database endpoint.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Target {
+    /// What people, rules and metrics call it.
+    pub name: String,
+    /// Host, or host and port, exactly as RDS shows it: tokens are signed for it, and its certificate must name it.
+    pub endpoint: String,
+    /// Dial this address instead of the endpoint's own. The certificate and the tokens are the endpoint's all the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dial_address: Option<SocketAddr>,
+    /// Region of the endpoint. Taken from an endpoint in `….REGION.rds.amazonaws.com` if it isn't given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// PEM file with the authorities that may sign the endpoint's certificate, instead of the built-in ones of RDS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_ca_file: Option<PathBuf>,
+    /// Databases that clients may ask for.
+    pub databases: Vec<String>,
+    /// Database users that clients may ask for. Each must be a member of `rds_iam`, and this host's role must be
+    /// allowed `rds-db:connect` as each.
+    pub users: Vec<String>,
+    /// The pool of each database and user.
+    #[serde(default)]
+    pub pool: Pool,
+    /// How many IAM logins the endpoint is asked for.
+    #[serde(default)]
+    pub iam: Iam,
+    /// Deadlines of connecting to it.
+    #[serde(default)]
+    pub timeouts: Timeouts,
+}
+
+/// The pool of each database and user.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Pool {
+    /// When a client gives its server connection back.
+    pub mode: PoolMode,
+    /// Server connections at most.
+    pub size: usize,
+    /// Idle server connections that are opened at the start and kept, so that nobody waits for an IAM login.
+    pub min_idle: usize,
+    /// How long a server connection beyond `min_idle` may be idle.
+    pub idle_timeout: Written,
+    /// How long a server connection is used. It outlives a token, and a permission that was taken away: this bounds
+    /// by how much. Each lives up to a tenth less, by chance.
+    pub lifetime: Written,
+    /// How long a client waits for a server connection before it gets an error.
+    pub wait_timeout: Written,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self {
+            mode: PoolMode::Session,
+            size: 20,
+            min_idle: 1,
+            idle_timeout: Written::seconds(600),
+            lifetime: Written::seconds(3600),
+            wait_timeout: Written::seconds(60),
+        }
+    }
+}
+
+/// When a client gives its server connection back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PoolMode {
+    /// When it disconnects.
+    Session,
+}
+
+/// How many IAM logins an endpoint is asked for. AWS advises to stay under 200 new IAM connections a second and says
+/// that less may be possible with smaller instance classes.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Iam {
+    /// Logins in any one second, over all pools of the endpoint.
+    pub logins_per_second: u32,
+    /// Logins at one moment.
+    pub burst: u32,
+    /// Logins under way at a time.
+    pub logins_in_flight: u32,
+}
+
+impl Default for Iam {
+    fn default() -> Self {
+        Self { logins_per_second: 20, burst: 20, logins_in_flight: 8 }
+    }
+}
+
+/// Deadlines of connecting to a server, each for its whole phase.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timeouts {
+    /// Name resolution and TCP.
+    pub connect: Written,
+    /// The TLS handshake.
+    pub tls: Written,
+    /// The login. RDS can take many seconds for one when it is busy.
+    pub login: Written,
+    /// A cancel request, and cleaning a connection after a client.
+    pub reset: Written,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Written::seconds(5),
+            tls: Written::seconds(5),
+            login: Written::seconds(30),
+            reset: Written::seconds(10),
+        }
+    }
+}
+
+/// One rule. All four lists must match; `*` stands for any text and `?` for one character.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// Principals: `trust:`, `scram:NAME`.
+    pub principals: Vec<String>,
+    /// Targets, by name.
+    pub targets: Vec<String>,
+    /// Databases; all of the target's if it isn't given.
+    #[serde(default = "any")]
+    pub databases: Vec<String>,
+    /// Database users.
+    pub users: Vec<String>,
+}
+
+fn any() -> Vec<String> {
+    vec!["*".to_owned()]
+}
+
+/// The log, which goes to standard error.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// Text for people, JSON for programs.
+    pub format: LogFormat,
+    /// `error`, `warn`, `info` or `debug`, or a filter by module as in `info,postern::upstream=debug`.
+    pub level: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, level: "info".to_owned() }
+    }
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}

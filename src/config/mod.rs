@@ -1,0 +1,179 @@
+//! Configuration: what is typed ([`file`]) becomes checked, ready values ([`Config`]) with every default explicit.
+//!
+//! Nothing behind this module looks at text that a person typed. A configuration that is wrong anywhere is refused
+//! as a whole, and the error names the key, the value, what was expected, and the line where it can be known.
+
+mod check;
+pub mod duration;
+mod environment;
+mod error;
+pub mod file;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::iam::Budget;
+use crate::identity::{Source, Verifier};
+use crate::ids::{DatabaseName, DbUser, TargetName};
+use crate::policy::Rules;
+use crate::tls;
+
+pub use error::ConfigError;
+
+/// Everything that a run needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where clients connect.
+    pub listen: Vec<SocketAddr>,
+    /// Where `/metrics` and the health pages are served.
+    pub admin: Option<SocketAddr>,
+    /// The certificate that is shown to clients.
+    pub tls: tls::Acceptor,
+    /// Who is let in, and how they prove who they are.
+    pub identity: Identity,
+    /// The databases, in the order of the file.
+    pub targets: Vec<Arc<Target>>,
+    /// Who may use what.
+    pub rules: Arc<Rules>,
+    /// Bounds on what clients may cost.
+    pub limits: Limits,
+    /// How to log.
+    pub log: Log,
+}
+
+/// Sources of identity.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// In the order in which they are tried.
+    pub sources: Vec<Source>,
+    /// Password verifiers by name, for [`Source::Scram`].
+    pub verifiers: HashMap<String, Arc<Verifier>>,
+}
+
+/// Bounds on what clients may cost.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Client connections at a time, in whatever phase.
+    pub max_clients: usize,
+    /// From accept to the end of the login; a client that sends nothing at all may wait longer.
+    pub login_timeout: Duration,
+    /// How long a connection on which nothing was ever sent is kept.
+    pub silent_timeout: Duration,
+    /// How long SIGTERM waits for transactions to end.
+    pub drain_timeout: Duration,
+}
+
+/// How to log.
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// As text or as JSON lines.
+    pub format: file::LogFormat,
+    /// A filter as `tracing_subscriber::EnvFilter` reads it.
+    pub level: String,
+}
+
+/// One database endpoint.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// What people and rules call it.
+    pub name: TargetName,
+    /// What tokens, SNI and the certificate name.
+    pub endpoint: Endpoint,
+    /// Where to dial instead of the endpoint's own address.
+    pub dial_address: Option<SocketAddr>,
+    /// The region that tokens are signed for.
+    pub region: String,
+    /// Opens verified TLS sessions to the endpoint.
+    pub tls: tls::Connector,
+    /// Databases that may be asked for.
+    pub databases: Vec<DatabaseName>,
+    /// Roles that may be asked for.
+    pub users: Vec<DbUser>,
+    /// The pool of each database and user.
+    pub pool: PoolConfig,
+    /// The login budget of the endpoint.
+    pub budget: Budget,
+    /// Deadlines of connecting.
+    pub timeouts: Timeouts,
+}
+
+/// Host and port as RDS names them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    /// Lower-case host name.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+}
+
+impl std::fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+/// How the pools of a target behave.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolConfig {
+    /// When a client gives its server connection back.
+    pub mode: file::PoolMode,
+    /// Server connections at most, per database and user.
+    pub size: usize,
+    /// Idle server connections that are kept open, per database and user.
+    pub min_idle: usize,
+    /// How long a connection beyond `min_idle` may be idle.
+    pub idle_timeout: Duration,
+    /// How long a connection is used; each lives up to a tenth less, by chance, so that they don't end together.
+    pub lifetime: Duration,
+    /// How long a client waits for a connection.
+    pub wait_timeout: Duration,
+}
+
+/// Deadlines of the phases of connecting to a server.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// DNS and TCP.
+    pub connect: Duration,
+    /// The TLS handshake.
+    pub tls: Duration,
+    /// From the startup message to ReadyForQuery. IAM logins take seconds under load.
+    pub login: Duration,
+    /// A cancel request, or cleaning a connection for its next client.
+    pub reset: Duration,
+}
+
+impl Config {
+    /// Reads the file at `path` and the `POSTERN_…` variables in `environment`.
+    pub fn load(
+        path: &Path,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), reason: error.to_string() })?;
+        Self::parse(&text, environment).map_err(|error| error.in_file(path))
+    }
+
+    /// The same from a file's text.
+    pub fn parse(text: &str, environment: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+        check::config(&environment::read(text, environment)?)
+    }
+
+    /// Checks what was typed elsewhere than in a file.
+    pub fn from_file(file: &file::File) -> Result<Self, ConfigError> {
+        check::config(file)
+    }
+}
+
+/// What the file and the environment say together, defaults written out.
+pub fn effective(
+    text: &str,
+    environment: impl Iterator<Item = (String, String)>,
+) -> Result<file::File, ConfigError> {
+    environment::read(text, environment)
+}
+
+#[cfg(test)]
+mod tests;

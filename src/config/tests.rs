@@ -1,0 +1,87 @@
+use super::*;
+
+const MINIMAL: &str = r#"
+[identity]
+sources = ["trust"]
+[[targets]]
+name = "orders"
+endpoint = "Orders.cluster-abc.eu-west-1.rds.amazonaws.com"
+databases = ["orders"]
+users = ["app"]
+"#;
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse(text, std::iter::empty())
+}
+
+fn error(text: &str) -> String {
+    parse(text).unwrap_err().to_string()
+}
+
+#[test]
+fn defaults_are_explicit() {
+    let config = parse(MINIMAL).unwrap();
+    let target = &config.targets[0];
+    assert_eq!(target.endpoint.to_string(), "orders.cluster-abc.eu-west-1.rds.amazonaws.com:5432");
+    assert_eq!(target.region, "eu-west-1");
+    assert_eq!((target.pool.size, target.pool.min_idle), (20, 1));
+    assert_eq!(config.listen.len(), 2, "both loopback families");
+    assert!(config.rules.is_empty(), "without rules nobody is let in");
+}
+
+#[test]
+fn an_unknown_key_names_its_line_and_its_neighbour() {
+    let text = MINIMAL.replace("databases", "datbases");
+    let message = error(&text);
+    assert!(message.contains("7:1") && message.contains("did you mean `databases`?"), "{message}");
+}
+
+#[test]
+fn wrong_values_name_key_value_and_expectation() {
+    for (from, to, part) in [
+        ("\"app\"", "", "targets.orders.users"),
+        ("\"app\"", "\"a\\u0000b\"", "targets.orders.users"),
+        ("\"trust\"", "\"trsut\"", "identity.sources"),
+        ("\"trust\"", "\"scram\"", "identity.scram.verifiers"),
+        ("\"trust\"", "", "identity.sources"),
+        ("name = \"orders\"", "name = \"a/b\"", "targets.name"),
+        ("Orders.cluster-abc.eu-west-1.rds.amazonaws.com", "db.internal", "targets.orders.region"),
+        ("Orders.cluster-abc.eu-west-1.rds.amazonaws.com", "10.0.0.1:5432", "targets.orders.endpoint"),
+        ("amazonaws.com", "amazonaws.com:443", "targets.orders.endpoint"),
+        ("amazonaws.com", "amazonaws.com:http", "targets.orders.endpoint"),
+        ("users =", "pool.min_idle = 30\nusers =", "targets.orders.pool.min_idle"),
+        ("users =", "pool.idle_timeout = \"5 parsecs\"\nusers =", "is not a duration"),
+        ("users =", "iam.logins_per_second = 0\nusers =", "logins_per_second"),
+        ("users =", "tls_ca_file = \"/nowhere.pem\"\nusers =", "/nowhere.pem"),
+    ] {
+        let message = error(&MINIMAL.replace(from, to));
+        assert!(message.contains(part), "{from} -> {to}: {message}");
+    }
+}
+
+#[test]
+fn one_endpoint_has_one_budget() {
+    let second = MINIMAL.split_once("[[targets]]").unwrap().1.replace("\"orders\"\nend", "\"again\"\nend");
+    let text = format!("{MINIMAL}[[targets]]{second}iam.logins_per_second = 7\n");
+    assert!(error(&text).contains("one budget"), "{}", error(&text));
+}
+
+#[test]
+fn the_environment_overrides_the_file() {
+    let variables = [
+        ("POSTERN_TARGETS__0__POOL__SIZE", "5"),
+        ("POSTERN_LISTEN__ADDRESSES", "[\"127.0.0.1:7000\"]"),
+        ("POSTERN_LOG__LEVEL", "debug"),
+        ("UNRELATED__KEY", "x"),
+    ];
+    let environment = |list: &[(&str, &str)]| {
+        let list: Vec<(String, String)> = list.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+        Config::parse(MINIMAL, list.into_iter())
+    };
+    let config = environment(&variables).unwrap();
+    assert_eq!((config.targets[0].pool.size, config.listen.len(), config.log.level.as_str()), (5, 1, "debug"));
+    let message = environment(&[("POSTERN_LISTEN__MAX_CLIENT", "5")]).unwrap_err().to_string();
+    assert!(message.contains("POSTERN_LISTEN__MAX_CLIENT") && message.contains("max_clients"), "{message}");
+    let message = environment(&[("POSTERN_TARGETS__1__POOL__SIZE", "5")]).unwrap_err().to_string();
+    assert!(message.contains("no entry 1"), "{message}");
+}

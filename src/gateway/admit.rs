@@ -1,0 +1,45 @@
+//! The fourth step: may they? The rules decide on the canonical values of the request, and what isn't configured is
+//! refused in the same words as what isn't allowed.
+
+use std::sync::Arc;
+
+use super::error::ClientError;
+use super::identify::Identified;
+use super::route::{Request, Routed};
+use crate::config::Target;
+use crate::ids::PoolKey;
+use crate::policy::{self, Decision, Rules};
+use crate::upstream::connection::Setting;
+
+/// A client that may use its pool.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    pub(super) identified: Identified,
+    pub(super) target: Arc<Target>,
+    pub(super) pool: PoolKey,
+    pub(super) settings: Vec<Setting>,
+    /// Which rule has admitted it, from 0.
+    pub(super) rule: usize,
+}
+
+/// Takes the step.
+pub(super) fn admit(routed: Routed, rules: &Rules) -> Result<Admitted, Box<(Identified, ClientError)>> {
+    let Routed { identified, request } = routed;
+    let Request { target_name, target, database, user, settings } = request;
+    let known = target.filter(|target| target.databases.contains(&database) && target.users.contains(&user));
+    let decision = known.as_ref().map(|target| {
+        let principal = &identified.principal;
+        rules.decide(&policy::Request { principal, target: &target.name, database: &database, user: &user })
+    });
+    match (known, decision) {
+        (Some(target), Some(Decision::Allow { rule })) => {
+            let pool = PoolKey { target: target.name.clone(), database, user };
+            Ok(Admitted { identified, target, pool, settings, rule })
+        }
+        _ => {
+            let error =
+                ClientError::not_admitted(&identified.principal, &target_name, database.as_str(), user.as_str());
+            Err(Box::new((identified, error)))
+        }
+    }
+}

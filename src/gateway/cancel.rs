@@ -1,0 +1,193 @@
+//! Cancel keys, and the rule that makes a cancel hit its own query or nobody's.
+//!
+//! Keys are Postern's own: a server's key never reaches a client. A cancel goes to the server that the key's owner
+//! holds at this moment. While it is under way the lease can't end: [`Registered::detach`] lets no further cancel begin
+//! and waits for those that have begun, and only then is the connection cleaned and lent to somebody else.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use aws_lc_rs::{constant_time, rand};
+use tokio::sync::Notify;
+
+use crate::config::Target;
+use crate::upstream;
+use crate::wire::startup::{CancelKey, ProtocolVersion};
+
+/// Length of a secret under protocol 3.0 (PostgreSQL documentation, "BackendKeyData").
+const SECRET_BYTES_3_0: usize = 4;
+/// Length of a secret under protocol 3.2, which allows up to 256; PostgreSQL 18 sends 32.
+const SECRET_BYTES_3_2: usize = 32;
+
+/// The keys of all clients, shared by all threads: a cancel may arrive at another thread than its query.
+#[derive(Debug, Default)]
+pub struct Cancels {
+    entries: Mutex<HashMap<i32, Arc<Entry>>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    key: CancelKey,
+    lease: Mutex<Leased>,
+    settled: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Leased {
+    server: Option<(Arc<Target>, CancelKey)>,
+    in_flight: u32,
+}
+
+/// What became of a cancel request; the metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// The server was asked.
+    Forwarded,
+    /// The key's owner holds no server.
+    Idle,
+    /// There is no such key.
+    Unknown,
+    /// The server couldn't be asked.
+    Failed,
+}
+
+impl Outcome {
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Forwarded => "forwarded",
+            Self::Idle => "idle",
+            Self::Unknown => "unknown",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// A client's key, valid until it is dropped.
+#[derive(Debug)]
+pub(super) struct Registered {
+    cancels: Arc<Cancels>,
+    entry: Arc<Entry>,
+}
+
+impl Cancels {
+    /// A new key, of the length that `version` allows; `None` if there is no randomness.
+    pub(super) fn register(self: &Arc<Self>, version: ProtocolVersion) -> Option<Registered> {
+        let len = if version >= ProtocolVersion::V3_2 { SECRET_BYTES_3_2 } else { SECRET_BYTES_3_0 };
+        let mut secret = vec![0; len];
+        rand::fill(&mut secret).ok()?;
+        let mut entries = self.lock();
+        loop {
+            let mut pid = [0; 4];
+            rand::fill(&mut pid).ok()?;
+            let pid = i32::from_be_bytes(pid) & i32::MAX;
+            if pid == 0 || entries.contains_key(&pid) {
+                continue;
+            }
+            let entry = Arc::new(Entry {
+                key: CancelKey { pid, secret },
+                lease: Mutex::default(),
+                settled: Notify::new(),
+            });
+            entries.insert(pid, entry.clone());
+            return Some(Registered { cancels: self.clone(), entry });
+        }
+    }
+
+    /// Carries out a cancel request, and returns when the server has.
+    pub(super) async fn cancel(&self, key: &CancelKey) -> Outcome {
+        let entry = self.lock().get(&key.pid).cloned();
+        let Some(entry) =
+            entry.filter(|entry| constant_time::verify_slices_are_equal(&entry.key.secret, &key.secret).is_ok())
+        else {
+            return Outcome::Unknown;
+        };
+        let Some((target, server)) = entry.begin() else {
+            return Outcome::Idle;
+        };
+        let _in_flight = InFlight(&entry);
+        match upstream::cancel::cancel(&target, &server).await {
+            Ok(()) => Outcome::Forwarded,
+            Err(error) => {
+                tracing::warn!(target = %target.name, %error, "a cancel request could not be passed on");
+                Outcome::Failed
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<i32, Arc<Entry>>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    fn begin(&self) -> Option<(Arc<Target>, CancelKey)> {
+        let mut lease = self.lock();
+        let server = lease.server.clone()?;
+        lease.in_flight += 1;
+        Some(server)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Leased> {
+        self.lease.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct InFlight<'a>(&'a Entry);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.lock().in_flight -= 1;
+        self.0.settled.notify_waiters();
+    }
+}
+
+impl Registered {
+    /// What the client is told.
+    pub(super) fn key(&self) -> &CancelKey {
+        &self.entry.key
+    }
+
+    /// From here on, cancels go to this server.
+    pub(super) fn attach(&self, target: &Arc<Target>, server: Option<&CancelKey>) {
+        self.entry.lock().server = server.map(|key| (target.clone(), key.clone()));
+    }
+
+    /// From here on, cancels go nowhere; returns when none is under way any more.
+    pub(super) async fn detach(&self) {
+        self.entry.lock().server = None;
+        loop {
+            let settled = self.entry.settled.notified();
+            tokio::pin!(settled);
+            settled.as_mut().enable();
+            if self.entry.lock().in_flight == 0 {
+                return;
+            }
+            settled.await;
+        }
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.cancels.lock().remove(&self.entry.key.pid);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn keys_are_of_the_length_that_the_protocol_allows() {
+        let cancels = Arc::new(Cancels::default());
+        let old = cancels.register(ProtocolVersion::V3_0).unwrap();
+        let new = cancels.register(ProtocolVersion::V3_2).unwrap();
+        assert_eq!((old.key().secret.len(), new.key().secret.len()), (4, 32));
+        assert_eq!(cancels.cancel(old.key()).await, Outcome::Idle);
+        let wrong = CancelKey { pid: old.key().pid, secret: vec![0; 5] };
+        assert_eq!(cancels.cancel(&wrong).await, Outcome::Unknown);
+        let gone = new.key().clone();
+        drop(new);
+        assert_eq!(cancels.cancel(&gone).await, Outcome::Unknown);
+    }
+}

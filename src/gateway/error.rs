@@ -1,0 +1,254 @@
+//! Everything that Postern itself tells a client when something goes wrong: one closed list.
+//!
+//! Each kind has one SQLSTATE and one metric label. A client sees the texts that are written here, with names from its
+//! own request or from the configuration in them, and what a server said about the client's own request; source chains
+//! go to the log. Nothing here implements `From<anyhow::Error>` or takes an arbitrary error, on purpose.
+
+use crate::identity::Principal;
+use crate::upstream::connection::SettingsError;
+use crate::upstream::error::OpenError;
+use crate::upstream::pool::LeaseError;
+use crate::wire::frame::BadLength;
+use crate::wire::options::UnsupportedSwitch;
+use crate::wire::reply::{Report, Severity};
+use crate::wire::sqlstate::{self, SqlState};
+use crate::wire::startup::BadOpening;
+
+/// The kinds of errors; the metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The client broke the protocol.
+    Protocol,
+    /// The client asks for something that isn't there.
+    Unsupported,
+    /// The login took too long.
+    LoginTimeout,
+    /// The password is wrong, or the user unknown.
+    Authentication,
+    /// It can't be told which target is meant.
+    NoTarget,
+    /// No rule lets this principal in there.
+    NotAdmitted,
+    /// More clients than are allowed.
+    TooManyClients,
+    /// No server connection came free in time.
+    PoolTimeout,
+    /// No server connection can be opened.
+    Unavailable,
+    /// The server refused a setting that the client asked for.
+    Setting,
+    /// The server connection was lost under the client.
+    ServerLost,
+    /// Postern is going down.
+    Shutdown,
+    /// A defect of Postern.
+    Internal,
+}
+
+impl ErrorKind {
+    /// All of them, so that metrics can begin at zero.
+    pub const ALL: [Self; 13] = [
+        Self::Protocol,
+        Self::Unsupported,
+        Self::LoginTimeout,
+        Self::Authentication,
+        Self::NoTarget,
+        Self::NotAdmitted,
+        Self::TooManyClients,
+        Self::PoolTimeout,
+        Self::Unavailable,
+        Self::Setting,
+        Self::ServerLost,
+        Self::Shutdown,
+        Self::Internal,
+    ];
+
+    /// The metric label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Protocol => "protocol",
+            Self::Unsupported => "unsupported",
+            Self::LoginTimeout => "login_timeout",
+            Self::Authentication => "authentication",
+            Self::NoTarget => "no_target",
+            Self::NotAdmitted => "not_admitted",
+            Self::TooManyClients => "too_many_clients",
+            Self::PoolTimeout => "pool_timeout",
+            Self::Unavailable => "unavailable",
+            Self::Setting => "setting",
+            Self::ServerLost => "server_lost",
+            Self::Shutdown => "shutdown",
+            Self::Internal => "internal",
+        }
+    }
+
+    fn state(self) -> SqlState {
+        match self {
+            Self::Protocol => sqlstate::PROTOCOL_VIOLATION,
+            Self::Unsupported => sqlstate::FEATURE_NOT_SUPPORTED,
+            Self::LoginTimeout | Self::ServerLost => sqlstate::CONNECTION_FAILURE,
+            Self::Authentication => sqlstate::INVALID_PASSWORD,
+            Self::NoTarget => sqlstate::INVALID_CATALOG_NAME,
+            Self::NotAdmitted => sqlstate::INVALID_AUTHORIZATION,
+            Self::TooManyClients | Self::PoolTimeout => sqlstate::TOO_MANY_CONNECTIONS,
+            Self::Unavailable => sqlstate::UNABLE_TO_CONNECT,
+            Self::Setting => sqlstate::INVALID_PARAMETER_VALUE,
+            Self::Shutdown => sqlstate::ADMIN_SHUTDOWN,
+            Self::Internal => sqlstate::INTERNAL_ERROR,
+        }
+    }
+}
+
+/// An error as a client sees it. It ends the client's connection.
+#[derive(Clone, Debug)]
+pub(super) struct ClientError {
+    pub(super) kind: ErrorKind,
+    pub(super) report: Report,
+}
+
+impl ClientError {
+    fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        let report = Report {
+            severity: Severity::Fatal,
+            state: kind.state(),
+            message: message.into(),
+            detail: None,
+            hint: None,
+        };
+        Self { kind, report }
+    }
+
+    fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.report.detail = Some(detail.into());
+        self
+    }
+
+    fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.report.hint = Some(hint.into());
+        self
+    }
+
+    pub(super) fn opening(error: &BadOpening) -> Self {
+        match error {
+            BadOpening::Version { .. } => Self::new(ErrorKind::Unsupported, error.to_string()),
+            error => Self::new(ErrorKind::Protocol, error.to_string()),
+        }
+    }
+
+    pub(super) fn early_bytes() -> Self {
+        Self::new(ErrorKind::Protocol, "received unencrypted data after a request for encryption")
+            .detail("This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.")
+    }
+
+    pub(super) fn unexpected(what: &str) -> Self {
+        Self::new(ErrorKind::Protocol, format!("unexpected {what}"))
+    }
+
+    pub(super) fn no_alpn() -> Self {
+        Self::new(ErrorKind::Protocol, "received direct SSL connection request without ALPN protocol negotiation extension")
+    }
+
+    pub(super) fn bad_length(error: BadLength) -> Self {
+        Self::new(ErrorKind::Protocol, format!("invalid message length: {error}"))
+            .hint("The client sent something that isn't PostgreSQL's protocol, or a message was cut; reconnect.")
+    }
+
+    pub(super) fn too_long(what: &str) -> Self {
+        Self::new(ErrorKind::Protocol, format!("{what} is too long"))
+    }
+
+    pub(super) fn replication() -> Self {
+        Self::new(ErrorKind::Unsupported, "replication connections are not supported")
+            .detail("RDS doesn't accept IAM logins for replication unless rds.iam_auth_for_replication is set, and a replication connection can't be pooled.")
+            .hint("Connect to the database directly for replication.")
+    }
+
+    pub(super) fn switch(error: &UnsupportedSwitch) -> Self {
+        Self::new(ErrorKind::Unsupported, error.to_string())
+            .hint("In \"options\", only settings are supported: -c name=value or --name=value.")
+    }
+
+    pub(super) fn no_user() -> Self {
+        Self::new(ErrorKind::Protocol, "no PostgreSQL user name specified in startup packet")
+    }
+
+    pub(super) fn login_timeout() -> Self {
+        Self::new(ErrorKind::LoginTimeout, "the login took too long")
+            .detail("The client didn't answer in time.")
+            .hint("Connect again; see listen.login_timeout.")
+    }
+
+    pub(super) fn authentication(user: &str) -> Self {
+        Self::new(ErrorKind::Authentication, format!("password authentication failed for user \"{user}\""))
+    }
+
+    pub(super) fn no_target() -> Self {
+        Self::new(ErrorKind::NoTarget, "it is not clear which target is meant")
+            .detail("There is more than one, and neither the connection's server name nor its parameters name one.")
+            .hint("Connect to the database TARGET/DATABASE, or set options=-cpostern.target=TARGET.")
+    }
+
+    pub(super) fn not_admitted(principal: &Principal, target: &str, database: &str, user: &str) -> Self {
+        Self::new(
+            ErrorKind::NotAdmitted,
+            format!("no rule admits this connection to database \"{database}\" as user \"{user}\""),
+        )
+        .detail(format!("Principal \"{principal}\", target \"{target}\", database \"{database}\", user \"{user}\"."))
+        .hint("Ask whoever runs this gateway for a rule with these four, or check how they are spelt.")
+    }
+
+    pub(super) fn too_many_clients(limit: usize) -> Self {
+        Self::new(ErrorKind::TooManyClients, "sorry, too many clients already")
+            .detail(format!("This gateway takes {limit} client connections (listen.max_clients)."))
+            .hint("Close connections that aren't used, or try again in a moment.")
+    }
+
+    pub(super) fn lease(error: &LeaseError, user: &str) -> Self {
+        match error {
+            LeaseError::Open(error) => Self::open(error, user),
+            LeaseError::TimedOut(_, Some(error)) => Self::open(error, user),
+            LeaseError::TimedOut(waited, None) => {
+                Self::new(ErrorKind::PoolTimeout, "no server connection came free in time")
+                    .detail(format!("All connections of this pool were in use for {} s.", waited.as_secs()))
+                    .hint("Close connections that aren't used, try again in a moment, or have the pool's size raised.")
+            }
+        }
+    }
+
+    fn open(error: &OpenError, user: &str) -> Self {
+        Self::new(ErrorKind::Unavailable, "cannot connect to the database").detail(format!("{error}.")).hint(error.hint(user))
+    }
+
+    pub(super) fn settings(error: &SettingsError) -> Self {
+        match error {
+            SettingsError::Refused { state, message } => Self::new(ErrorKind::Setting, message.clone())
+                .detail(format!("The server refused a parameter of the connection (SQLSTATE {state}).")),
+            SettingsError::Broken(_) => Self::server_lost(),
+        }
+    }
+
+    pub(super) fn server_lost() -> Self {
+        Self::new(ErrorKind::ServerLost, "the connection to the database was lost")
+            .detail("What the last statement did, if it wasn't answered, isn't known.")
+            .hint("Reconnect, and check before repeating a statement that changes something.")
+    }
+
+    pub(super) fn shutdown() -> Self {
+        Self::new(ErrorKind::Shutdown, "terminating connection because this gateway is going down").hint("Reconnect.")
+    }
+
+    pub(super) fn internal() -> Self {
+        Self::new(ErrorKind::Internal, "internal error of the gateway").hint("Reconnect, and report it with the gateway's log.")
+    }
+}
+
+/// The notice to a client that waits.
+pub(super) fn waiting_notice() -> Report {
+    Report {
+        severity: Severity::Notice,
+        state: sqlstate::SUCCESSFUL_COMPLETION,
+        message: "waiting for a database connection".to_owned(),
+        detail: Some("All connections of this pool are in use, or new ones are being opened.".to_owned()),
+        hint: None,
+    }
+}

@@ -1,0 +1,182 @@
+//! The first step: encryption, protocol version, startup parameters, or a cancel request.
+//!
+//! (PostgreSQL documentation, "Message Flow: Start-up", "SSL Session Encryption", "GSSAPI Session Encryption".) Bytes
+//! that arrive between a request for encryption and its answer are refused: they would be taken for encrypted ones
+//! (CVE-2021-3935 of PgBouncer).
+
+use bytes::BytesMut;
+
+use super::error::ClientError;
+use crate::net::stream::{Stream, StreamError};
+use crate::tls::Acceptor;
+use crate::wire::frame::Frames;
+use crate::wire::reply;
+use crate::wire::startup::{self, CancelKey, Opening, ProtocolVersion, Startup, TLS_HANDSHAKE};
+
+/// The newest protocol that is spoken here.
+const NEWEST: ProtocolVersion = ProtocolVersion::V3_2;
+
+/// The longest message that a client may send before it is let in: a password. PostgreSQL's own limit
+/// (`PG_MAX_AUTH_TOKEN_LENGTH`, `auth.h`).
+const MAX_LOGIN_MESSAGE_BYTES: usize = 65_535;
+
+/// A client that has said what it wants.
+#[derive(Debug)]
+pub(super) struct Negotiated {
+    /// The way to talk with it.
+    pub(super) conversation: Conversation,
+    /// The protocol that both sides speak.
+    pub(super) version: ProtocolVersion,
+    /// What it asks for, without `_pq_.` options.
+    pub(super) parameters: Vec<(String, String)>,
+    /// The server name that it asked for by TLS.
+    pub(super) server_name: Option<String>,
+}
+
+/// A stream, what was read from it and not yet used, and what is to be sent.
+#[derive(Debug)]
+pub(super) struct Conversation {
+    pub(super) stream: Stream,
+    pub(super) received: Vec<u8>,
+    pub(super) reply: BytesMut,
+}
+
+/// Why a client didn't get through the login.
+#[derive(Debug)]
+pub(super) enum LoginFailure {
+    /// It is told why.
+    Refused(Box<ClientError>),
+    /// It is gone, or TLS failed: nobody is left to be told.
+    Gone(Option<StreamError>),
+}
+
+impl From<ClientError> for LoginFailure {
+    fn from(error: ClientError) -> Self {
+        Self::Refused(Box::new(error))
+    }
+}
+
+impl From<StreamError> for LoginFailure {
+    fn from(error: StreamError) -> Self {
+        Self::Gone(Some(error))
+    }
+}
+
+/// Takes the step.
+pub(super) async fn negotiate(
+    conversation: &mut Conversation,
+    acceptor: &Acceptor,
+) -> Result<Result<Startup, CancelKey>, LoginFailure> {
+    let (mut may_ask_tls, mut may_ask_gss) = (true, true);
+    loop {
+        if conversation.received.first() == Some(&TLS_HANDSHAKE) && may_ask_tls && may_ask_gss {
+            conversation.accept_tls(acceptor).await?;
+            if !conversation.stream.tls().is_some_and(crate::tls::Session::speaks_postgresql) {
+                return Err(ClientError::no_alpn().into());
+            }
+            (may_ask_tls, may_ask_gss) = (false, false);
+            continue;
+        }
+        let packet = conversation.opening_packet().await?;
+        match startup::parse(&packet).map_err(|error| ClientError::opening(&error))? {
+            Opening::SslRequest if may_ask_tls => {
+                conversation.refuse_early_bytes()?;
+                conversation.stream.send(b"S").await?;
+                conversation.accept_tls(acceptor).await?;
+                (may_ask_tls, may_ask_gss) = (false, false);
+            }
+            Opening::GssEncRequest if may_ask_gss => {
+                conversation.refuse_early_bytes()?;
+                conversation.stream.send(b"N").await?;
+                may_ask_gss = false;
+            }
+            Opening::SslRequest | Opening::GssEncRequest => {
+                return Err(ClientError::unexpected("second request for encryption").into());
+            }
+            Opening::Cancel(key) => return Ok(Err(key)),
+            Opening::Startup(startup) => return Ok(Ok(startup)),
+        }
+    }
+}
+
+impl Conversation {
+    pub(super) fn new(stream: Stream) -> Self {
+        Self { stream, received: Vec::new(), reply: BytesMut::new() }
+    }
+
+    /// Waits for the first byte.
+    pub(super) async fn first_byte(&mut self) -> Result<(), LoginFailure> {
+        self.fill().await
+    }
+
+    /// Settles on a version and tells the client, if it asked for more than there is.
+    pub(super) fn settle(mut self, startup: Startup) -> Negotiated {
+        let version = startup.version.min(NEWEST);
+        // 3.1 was never a version of its own.
+        let version = if version < NEWEST { ProtocolVersion::V3_0 } else { version };
+        let (options, parameters): (Vec<_>, Vec<_>) =
+            startup.parameters.into_iter().partition(|(name, _)| name.starts_with("_pq_."));
+        if startup.version > version || !options.is_empty() {
+            let unknown = options.into_iter().map(|(name, _)| name).collect();
+            reply::negotiate_protocol_version(version, unknown, &mut self.reply);
+        }
+        let server_name = self.stream.tls().and_then(|tls| tls.server_name()).map(str::to_owned);
+        Negotiated { conversation: self, version, parameters, server_name }
+    }
+
+    /// Sends what has been put together.
+    pub(super) async fn flush(&mut self) -> Result<(), StreamError> {
+        let reply = self.reply.split();
+        self.stream.send(&reply).await
+    }
+
+    /// The body of the next message, which must be of type `p`: a password or a part of SASL.
+    pub(super) async fn password_message(&mut self) -> Result<Vec<u8>, LoginFailure> {
+        loop {
+            let mut frames = Frames::default();
+            let mut rest = self.received.as_slice();
+            let frame = frames.next(&mut rest, |_| true).map_err(ClientError::bad_length)?;
+            if let Some(frame) = frame {
+                if frame.tag != b'p' {
+                    return Err(ClientError::unexpected("message instead of a password").into());
+                }
+                let body = frame.body.to_vec();
+                let used = self.received.len() - rest.len();
+                self.received.drain(..used);
+                return Ok(body);
+            }
+            if self.received.len() > MAX_LOGIN_MESSAGE_BYTES {
+                return Err(ClientError::too_long("the password message").into());
+            }
+            self.fill().await?;
+        }
+    }
+
+    async fn opening_packet(&mut self) -> Result<Vec<u8>, LoginFailure> {
+        loop {
+            match startup::packet_len(&self.received).map_err(|error| ClientError::opening(&error))? {
+                Some(len) if self.received.len() >= len => return Ok(self.received.drain(..len).collect()),
+                _ => self.fill().await?,
+            }
+        }
+    }
+
+    async fn accept_tls(&mut self, acceptor: &Acceptor) -> Result<(), LoginFailure> {
+        let session = acceptor.accept().map_err(StreamError::Tls)?;
+        let first = std::mem::take(&mut self.received);
+        self.stream.upgrade(session, &first, &mut self.received).await?;
+        Ok(())
+    }
+
+    fn refuse_early_bytes(&self) -> Result<(), ClientError> {
+        if self.received.is_empty() { Ok(()) } else { Err(ClientError::early_bytes()) }
+    }
+
+    /// Reads more; the end of the stream is an end of the login.
+    async fn fill(&mut self) -> Result<(), LoginFailure> {
+        match self.stream.read_into(&mut self.received).await? {
+            0 => Err(LoginFailure::Gone(None)),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! The hot loop: bytes from the client to its server and back, scanned on the way.
+//!
+//! Nothing is copied but what a socket doesn't take at once, and then nothing more is read for that socket until it
+//! has: that bounds the memory and passes the pressure on. There is no timer, no log line and no lock in here.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+
+use super::clients::Client;
+use super::shard::Shutdown;
+use crate::net::stream::{Stream, StreamError};
+use crate::session::tracker::Tracker;
+use crate::upstream::connection::Connection;
+use crate::wire::frame::BadLength;
+
+/// Why the loop has ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The client has sent Terminate.
+    Terminated,
+    /// The client is gone, or TLS with it failed.
+    ClientLost,
+    /// The client broke the framing.
+    ClientBroke(BadLength),
+    /// The server has closed, or TLS with it failed.
+    ServerLost(Option<StreamError>),
+    /// The server broke the framing.
+    ServerBroke(BadLength),
+    /// The gateway goes down, and the client is between transactions or out of time.
+    Shutdown,
+}
+
+/// What has gone through.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Traffic {
+    /// Bytes from the client.
+    pub(super) received: u64,
+    /// Bytes to the client.
+    pub(super) sent: u64,
+}
+
+/// What happens before a client that has no server says something.
+#[derive(Debug)]
+pub(super) enum First {
+    /// Bytes for a server; whether a Terminate came after them.
+    Bytes(Vec<u8>, bool),
+    /// The end.
+    End(End),
+}
+
+/// Waits for the first message of a client that has no server.
+pub(super) async fn first_message(stream: &mut Stream, client: &Client, tracker: &mut Tracker) -> First {
+    poll_fn(|cx| {
+        if client.poll_shutdown(cx) != Shutdown::No {
+            return Poll::Ready(First::End(End::Shutdown));
+        }
+        loop {
+            let held_back = tracker.held_back().to_vec();
+            let read = stream.poll_read_with(cx, |_, bytes| {
+                if bytes.is_empty() {
+                    return Some(First::End(End::ClientLost));
+                }
+                match tracker.from_client(bytes) {
+                    Err(error) => Some(First::End(End::ClientBroke(error))),
+                    Ok(chunk) if chunk.forward > 0 => {
+                        let forward = bytes.get(..chunk.forward).unwrap_or_default();
+                        Some(First::Bytes([&held_back, forward].concat(), chunk.terminated))
+                    }
+                    Ok(chunk) => chunk.terminated.then_some(First::End(End::Terminated)),
+                }
+            });
+            match read {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(_)) => return Poll::Ready(First::End(End::ClientLost)),
+                Poll::Ready(Ok(Some(first))) => return Poll::Ready(first),
+                Poll::Ready(Ok(None)) => {}
+            }
+        }
+    })
+    .await
+}
+
+/// Runs until one side ends.
+pub(super) async fn pump(
+    stream: &mut Stream,
+    client: &Client,
+    server: &mut Connection,
+    tracker: &mut Tracker,
+    traffic: &mut Traffic,
+) -> End {
+    poll_fn(|cx| {
+        match client.poll_shutdown(cx) {
+            Shutdown::No => {}
+            Shutdown::Drain if !tracker.is_idle() => {}
+            Shutdown::Drain | Shutdown::Now => return Poll::Ready(End::Shutdown),
+        }
+        let mut pump = Pump { client: &mut *stream, server: &mut *server, tracker: &mut *tracker, traffic: &mut *traffic };
+        let ended = pump.to_client(cx).or_else(|| pump.to_server(cx));
+        match ended {
+            Some(end) => Poll::Ready(end),
+            None => Poll::Pending,
+        }
+    })
+    .await
+}
+
+struct Pump<'a> {
+    client: &'a mut Stream,
+    server: &'a mut Connection,
+    tracker: &'a mut Tracker,
+    traffic: &'a mut Traffic,
+}
+
+impl Pump<'_> {
+    /// Moves what the server has for the client, until one of them has to be waited for.
+    #[inline]
+    fn to_client(&mut self, cx: &mut Context<'_>) -> Option<End> {
+        let Self { client, server, tracker, traffic } = self;
+        let Connection { stream: server, parameters, .. } = server;
+        loop {
+            if client.has_unsent() {
+                match client.poll_flush(cx) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(_)) => return Some(End::ClientLost),
+                    Poll::Pending => return None,
+                }
+            }
+            let moved = server.poll_read_with(cx, |cx, bytes| {
+                if bytes.is_empty() {
+                    return Some(End::ServerLost(None));
+                }
+                traffic.sent += bytes.len() as u64;
+                let scanned = tracker.from_server(bytes, parameters);
+                if client.poll_send(cx, bytes).is_err() {
+                    return Some(End::ClientLost);
+                }
+                scanned.err().map(End::ServerBroke)
+            });
+            match moved {
+                Poll::Ready(Ok(None)) => {}
+                Poll::Ready(Ok(end)) => return end,
+                Poll::Ready(Err(error)) => return Some(End::ServerLost(Some(error))),
+                Poll::Pending => return None,
+            }
+        }
+    }
+
+    /// Moves what the client has for the server, until one of them has to be waited for.
+    #[inline]
+    fn to_server(&mut self, cx: &mut Context<'_>) -> Option<End> {
+        let Self { client, server, tracker, traffic } = self;
+        let server = &mut server.stream;
+        loop {
+            if server.has_unsent() {
+                match server.poll_flush(cx) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(error)) => return Some(End::ServerLost(Some(error))),
+                    Poll::Pending => return None,
+                }
+            }
+            let moved = client.poll_read_with(cx, |cx, bytes| {
+                if bytes.is_empty() {
+                    return Some(End::ClientLost);
+                }
+                traffic.received += bytes.len() as u64;
+                send_on(bytes, server, tracker, cx)
+            });
+            match moved {
+                Poll::Ready(Ok(None)) => {}
+                Poll::Ready(Ok(end)) => return end,
+                Poll::Ready(Err(_)) => return Some(End::ClientLost),
+                Poll::Pending => return None,
+            }
+        }
+    }
+}
+
+#[inline]
+fn send_on(bytes: &[u8], server: &mut Stream, tracker: &mut Tracker, cx: &mut Context<'_>) -> Option<End> {
+    let mut prefix = [0; crate::wire::frame::HEADER_BYTES];
+    let held_back = tracker.held_back();
+    let prefix_len = held_back.len();
+    prefix.iter_mut().zip(held_back).for_each(|(slot, byte)| *slot = *byte);
+    let chunk = match tracker.from_client(bytes) {
+        Ok(chunk) => chunk,
+        Err(error) => return Some(End::ClientBroke(error)),
+    };
+    if chunk.forward > 0 {
+        let held_back = prefix.get(..prefix_len).unwrap_or_default();
+        let forward = bytes.get(..chunk.forward).unwrap_or_default();
+        let sent = match held_back {
+            [] => server.poll_send(cx, forward),
+            held_back => server.poll_send(cx, &[held_back, forward].concat()),
+        };
+        if let Err(error) = sent {
+            return Some(End::ServerLost(Some(error)));
+        }
+    }
+    chunk.terminated.then_some(End::Terminated)
+}

@@ -1,0 +1,153 @@
+//! The third step: which target, which database, which user, which settings. Values are made canonical here, before
+//! anybody decides on them: a database that isn't given is the user's name *now* and not after the check.
+
+use std::sync::Arc;
+
+use super::error::ClientError;
+use super::identify::Identified;
+use crate::config::Target;
+use crate::ids::{DatabaseName, DbUser};
+use crate::upstream::connection::Setting;
+use crate::wire::options;
+
+/// The setting that names a target.
+const TARGET_SETTING: &str = "postern.target";
+
+/// What a client asks for, in full.
+#[derive(Debug)]
+pub(super) struct Request {
+    /// The target's name as the client gave it, or as it follows; there may be no such target.
+    pub(super) target_name: String,
+    /// The target, if there is one of that name.
+    pub(super) target: Option<Arc<Target>>,
+    /// The database, without a target's name before it.
+    pub(super) database: DatabaseName,
+    /// The database user.
+    pub(super) user: DbUser,
+    /// The settings for the session, each name once.
+    pub(super) settings: Vec<Setting>,
+}
+
+/// A client whose request is known.
+#[derive(Debug)]
+pub(super) struct Routed {
+    pub(super) identified: Identified,
+    pub(super) request: Request,
+}
+
+/// Takes the step. The first that applies names the target: the TLS server name, `options=-c postern.target=NAME`, a
+/// database `NAME/database`, the only target there is.
+pub(super) fn route(
+    parameters: &[(String, String)],
+    server_name: Option<&str>,
+    targets: &[Arc<Target>],
+) -> Result<Request, ClientError> {
+    let mut settings: Vec<Setting> = Vec::new();
+    let (mut user, mut database) = (None, None);
+    for (name, value) in parameters {
+        match name.as_str() {
+            "user" => user = Some(value.as_str()),
+            "database" => database = Some(value.as_str()),
+            "replication" if is_false(value) => {}
+            "replication" => return Err(ClientError::replication()),
+            "options" => {
+                let given = options::settings(value).map_err(|error| ClientError::switch(&error))?;
+                given.into_iter().for_each(|(name, value)| set(&mut settings, &name, &value));
+            }
+            _ => {}
+        }
+    }
+    // As PostgreSQL does: parameters of their own win over those in `options`.
+    for (name, value) in parameters {
+        if !matches!(name.as_str(), "user" | "database" | "replication" | "options") {
+            set(&mut settings, name, value);
+        }
+    }
+    let user = user.filter(|user| !user.is_empty()).ok_or_else(ClientError::no_user)?;
+    let database = database.filter(|database| !database.is_empty()).unwrap_or(user);
+    let named = settings.iter().position(|(name, _)| name == TARGET_SETTING).map(|place| settings.remove(place).1);
+    let by_server_name =
+        server_name.and_then(|host| targets.iter().find(|target| target.endpoint.host.eq_ignore_ascii_case(host)));
+    let (target_name, database) = match (by_server_name, named, database.split_once('/'), targets) {
+        (Some(target), ..) => (target.name.to_string(), database),
+        (None, Some(name), ..) => (name, database),
+        (None, None, Some((name, database)), _) => (name.to_owned(), if database.is_empty() { user } else { database }),
+        (None, None, None, [only]) => (only.name.to_string(), database),
+        (None, None, None, _) => return Err(ClientError::no_target()),
+    };
+    let target = targets.iter().find(|target| target.name.as_str() == target_name).cloned();
+    Ok(Request { target_name, target, database: database.into(), user: user.into(), settings })
+}
+
+/// Names of settings have no case; the last value counts.
+fn set(settings: &mut Vec<Setting>, name: &str, value: &str) {
+    settings.retain(|(known, _)| !known.eq_ignore_ascii_case(name));
+    settings.push((name.to_ascii_lowercase(), value.to_owned()));
+}
+
+/// The spellings of false that PostgreSQL's `parse_bool` takes, as far as drivers use them.
+fn is_false(value: &str) -> bool {
+    matches!(value.to_ascii_lowercase().as_str(), "false" | "off" | "no" | "0" | "f" | "n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn targets(names: &[&str]) -> Vec<Arc<Target>> {
+        let mut text = "[identity]\nsources = [\"trust\"]\n".to_owned();
+        for name in names {
+            text.push_str(&format!(
+                "[[targets]]\nname = \"{name}\"\nendpoint = \"{name}.x.us-east-1.rds.amazonaws.com\"\n\
+                 databases = [\"d\"]\nusers = [\"u\"]\n"
+            ));
+        }
+        Config::parse(&text, std::iter::empty()).unwrap().targets
+    }
+
+    fn ask(parameters: &[(&str, &str)], server_name: Option<&str>, names: &[&str]) -> Result<String, String> {
+        let parameters: Vec<(String, String)> =
+            parameters.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        match route(&parameters, server_name, &targets(names)) {
+            Ok(Request { target_name, target, database, user, settings }) => {
+                let known = if target.is_some() { "" } else { "?" };
+                Ok(format!("{target_name}{known} {database} {user} {settings:?}"))
+            }
+            Err(error) => Err(error.report.message),
+        }
+    }
+
+    #[test]
+    fn the_first_way_that_applies_names_the_target() {
+        let two = &["a", "b"][..];
+        let sni = Some("B.x.us-east-1.rds.amazonaws.com");
+        let option = ("options", "-c postern.target=a");
+        let user = ("user", "u");
+        assert_eq!(ask(&[user, option, ("database", "a/d")], sni, two).unwrap(), "b a/d u []");
+        assert_eq!(ask(&[user, option, ("database", "b/d")], None, two).unwrap(), "a b/d u []");
+        assert_eq!(ask(&[user, ("database", "b/d")], Some("localhost"), two).unwrap(), "b d u []");
+        assert_eq!(ask(&[user, ("database", "b/")], None, two).unwrap(), "b u u []");
+        assert_eq!(ask(&[user, ("database", "d")], None, &["a"]).unwrap(), "a d u []");
+        assert_eq!(ask(&[user, ("database", "c/d")], None, two).unwrap(), "c? d u []");
+        assert!(ask(&[user, ("database", "d")], None, two).is_err());
+    }
+
+    #[test]
+    fn values_are_canonical_before_anybody_decides() {
+        let one = &["a"][..];
+        assert_eq!(ask(&[("user", "u")], None, one).unwrap(), "a u u []");
+        assert_eq!(ask(&[("user", "u"), ("database", "")], None, one).unwrap(), "a u u []");
+        assert!(ask(&[("database", "d")], None, one).is_err());
+        assert!(ask(&[("user", "")], None, one).is_err());
+        assert!(ask(&[("user", "u"), ("replication", "database")], None, one).unwrap_err().contains("replication"));
+        assert!(ask(&[("user", "u"), ("replication", "1")], None, one).is_err());
+        assert!(ask(&[("user", "u"), ("replication", "off")], None, one).is_ok());
+        assert!(ask(&[("user", "u"), ("options", "-S 3")], None, one).is_err());
+        let parameters = [("user", "u"), ("TimeZone", "UTC"), ("options", "-c timezone=CET -c WORK_MEM=1MB")];
+        assert_eq!(
+            ask(&parameters, None, one).unwrap(),
+            r#"a u u [("work_mem", "1MB"), ("timezone", "UTC")]"#
+        );
+    }
+}

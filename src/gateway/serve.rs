@@ -1,0 +1,264 @@
+//! One client from its first byte to its last.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use bytes::BytesMut;
+use tokio::net::TcpStream;
+use tokio::time::{timeout, timeout_at};
+use tracing::{Instrument as _, debug, info, info_span, warn};
+
+use super::admit::{Admitted, admit};
+use super::attach::{NoServer, attach, greet};
+use super::cancel::Registered;
+use super::clients::Client;
+use super::error::ClientError;
+use super::identify::Identified;
+use super::negotiate::{Conversation, LoginFailure, negotiate};
+use super::pump::{End, First, Traffic, first_message, pump};
+use super::route::{Routed, route};
+use super::shard::Shard;
+use crate::ids::SessionId;
+use crate::net::options::{self, Liveness};
+use crate::net::stream::Stream;
+use crate::session::tracker::Tracker;
+use crate::upstream::connection::{Farewell, Setting};
+use crate::upstream::pool::{Lease, ServerPool};
+use crate::wire::reply;
+
+/// How long a client that is told of an error may take to read it.
+const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// A client that is logged in.
+struct Session {
+    stream: Stream,
+    key: Registered,
+    pool: Rc<ServerPool>,
+    settings: Vec<Setting>,
+    lease: Option<Lease>,
+}
+
+/// Serves the client that has connected with `tcp`. `over_limit`: there are too many, it is only told so.
+pub(super) async fn serve(shard: Rc<Shard>, tcp: TcpStream, id: SessionId, over_limit: bool) {
+    let client = shard.clients.join();
+    let loopback = tcp.peer_addr().is_ok_and(|peer| peer.ip().is_loopback());
+    // The kernel of this host tells when a loopback peer ends; it needs no asking.
+    let tuned = if loopback { tcp.set_nodelay(true) } else { options::apply(&tcp, Liveness::CLIENT) };
+    if let Err(error) = tuned {
+        debug!(%error, "socket options could not be set");
+    }
+    let span = info_span!("session", %id);
+    let logged_in = Box::pin(log_in(&shard, &client, tcp, over_limit)).instrument(span.clone()).await;
+    if let Some(session) = logged_in {
+        session.run(&shard, &client).instrument(span).await;
+    }
+}
+
+/// Everything up to the greeting; `None` if the client isn't let in, or didn't want to be.
+async fn log_in(shard: &Rc<Shard>, client: &Client, tcp: TcpStream, over_limit: bool) -> Option<Session> {
+    let metrics = &shard.shared.metrics.client;
+    let mut conversation = Conversation::new(Stream::plain(tcp));
+    let silent = timeout(shard.shared.limits.silent_timeout, conversation.first_byte()).await;
+    if !matches!(silent, Ok(Ok(()))) {
+        metrics.abandoned.inc();
+        return None;
+    }
+    let began = Instant::now();
+    metrics.logging_in.inc();
+    let deadline = began + shard.shared.limits.login_timeout;
+    let admitted = timeout_at(deadline.into(), introduce(shard, conversation, over_limit)).await;
+    let session = match admitted {
+        Ok(Ok(Some(admitted))) => Box::pin(welcome(shard, client, admitted)).await,
+        Ok(Ok(None)) => None,
+        Ok(Err((conversation, LoginFailure::Refused(error)))) => {
+            refuse(shard, conversation, &error).await;
+            None
+        }
+        Ok(Err((_, LoginFailure::Gone(error)))) => {
+            metrics.abandoned.inc();
+            debug!(error = error.map(|error| error.to_string()), "the client went away during its login");
+            None
+        }
+        Err(_) => {
+            metrics.errors.with_label_values(&[ClientError::login_timeout().kind.label()]).inc();
+            info!("a login took too long");
+            None
+        }
+    };
+    metrics.logging_in.dec();
+    if session.is_some() {
+        metrics.login_seconds.observe(began.elapsed().as_secs_f64());
+    }
+    session
+}
+
+/// The steps up to the decision; `None` for a cancel request, which is done then.
+async fn introduce(
+    shard: &Rc<Shard>,
+    mut conversation: Conversation,
+    over_limit: bool,
+) -> Result<Option<Admitted>, (Conversation, LoginFailure)> {
+    let startup = match negotiate(&mut conversation, &shard.shared.acceptor).await {
+        Ok(Ok(startup)) => startup,
+        Ok(Err(key)) => {
+            let outcome = shard.shared.cancels.cancel(&key).await;
+            shard.shared.metrics.client.cancels.with_label_values(&[outcome.label()]).inc();
+            info!(outcome = outcome.label(), "cancel request");
+            return Ok(None);
+        }
+        Err(failure) => return Err((conversation, failure)),
+    };
+    if over_limit {
+        let error = ClientError::too_many_clients(shard.shared.limits.max_clients);
+        return Err((conversation, error.into()));
+    }
+    let negotiated = conversation.settle(startup);
+    let request = route(&negotiated.parameters, negotiated.server_name.as_deref(), &shard.shared.targets);
+    let request = match request {
+        Ok(request) => request,
+        Err(error) => return Err((negotiated.conversation, error.into())),
+    };
+    let identified = shard.identifier.identify(negotiated, request.user.as_str()).await?;
+    match admit(Routed { identified, request }, &shard.shared.rules) {
+        Ok(admitted) => Ok(Some(admitted)),
+        Err(refused) => {
+            let (identified, error) = *refused;
+            info!(principal = %identified.principal, detail = error.report.detail, "refused: no rule admits it");
+            Err((identified.conversation, error.into()))
+        }
+    }
+}
+
+/// AuthenticationOk, the server's parameters, the cancel key, ReadyForQuery.
+async fn welcome(shard: &Rc<Shard>, client: &Client, admitted: Admitted) -> Option<Session> {
+    let Admitted { identified, target, pool, settings, rule } = admitted;
+    let Identified { mut conversation, version, principal, source } = identified;
+    let (Some(pool), Some(key)) = (shard.pool(&target, &pool), shard.shared.cancels.register(version)) else {
+        refuse(shard, conversation, &ClientError::internal()).await;
+        return None;
+    };
+    reply::authentication_ok(&mut conversation.reply);
+    let mut lease = None;
+    let parameters = match pool.greeting(&settings) {
+        Some(parameters) => parameters,
+        None => {
+            // What follows may take its time; the client learns that it was let in.
+            conversation.flush().await.ok()?;
+            match attach(&mut conversation.stream, client, &pool, &settings).await {
+                Ok(attached) => {
+                    let parameters = Rc::new(attached.parameters.clone());
+                    lease = Some(attached);
+                    parameters
+                }
+                Err(NoServer::ClientGone) => return None,
+                Err(NoServer::Refused(error)) => {
+                    refuse(shard, conversation, &error).await;
+                    return None;
+                }
+            }
+        }
+    };
+    greet(&parameters, key.key(), &mut conversation.reply);
+    conversation.flush().await.ok()?;
+    shard.shared.metrics.client.logins.with_label_values(&[source.name()]).inc();
+    info!(%principal, pool = %pool.key(), rule, "login");
+    let Conversation { stream, received, .. } = conversation;
+    if !received.is_empty() {
+        // Nobody may speak before ReadyForQuery; what was sent then can't be given its place any more.
+        warn!("the client sent messages before it was let in");
+        return None;
+    }
+    Some(Session { stream, key, pool, settings, lease })
+}
+
+impl Session {
+    async fn run(mut self, shard: &Rc<Shard>, client: &Client) {
+        let mut tracker = Tracker::default();
+        let mut traffic = Traffic::default();
+        let end = self.exchange(client, &mut tracker, &mut traffic).await;
+        let metrics = &shard.shared.metrics.client;
+        metrics.received_bytes.inc_by(traffic.received);
+        metrics.sent_bytes.inc_by(traffic.sent);
+        metrics.answers.inc_by(tracker.answered());
+        match &end {
+            Ok(end) => info!(?end, received = traffic.received, sent = traffic.sent, "disconnect"),
+            Err(error) => info!(error = error.report.message, "disconnect"),
+        }
+        let Self { mut stream, key, lease, .. } = self;
+        let (farewell, error) = match end {
+            Ok(End::Terminated) => (Some(Farewell::Said), None),
+            Ok(End::ClientLost) => (Some(Farewell::None), None),
+            Ok(End::ClientBroke(error)) => (Some(Farewell::None), Some(ClientError::bad_length(error))),
+            Ok(End::Shutdown) => (Some(Farewell::None), Some(ClientError::shutdown())),
+            Ok(End::ServerLost(_) | End::ServerBroke(_)) => (None, Some(ClientError::server_lost())),
+            Err(error) => (Some(Farewell::None), Some(*error)),
+        };
+        if let Some(error) = error {
+            say(shard, &mut stream, &error).await;
+        }
+        drop(stream);
+        key.detach().await;
+        if let (Some(lease), Some(farewell)) = (lease, farewell) {
+            lease.give_back(tracker, farewell).await;
+        }
+    }
+
+    async fn exchange(
+        &mut self,
+        client: &Client,
+        tracker: &mut Tracker,
+        traffic: &mut Traffic,
+    ) -> Result<End, Box<ClientError>> {
+        if let Some(lease) = &self.lease {
+            self.key.attach(lease.target(), lease.cancel_key());
+        } else {
+            let (first, terminated) = match first_message(&mut self.stream, client, tracker).await {
+                First::Bytes(bytes, terminated) => (bytes, terminated),
+                First::End(end) => return Ok(end),
+            };
+            traffic.received += first.len() as u64;
+            let mut lease = match attach(&mut self.stream, client, &self.pool, &self.settings).await {
+                Ok(lease) => lease,
+                Err(NoServer::ClientGone) => return Ok(End::ClientLost),
+                Err(NoServer::Refused(error)) => return Err(error),
+            };
+            self.key.attach(lease.target(), lease.cancel_key());
+            lease.touch();
+            let sent = lease.stream.send(&first).await;
+            self.lease = Some(lease);
+            match sent {
+                Err(error) => return Ok(End::ServerLost(Some(error))),
+                Ok(()) if terminated => return Ok(End::Terminated),
+                Ok(()) => {}
+            }
+        }
+        let Some(lease) = &mut self.lease else { return Ok(End::ClientLost) };
+        lease.touch();
+        Ok(pump(&mut self.stream, client, lease, tracker, traffic).await)
+    }
+}
+
+/// Sends the error and ends the connection.
+async fn refuse(shard: &Shard, mut conversation: Conversation, error: &ClientError) {
+    info!(kind = error.kind.label(), error = error.report.message, detail = error.report.detail, "login refused");
+    let before = conversation.reply.split();
+    let _ = timeout(LAST_WORDS, conversation.stream.send(&before)).await;
+    say(shard, &mut conversation.stream, error).await;
+}
+
+async fn say(shard: &Shard, stream: &mut Stream, error: &ClientError) {
+    shard.shared.metrics.client.errors.with_label_values(&[error.kind.label()]).inc();
+    let mut message = BytesMut::new();
+    reply::report(&error.report, &mut message);
+    let last_words = async {
+        stream.send(&message).await?;
+        stream.close().await?;
+        // Closing with unread bytes would reset the connection and with it the message on its way.
+        let mut rest = Vec::new();
+        while stream.read_into(&mut rest).await? > 0 {
+            rest.clear();
+        }
+        Ok::<_, crate::net::stream::StreamError>(())
+    };
+    let _ = timeout(LAST_WORDS, last_words).await;
+}

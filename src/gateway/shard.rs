@@ -1,0 +1,204 @@
+//! What one data thread has: its listeners, its pools, its clients.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::spawn_local;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use super::accept::accept;
+use super::cancel::Cancels;
+use super::clients::Clients;
+use super::identify::Identifier;
+use crate::config::{Config, Limits, Target};
+use crate::ids::{PoolKey, SessionId};
+use crate::metrics::Metrics;
+use crate::net::listener::bind;
+use crate::policy::Rules;
+use crate::tls::Acceptor;
+use crate::upstream::Services;
+use crate::upstream::pool::ServerPool;
+
+/// Between two looks at idle connections, lifetimes and minima.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How long clients that are told to go at once may take.
+const LAST_CALL: Duration = Duration::from_secs(1);
+
+/// How a process ends, in steps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Shutdown {
+    /// It doesn't.
+    #[default]
+    No,
+    /// Nobody new is accepted, and clients go when their transaction is over.
+    Drain,
+    /// Clients go now.
+    Now,
+}
+
+/// What all data threads share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The databases.
+    pub targets: Vec<Arc<Target>>,
+    /// Who may use what.
+    pub rules: Arc<Rules>,
+    /// Bounds on clients.
+    pub limits: Limits,
+    /// The certificate for clients.
+    pub acceptor: Acceptor,
+    /// The cancel keys.
+    pub cancels: Arc<Cancels>,
+    /// The counts.
+    pub metrics: Arc<Metrics>,
+    sessions: AtomicU64,
+}
+
+/// One data thread's.
+#[derive(Debug)]
+pub struct Shard {
+    pub(super) shared: Arc<Shared>,
+    pub(super) identifier: Identifier,
+    pub(super) clients: Rc<Clients>,
+    services: Services,
+    pools: RefCell<HashMap<PoolKey, Rc<ServerPool>>>,
+}
+
+impl Shared {
+    /// What `config` says that clients see.
+    pub fn new(config: &Config, metrics: Arc<Metrics>) -> Self {
+        Self {
+            targets: config.targets.clone(),
+            rules: config.rules.clone(),
+            limits: config.limits,
+            acceptor: config.tls.clone(),
+            cancels: Arc::default(),
+            metrics,
+            sessions: AtomicU64::new(1),
+        }
+    }
+
+    pub(super) fn next_session(&self) -> SessionId {
+        SessionId(self.sessions.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl Shard {
+    /// Opens the pools of all targets.
+    pub fn new(shared: Arc<Shared>, config: &Config, services: Services) -> Rc<Self> {
+        let shard = Rc::new(Self {
+            identifier: Identifier::new(config.identity.clone(), config.tls.clone()),
+            shared,
+            clients: Rc::default(),
+            services,
+            pools: RefCell::default(),
+        });
+        for target in &config.targets {
+            for database in &target.databases {
+                for user in &target.users {
+                    let key =
+                        PoolKey { target: target.name.clone(), database: database.clone(), user: user.clone() };
+                    let pool = ServerPool::new(key.clone(), target.clone(), shard.services.clone());
+                    shard.pools.borrow_mut().insert(key, pool);
+                }
+            }
+        }
+        shard
+    }
+
+    /// Binds the addresses.
+    pub fn listen(addresses: &[SocketAddr]) -> io::Result<Vec<tokio::net::TcpListener>> {
+        let bind = |address: &SocketAddr| {
+            bind(*address).map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))
+        };
+        addresses.iter().map(bind).collect()
+    }
+
+    /// Serves clients until `shutdown` says to end and they are gone. `readiness` hears what
+    /// the pools are up to.
+    pub async fn run(
+        self: Rc<Self>,
+        listeners: Vec<tokio::net::TcpListener>,
+        mut shutdown: watch::Receiver<Shutdown>,
+        readiness: watch::Sender<Readiness>,
+    ) {
+        let accepting: Vec<_> =
+            listeners.into_iter().map(|listener| spawn_local(accept(self.clone(), listener))).collect();
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut fast = interval(Duration::from_millis(50));
+        fast.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = tick.tick() => self.tend(),
+                _ = fast.tick(), if !readiness.borrow().settled => {}
+                changed = shutdown.changed() => if changed.is_err() { break },
+            }
+            readiness.send_if_modified(|known| std::mem::replace(known, self.readiness()) != *known);
+            let asked = *shutdown.borrow();
+            if asked != Shutdown::No && self.clients.shutdown() != asked {
+                accepting.iter().for_each(tokio::task::JoinHandle::abort);
+                self.clients.shut_down(asked);
+            }
+            if asked != Shutdown::No {
+                break;
+            }
+        }
+        self.drain(shutdown).await;
+    }
+
+    async fn drain(&self, mut shutdown: watch::Receiver<Shutdown>) {
+        while self.clients.len() > 0 && *shutdown.borrow() != Shutdown::Now {
+            tokio::select! {
+                () = sleep(Duration::from_millis(20)) => {}
+                changed = shutdown.changed() => if changed.is_err() { break },
+            }
+        }
+        self.clients.shut_down(Shutdown::Now);
+        let gone = async {
+            while self.clients.len() > 0 {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let _ = tokio::time::timeout(LAST_CALL, gone).await;
+        self.pools.borrow().values().for_each(|pool| pool.close_idle());
+    }
+
+    /// The pool of `key`; every pool that can be asked for is there.
+    pub(super) fn pool(&self, _: &Arc<Target>, key: &PoolKey) -> Option<Rc<ServerPool>> {
+        self.pools.borrow().get(key).cloned()
+    }
+
+    fn tend(&self) {
+        for pool in self.pools.borrow().values() {
+            pool.remove_dead();
+            pool.tend();
+        }
+    }
+
+    fn readiness(&self) -> Readiness {
+        let pools = self.pools.borrow();
+        let warm = |pool: &Rc<ServerPool>| pool.target().pool.min_idle > 0;
+        Readiness {
+            settled: pools.values().all(|pool| !warm(pool) || pool.has_settled()),
+            usable: pools.values().filter(|pool| warm(pool)).all(|pool| pool.is_usable()),
+        }
+    }
+}
+
+/// Whether clients can be served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Readiness {
+    /// Every pool that opens connections ahead has opened one, or has failed to.
+    pub settled: bool,
+    /// Every such pool has a server to lend.
+    pub usable: bool,
+}

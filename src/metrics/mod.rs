@@ -1,0 +1,58 @@
+//! What is counted, and the text that `/metrics` shows.
+//!
+//! One struct for each area, registered once; labels are closed sets or names from the configuration. Gauges of things
+//! that can be looked up are set when somebody asks ([`Metrics::expose`]); nothing here is on the way of a query.
+
+mod client;
+mod iam;
+mod login;
+mod pool;
+
+use prometheus::{Encoder as _, Registry, TextEncoder};
+
+pub use client::ClientMetrics;
+pub use iam::IamMetrics;
+pub use login::{LoginMetrics, TargetLogins};
+pub use pool::{OnePool, PoolMetrics};
+
+/// Everything that is counted.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Clients: connections, logins, refusals, cancels, bytes.
+    pub client: ClientMetrics,
+    /// Pools: connections, waits, leases, resets.
+    pub pool: PoolMetrics,
+    /// Logins to servers, by phase and outcome.
+    pub login: LoginMetrics,
+    /// Credentials, tokens, the login budget.
+    pub iam: IamMetrics,
+}
+
+impl Metrics {
+    /// Registers all of it.
+    pub fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        #[cfg(target_os = "linux")]
+        registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        Ok(Self {
+            client: ClientMetrics::register(&registry)?,
+            pool: PoolMetrics::register(&registry)?,
+            login: LoginMetrics::register(&registry)?,
+            iam: IamMetrics::register(&registry)?,
+            registry,
+        })
+    }
+
+    /// The exposition in Prometheus' text format.
+    pub fn expose(&self) -> String {
+        let mut text = Vec::new();
+        // Encoding into memory fails only for a family without a metric, which is then left out.
+        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
+        String::from_utf8(text).unwrap_or_default()
+    }
+}
+
+/// Bounds in seconds for waits and logins: a warm login takes a millisecond, an IAM login up to many seconds.
+const SECONDS: &[f64] =
+    &[0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];

@@ -1,0 +1,100 @@
+//! Pools.
+
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
+
+use super::SECONDS;
+use crate::ids::PoolKey;
+
+const POOL: [&str; 3] = ["target", "database", "user"];
+
+/// All pools.
+#[derive(Debug)]
+pub struct PoolMetrics {
+    connections: IntGaugeVec,
+    size: IntGaugeVec,
+    waiting: IntGaugeVec,
+    wait_seconds: HistogramVec,
+    timeouts: IntCounterVec,
+    leases: IntCounterVec,
+    cleaned: IntCounterVec,
+    discarded: IntCounterVec,
+}
+
+/// One pool, looked up once.
+#[derive(Clone, Debug)]
+pub struct OnePool {
+    /// Idle connections.
+    pub idle: IntGauge,
+    /// Connections that a client has, or that are being cleaned after one.
+    pub leased: IntGauge,
+    /// Connections that are being opened.
+    pub opening: IntGauge,
+    /// The limit.
+    pub size: IntGauge,
+    /// Clients that wait.
+    pub waiting: IntGauge,
+    /// How long clients waited.
+    pub wait_seconds: Histogram,
+    /// Clients that waited in vain.
+    pub timeouts: IntCounter,
+    /// Connections lent.
+    pub leases: IntCounter,
+    /// Connections that were reset after a client.
+    pub cleaned: IntCounter,
+    /// Connections that were closed and not given back.
+    pub discarded: IntCounter,
+}
+
+impl PoolMetrics {
+    pub(super) fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            let gauges = IntGaugeVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(gauges.clone()))?;
+            Ok::<_, prometheus::Error>(gauges)
+        };
+        let counters = |name: &str, help: &str| {
+            let counters = IntCounterVec::new(Opts::new(name, help), &POOL)?;
+            registry.register(Box::new(counters.clone()))?;
+            Ok::<_, prometheus::Error>(counters)
+        };
+        let options = HistogramOpts::new("postern_pool_wait_seconds", "How long clients waited for a server connection.");
+        let wait_seconds = HistogramVec::new(options.buckets(SECONDS.to_vec()), &POOL)?;
+        registry.register(Box::new(wait_seconds.clone()))?;
+        let [target, database, user] = POOL;
+        Ok(Self {
+            connections: gauges(
+                "postern_pool_connections",
+                "Server connections, by state.",
+                &[target, database, user, "state"],
+            )?,
+            size: gauges("postern_pool_size", "Server connections at most.", &POOL)?,
+            waiting: gauges("postern_pool_waiting_clients", "Clients that wait for a server connection.", &POOL)?,
+            wait_seconds,
+            timeouts: counters("postern_pool_wait_timeouts_total", "Clients that waited in vain.")?,
+            leases: counters("postern_pool_leases_total", "Server connections lent to clients.")?,
+            cleaned: counters("postern_pool_resets_total", "Server connections that were reset after a client.")?,
+            discarded: counters("postern_pool_discards_total", "Server connections that were closed after a client.")?,
+        })
+    }
+
+    /// The metrics of the pool `key`.
+    pub fn of(&self, key: &PoolKey) -> OnePool {
+        let labels = [key.target.as_str(), key.database.as_str(), key.user.as_str()];
+        let [target, database, user] = labels;
+        let in_state = |state: &str| self.connections.with_label_values(&[target, database, user, state]);
+        OnePool {
+            idle: in_state("idle"),
+            leased: in_state("leased"),
+            opening: in_state("opening"),
+            size: self.size.with_label_values(&labels),
+            waiting: self.waiting.with_label_values(&labels),
+            wait_seconds: self.wait_seconds.with_label_values(&labels),
+            timeouts: self.timeouts.with_label_values(&labels),
+            leases: self.leases.with_label_values(&labels),
+            cleaned: self.cleaned.with_label_values(&labels),
+            discarded: self.discarded.with_label_values(&labels),
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! Who may use what: rules over principal × target × database × database user.
+//!
+//! The first rule that matches all four decides, and rules only ever allow; when none matches, the
+//! answer is no. There is no default rule and no fallback identity. The values that are compared must
+//! be the canonical ones that the connection will really use (a missing database has already become
+//! the user's name, as PostgreSQL has it: "Message Formats", StartupMessage, parameter `database`);
+//! a value that is filled in after the check would be a way round it.
+//!
+//! This module doesn't establish who somebody is ([`crate::identity`]) nor which targets exist.
+
+mod glob;
+
+pub use glob::Glob;
+
+use std::fmt;
+
+use crate::identity::Principal;
+use crate::ids::{DatabaseName, DbUser, TargetName};
+
+/// One line of the policy. It matches when each of its four lists has a pattern that matches. An
+/// empty list matches nothing: "any" is written `*`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Against the principal's canonical text, such as `scram:alice`.
+    pub principals: Vec<Glob>,
+    /// Against the configured name of the target.
+    pub targets: Vec<Glob>,
+    /// Against the database's name.
+    pub databases: Vec<Glob>,
+    /// Against the database role's name.
+    pub users: Vec<Glob>,
+}
+
+/// The whole policy, in the order in which it is written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    rules: Box<[Rule]>,
+}
+
+/// What somebody asks to use.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Who asks.
+    pub principal: &'a Principal,
+    /// The target that the connection was routed to.
+    pub target: &'a TargetName,
+    /// The database that it would be logged in to.
+    pub database: &'a DatabaseName,
+    /// The role that it would be logged in as.
+    pub user: &'a DbUser,
+}
+
+/// The answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Decision {
+    /// Yes.
+    Allow {
+        /// Which rule said so, counted from 0 in the order of the configuration; for the audit record.
+        rule: usize,
+    },
+    /// No.
+    Refuse(Refusal),
+}
+
+/// Why not: the first thing that stood in the way in the rule that came nearest.
+///
+/// It says what of the caller's *own request* no rule covers, never what some rule does name, so that
+/// a stranger learns nothing of what exists: the answer for a target that isn't there is that for one
+/// that is closed to him. Ordered by how near the request came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Refusal {
+    /// There are no rules at all, so nobody is let in.
+    NoRules,
+    /// No rule has this principal.
+    Principal,
+    /// Rules have this principal, but none of them with this target.
+    Target,
+    /// Rules have this principal and target, but none of them with this database.
+    Database,
+    /// Rules have this principal, target and database, but none of them with this database user.
+    User,
+}
+
+impl Rules {
+    /// The policy that consists of `rules`, the first of which has precedence.
+    pub fn new(rules: Vec<Rule>) -> Self {
+        Self { rules: rules.into() }
+    }
+
+    /// Decides. Linear in the number of patterns; no allocation but for the principal's text.
+    pub fn decide(&self, request: &Request<'_>) -> Decision {
+        let principal = request.principal.to_string();
+        let mut nearest = Refusal::NoRules;
+        for (index, rule) in self.rules.iter().enumerate() {
+            match rule.missing(&principal, request) {
+                None => return Decision::Allow { rule: index },
+                Some(missing) => nearest = nearest.max(missing),
+            }
+        }
+        Decision::Refuse(nearest)
+    }
+
+    /// How many rules there are.
+    pub fn len(&self) -> usize {
+        self.rules.len()
+    }
+
+    /// Whether there are none, so that every request is refused.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+}
+
+impl Rule {
+    /// The first of the four that this rule doesn't cover; `None` if it covers them all.
+    fn missing(&self, principal: &str, request: &Request<'_>) -> Option<Refusal> {
+        let covers = |globs: &[Glob], text: &str| globs.iter().any(|glob| glob.matches(text));
+        if !covers(&self.principals, principal) {
+            Some(Refusal::Principal)
+        } else if !covers(&self.targets, request.target.as_str()) {
+            Some(Refusal::Target)
+        } else if !covers(&self.databases, request.database.as_str()) {
+            Some(Refusal::Database)
+        } else if !covers(&self.users, request.user.as_str()) {
+            Some(Refusal::User)
+        } else {
+            None
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoRules => "there are no rules, so nobody is allowed in",
+            Self::Principal => "no rule allows this principal anything",
+            Self::Target => "no rule allows this principal this target",
+            Self::Database => "no rule allows this principal this database of the target",
+            Self::User => "no rule allows this principal this database user",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn globs(texts: &[&str]) -> Vec<Glob> {
+        texts.iter().map(|text| Glob::new(text)).collect()
+    }
+
+    fn rule(principals: &[&str], targets: &[&str], databases: &[&str], users: &[&str]) -> Rule {
+        Rule {
+            principals: globs(principals),
+            targets: globs(targets),
+            databases: globs(databases),
+            users: globs(users),
+        }
+    }
+
+    fn ask(rules: &Rules, who: &str, target: &str, database: &str, user: &str) -> Decision {
+        let principal = match who {
+            "" => Principal::Trust,
+            name => Principal::Scram(name.into()),
+        };
+        rules.decide(&Request {
+            principal: &principal,
+            target: &target.into(),
+            database: &database.into(),
+            user: &user.into(),
+        })
+    }
+
+    fn policy() -> Rules {
+        Rules::new(vec![
+            rule(&["scram:alice"], &["orders"], &["orders"], &["app_ro"]),
+            rule(&["scram:a*", "scram:bob"], &["orders"], &["*"], &["app_r?"]),
+            rule(&["scram:bob"], &["billing", "stock"], &["*"], &["*"]),
+        ])
+    }
+
+    #[test]
+    fn first_match_wins_and_nothing_matching_is_refused() {
+        use Decision::{Allow, Refuse};
+        let rows = [
+            (("alice", "orders", "orders", "app_ro"), Allow { rule: 0 }),
+            (("alice", "orders", "orders", "app_rw"), Allow { rule: 1 }),
+            (("alice", "orders", "other", "app_ro"), Allow { rule: 1 }),
+            (("bob", "stock", "x", "y"), Allow { rule: 2 }),
+            (("", "orders", "orders", "app_ro"), Refuse(Refusal::Principal)),
+            (
+                ("Alice", "orders", "orders", "app_ro"),
+                Refuse(Refusal::Principal),
+            ),
+            (("alice", "billing", "orders", "app_ro"), Refuse(Refusal::Target)),
+            (("alice", "no-such", "orders", "app_ro"), Refuse(Refusal::Target)),
+            (("alice", "orders", "orders", "postgres"), Refuse(Refusal::User)),
+            (("alice", "orders", "orders", ""), Refuse(Refusal::User)),
+        ];
+        for ((who, target, database, user), expected) in rows {
+            assert_eq!(
+                ask(&policy(), who, target, database, user),
+                expected,
+                "{who} {target} {database} {user}"
+            );
+        }
+    }
+
+    #[test]
+    fn no_rules_refuse_everybody() {
+        assert_eq!(
+            ask(&Rules::default(), "alice", "orders", "orders", "app_ro"),
+            Decision::Refuse(Refusal::NoRules)
+        );
+    }
+
+    #[test]
+    fn an_empty_list_matches_nothing() {
+        let full = ["*"].as_slice();
+        let rows = [
+            (rule(&[], full, full, full), Refusal::Principal),
+            (rule(full, &[], full, full), Refusal::Target),
+            (rule(full, full, &[], full), Refusal::Database),
+            (rule(full, full, full, &[]), Refusal::User),
+        ];
+        for (rule, expected) in rows {
+            assert_eq!(
+                ask(&Rules::new(vec![rule]), "alice", "t", "d", "u"),
+                Decision::Refuse(expected)
+            );
+        }
+    }
+
+    #[test]
+    fn the_nearest_miss_is_told_wherever_it_stands() {
+        let near = rule(&["*"], &["orders"], &["orders"], &["app_ro"]);
+        let far = rule(&["scram:bob"], &["*"], &["*"], &["*"]);
+        for rules in [vec![near.clone(), far.clone()], vec![far, near]] {
+            let rules = Rules::new(rules);
+            assert_eq!(
+                ask(&rules, "alice", "orders", "orders", "root"),
+                Decision::Refuse(Refusal::User)
+            );
+            assert_eq!(
+                ask(&rules, "alice", "orders", "other", "app_ro"),
+                Decision::Refuse(Refusal::Database)
+            );
+        }
+    }
+
+    #[test]
+    fn a_name_cannot_pass_for_another_kind_of_principal() {
+        let rules = Rules::new(vec![rule(&["trust:"], &["*"], &["*"], &["*"])]);
+        assert_eq!(ask(&rules, "", "t", "d", "u"), Decision::Allow { rule: 0 });
+        assert_eq!(
+            ask(&rules, "trust:", "t", "d", "u"),
+            Decision::Refuse(Refusal::Principal)
+        );
+    }
+}

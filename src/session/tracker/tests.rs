@@ -1,0 +1,122 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn frame(tag: u8, body: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![tag];
+    bytes.extend_from_slice(&(body.len() as u32 + 4).to_be_bytes());
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+fn frames(tags: &str) -> Vec<u8> {
+    tags.bytes()
+        .flat_map(|tag| match tag {
+            b'I' | b'T' | b'!' => frame(b'Z', &[if tag == b'!' { b'E' } else { tag }]),
+            tag => frame(tag, b"body"),
+        })
+        .collect()
+}
+
+/// `>` before what the client sends, `<` before what the server sends (`I`, `T`, `!` are ReadyForQuery).
+fn play(script: &str) -> Tracker {
+    let mut tracker = Tracker::default();
+    let mut parameters = Parameters::default();
+    for part in script.split_whitespace() {
+        let (side, tags) = part.split_at(1);
+        match side {
+            ">" => drop(tracker.from_client(&frames(tags)).unwrap()),
+            _ => tracker.from_server(&frames(tags), &mut parameters).unwrap(),
+        }
+    }
+    tracker
+}
+
+#[test]
+fn clean_is_a_fact() {
+    for (script, idle, settled) in [
+        ("", true, true),
+        (">Q", false, false),
+        (">Q <TDCI", true, true),
+        (">Q <CT", false, true),
+        (">Q <E!", false, true),
+        (">QQ <CI", false, false),
+        (">QQ <CI <CI", true, true),
+        (">PBDE", false, false),
+        (">PBDES <12TDCI", true, true),
+        (">PBESPBES <12CI", false, false),
+        (">PBESPBES <12CI12CI", true, true),
+        (">PBH", false, false),
+        // COPY FROM STDIN, simple protocol
+        (">Q <G", false, false),
+        (">Q <G >dddc", false, false),
+        (">Q <G >dddc <CI", true, true),
+        (">Q <G >df <EI", true, true),
+        (">Q <G >d <EI >dc", true, true),
+        // COPY FROM STDIN, extended protocol: the Sync before the data is void
+        (">PBES <12G >dc", false, false),
+        (">PBES <12G >dcS <CI", true, true),
+        (">PBE <12 >H <G >dcS <CI", true, true),
+        (">PBEdcS <12GCI", true, true),
+        // COPY TO STDOUT
+        (">Q <HddcC", false, false),
+        (">Q <HddcCI", true, true),
+        // nobody can say which Sync counts
+        (">PBES <12G >S <E >S <I", false, false),
+        // answers that nobody asked for
+        ("<I", false, false),
+    ] {
+        let tracker = play(script);
+        assert_eq!((tracker.is_idle(), tracker.is_settled()), (idle, settled), "{script}: {tracker:?}");
+    }
+}
+
+#[test]
+fn terminate_never_reaches_the_server() {
+    let mut tracker = Tracker::default();
+    let mut bytes = frames("Q");
+    let forward = bytes.len();
+    bytes.extend(frames("X"));
+    assert_eq!(tracker.from_client(&bytes), Ok(ClientChunk { forward, terminated: true }));
+
+    let mut tracker = Tracker::default();
+    for byte in &frames("Q")[..7] {
+        tracker.from_client(&[*byte]).unwrap();
+    }
+    assert!(tracker.is_lost(), "in the middle of a message");
+}
+
+proptest! {
+    #[test]
+    fn cut_anywhere_the_server_gets_the_same(
+        tags in "[QPBDESHdcf]{0,12}X?",
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..12),
+    ) {
+        let bytes = frames(&tags);
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+        cuts.extend([0, bytes.len()]);
+        cuts.sort_unstable();
+        let mut tracker = Tracker::default();
+        let mut forwarded = Vec::new();
+        let mut terminated = false;
+        for pair in cuts.windows(2) {
+            let chunk = &bytes[pair[0]..pair[1]];
+            let held_back = tracker.held_back().to_vec();
+            let seen = tracker.from_client(chunk).unwrap();
+            if seen.forward > 0 {
+                forwarded.extend(held_back);
+                forwarded.extend(&chunk[..seen.forward]);
+            }
+            terminated |= seen.terminated;
+            if terminated { break; }
+        }
+        prop_assert_eq!(forwarded, frames(tags.trim_end_matches('X')));
+        prop_assert_eq!(terminated, tags.ends_with('X'));
+        let whole = {
+            let mut whole = Tracker::default();
+            whole.from_client(&bytes).unwrap();
+            whole
+        };
+        prop_assert_eq!(format!("{:?}", whole.ledger), format!("{:?}", tracker.ledger));
+    }
+}

@@ -1,0 +1,34 @@
+//! TLS, both ways. The only module that names rustls.
+//!
+//! Two configurations come from here, an [`Acceptor`] for clients and a [`Connector`] for servers, and one thing
+//! that both give: a [`Session`], which turns records into plaintext and back and never touches a socket.
+//! There is no way to get a [`Connector`] that doesn't verify the whole chain and the name.
+
+mod client;
+mod failure;
+mod roots;
+mod server;
+mod session;
+
+use std::sync::Arc;
+
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+
+pub use client::Connector;
+pub use failure::Failure;
+pub use roots::{RootsError, Roots};
+pub use server::{Acceptor, CertificateError};
+pub use session::Session;
+
+/// The protocol name that direct TLS must negotiate (PostgreSQL documentation, "SSL Session Encryption").
+pub const ALPN_POSTGRESQL: &[u8] = b"postgresql";
+
+/// P-256 first: PostgreSQL up to 17 speaks only that by default (`ssl_ecdh_curve = prime256v1`), and a first guess
+/// at X25519 costs a HelloRetryRequest, one more round trip (measured against PostgreSQL 15, 2026-11).
+fn provider() -> Arc<CryptoProvider> {
+    use aws_lc_rs::kx_group::{SECP256R1, SECP384R1, X25519};
+    Arc::new(CryptoProvider {
+        kx_groups: vec![SECP256R1, X25519, SECP384R1],
+        ..aws_lc_rs::default_provider()
+    })
+}

@@ -1,0 +1,30 @@
+//! Cancelling a query on a server: a connection of its own, over TLS, that carries the key and ends.
+//!
+//! It isn't a login: no token, and no part of the login budget. Done means that the server has closed the connection,
+//! which it does after it has signalled the backend (`src/backend/postmaster/postmaster.c`, `processCancelRequest`).
+
+use tokio::time::timeout;
+
+use super::dial::dial;
+use super::error::{OpenError, Phase};
+use super::login::{closed, encrypt};
+use crate::config::Target;
+use crate::net::stream::Stream;
+use crate::wire::startup::{self, CancelKey};
+
+/// Asks `target` to stop what the backend of `key` is doing, and waits until it has.
+pub async fn cancel(target: &Target, key: &CancelKey) -> Result<(), OpenError> {
+    let limit = target.timeouts.reset;
+    timeout(limit, send(target, key)).await.unwrap_or(Err(OpenError::Timeout { phase: Phase::Connect, limit }))
+}
+
+async fn send(target: &Target, key: &CancelKey) -> Result<(), OpenError> {
+    let mut stream = encrypt(Stream::plain(dial(target).await?), target).await?;
+    stream.send(&startup::cancel_request(key)).await.map_err(|error| closed(Phase::Login, error))?;
+    let mut rest = Vec::new();
+    // The server says nothing; it closes, with or without the end of TLS in order.
+    while matches!(stream.read_into(&mut rest).await, Ok(1..)) {
+        rest.clear();
+    }
+    Ok(())
+}

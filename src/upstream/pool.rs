@@ -1,0 +1,431 @@
+//! One pool of server connections: [`pool::Pool`](crate::pool::Pool) decides, here it happens.
+//!
+//! A pool belongs to one thread. A [`Lease`] that is dropped closes its connection; only [`Lease::give_back`] returns
+//! it, and only after [`Connection::clean`].
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::ops::{Deref, DerefMut};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+use tokio::time::sleep;
+use tracing::{debug, info, warn};
+
+use super::Services;
+use super::connection::{Connection, Farewell, Setting};
+use super::error::OpenError;
+use super::login;
+use crate::config::Target;
+use crate::ids::PoolKey;
+use crate::metrics::OnePool;
+use crate::pool::{Limits, Member, Placement, Pool, WaitId};
+use crate::session::parameters::Parameters;
+use crate::session::tracker::Tracker;
+
+/// First pause after a failed attempt; doubled up to [`RETRY_MOST`].
+const RETRY_LEAST: Duration = Duration::from_millis(250);
+/// Longest pause between two attempts that fail.
+const RETRY_MOST: Duration = Duration::from_secs(15);
+
+/// Sets of settings whose outcome is remembered. Drivers send the same few; a client that makes up
+/// new ones only takes longer to log in.
+const MAX_KNOWN_SETTINGS: usize = 256;
+
+type Waiter = oneshot::Sender<Result<Lease, Rc<OpenError>>>;
+
+/// A pool of connections to one database as one user.
+pub struct ServerPool {
+    key: PoolKey,
+    target: Arc<Target>,
+    services: Services,
+    metrics: OnePool,
+    members: RefCell<Pool<Connection, Waiter>>,
+    greeting: RefCell<Greetings>,
+    trouble: RefCell<Option<Trouble>>,
+    has_succeeded: Cell<bool>,
+}
+
+/// What servers say at login, so that a client's login needs no server.
+#[derive(Debug, Default)]
+struct Greetings {
+    plain: Option<Rc<Parameters>>,
+    with_settings: HashMap<Vec<Setting>, Rc<Parameters>>,
+}
+
+/// The last attempt to open a connection has failed.
+#[derive(Debug)]
+struct Trouble {
+    error: Rc<OpenError>,
+    pause: Duration,
+    retry_at: Instant,
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub enum LeaseError {
+    /// None could be opened.
+    Open(Rc<OpenError>),
+    /// None came free in time; the last failed attempt, if attempts fail.
+    TimedOut(Duration, Option<Rc<OpenError>>),
+}
+
+/// A connection that is one client's alone.
+#[must_use = "a lease that is dropped closes its connection"]
+pub struct Lease {
+    member: Option<Member<Connection>>,
+    pool: Rc<ServerPool>,
+}
+
+impl ServerPool {
+    /// An empty pool, which begins to open its minimum.
+    pub fn new(key: PoolKey, target: Arc<Target>, services: Services) -> Rc<Self> {
+        let metrics = services.metrics.pool.of(&key);
+        metrics.size.set(target.pool.size as i64);
+        let limits = Limits {
+            size: target.pool.size,
+            min_idle: target.pool.min_idle,
+            idle_timeout: target.pool.idle_timeout,
+            replace_ahead: target.pool.lifetime / 20,
+        };
+        let pool = Rc::new(Self {
+            key,
+            target,
+            services,
+            metrics,
+            members: RefCell::new(Pool::new(limits)),
+            greeting: RefCell::default(),
+            trouble: RefCell::new(None),
+            has_succeeded: Cell::new(false),
+        });
+        pool.tend();
+        pool
+    }
+
+    /// Which pool it is.
+    pub fn key(&self) -> &PoolKey {
+        &self.key
+    }
+
+    /// Whose connections these are.
+    pub fn target(&self) -> &Arc<Target> {
+        &self.target
+    }
+
+    /// Whether it has ever had a connection, or is known to be unable to get one.
+    pub fn has_settled(&self) -> bool {
+        self.has_succeeded.get() || self.trouble.borrow().is_some()
+    }
+
+    /// Whether a client could get a connection: there was one, and the last attempt hasn't failed for good.
+    pub fn is_usable(&self) -> bool {
+        self.has_succeeded.get() && self.trouble.borrow().as_ref().is_none_or(|trouble| !trouble.error.is_permanent())
+    }
+
+    /// What a server would report to a client with these settings, if that is known.
+    pub fn greeting(&self, settings: &[Setting]) -> Option<Rc<Parameters>> {
+        let greeting = self.greeting.borrow();
+        if settings.is_empty() { greeting.plain.clone() } else { greeting.with_settings.get(settings).cloned() }
+    }
+
+    /// Remembers what a server reports once `settings` have taken.
+    pub fn learn(&self, settings: &[Setting], parameters: &Parameters) {
+        let mut greeting = self.greeting.borrow_mut();
+        if settings.is_empty() {
+            greeting.plain = Some(Rc::new(parameters.clone()));
+            return;
+        }
+        if greeting.with_settings.len() >= MAX_KNOWN_SETTINGS {
+            greeting.with_settings.clear();
+        }
+        greeting.with_settings.insert(settings.to_vec(), Rc::new(parameters.clone()));
+    }
+
+    /// An idle connection, if there is one and nobody waits.
+    pub fn try_lease(self: &Rc<Self>) -> Option<Lease> {
+        while let Some(member) = self.checkout() {
+            let mut lease = Lease { member: Some(member), pool: self.clone() };
+            if !lease.is_dead() {
+                self.metrics.leases.inc();
+                self.tend();
+                return Some(lease);
+            }
+            debug!(pool = %self.key, "an idle server connection has ended");
+        }
+        None
+    }
+
+    /// The first connection that comes free or is opened.
+    pub async fn lease(self: &Rc<Self>) -> Result<Lease, LeaseError> {
+        match self.known_trouble() {
+            Some(error) => Err(LeaseError::Open(error)),
+            None => self.wait().await,
+        }
+    }
+
+    fn checkout(&self) -> Option<Member<Connection>> {
+        self.members.borrow_mut().checkout(Instant::now())
+    }
+
+    async fn wait(self: &Rc<Self>) -> Result<Lease, LeaseError> {
+        let (sender, receiver) = oneshot::channel();
+        let id = self.members.borrow_mut().wait(sender);
+        let mut waiting = Waiting { pool: self.clone(), id, receiver, asked: Instant::now() };
+        self.tend();
+        let patience = self.target.pool.wait_timeout;
+        match tokio::time::timeout(patience, &mut waiting.receiver).await {
+            Ok(Ok(Ok(lease))) => {
+                self.metrics.leases.inc();
+                Ok(lease)
+            }
+            Ok(Ok(Err(error))) => Err(LeaseError::Open(error)),
+            Ok(Err(_)) | Err(_) => {
+                self.metrics.timeouts.inc();
+                let error = self.trouble.borrow().as_ref().map(|trouble| trouble.error.clone());
+                Err(LeaseError::TimedOut(patience, error))
+            }
+        }
+    }
+
+    /// The failure that whoever asks now would only meet again.
+    fn known_trouble(&self) -> Option<Rc<OpenError>> {
+        let trouble = self.trouble.borrow();
+        let trouble = trouble.as_ref()?;
+        (trouble.error.is_permanent() && Instant::now() < trouble.retry_at).then(|| trouble.error.clone())
+    }
+
+    /// Ends what has lived or idled long enough or was closed by the server, and opens what is wanted.
+    /// To be called now and then, and whenever something has changed.
+    pub fn tend(self: &Rc<Self>) {
+        let now = Instant::now();
+        let (over, wanted) = {
+            let mut members = self.members.borrow_mut();
+            let over = members.expire(now);
+            let wanted = if self.may_open(now) { members.start_opening(now) } else { 0 };
+            (over, wanted)
+        };
+        over.into_iter().for_each(Connection::close);
+        for _ in 0..wanted {
+            let pool = self.clone();
+            tokio::task::spawn_local(Box::pin(async move { pool.open().await }));
+        }
+        self.publish();
+    }
+
+    /// Takes out idle connections that the server has closed.
+    pub fn remove_dead(&self) {
+        let dead = self.members.borrow_mut().remove_dead(Connection::is_dead);
+        if !dead.is_empty() {
+            info!(pool = %self.key, connections = dead.len(), "the server has closed idle connections");
+        }
+    }
+
+    /// Closes all idle connections.
+    pub fn close_idle(&self) {
+        self.members.borrow_mut().drain().for_each(Connection::close);
+    }
+
+    /// While attempts fail, one at a time, after a pause.
+    fn may_open(&self, now: Instant) -> bool {
+        let trouble = self.trouble.borrow();
+        trouble.as_ref().is_none_or(|trouble| now >= trouble.retry_at && self.members.borrow().census().opening == 0)
+    }
+
+    async fn open(self: Rc<Self>) {
+        let began = Instant::now();
+        let mut opening = Opening { pool: Some(self.clone()) };
+        let opened = login::open(&self.target, &self.key, &self.services).await;
+        let logins = self.services.metrics.login.of(&self.key.target);
+        opening.pool = None;
+        match opened {
+            Ok(connection) => {
+                logins.ended("ok");
+                debug!(pool = %self.key, took = ?began.elapsed(), "server connection opened");
+                self.opened(connection);
+            }
+            Err(error) => {
+                logins.ended(error.label());
+                self.failed(error);
+            }
+        }
+        self.tend();
+    }
+
+    fn opened(self: &Rc<Self>, connection: Connection) {
+        self.has_succeeded.set(true);
+        *self.trouble.borrow_mut() = None;
+        {
+            let mut greeting = self.greeting.borrow_mut();
+            if greeting.plain.as_deref() != Some(&connection.parameters) {
+                // Another server, or another version of it: what its settings led to isn't known any more.
+                *greeting = Greetings { plain: Some(Rc::new(connection.parameters.clone())), ..Greetings::default() };
+            }
+        }
+        let expires_at = Instant::now() + jittered(self.target.pool.lifetime);
+        let member = Member { connection, expires_at };
+        let placement = self.members.borrow_mut().opened(member, Instant::now());
+        self.place(placement);
+    }
+
+    fn failed(self: &Rc<Self>, mut error: OpenError) {
+        if let OpenError::Refused { succeeded_before, .. } = &mut error {
+            *succeeded_before = self.has_succeeded.get();
+        }
+        let error = Rc::new(error);
+        let pause = match &*self.trouble.borrow() {
+            Some(trouble) => (trouble.pause * 2).min(RETRY_MOST),
+            None => RETRY_LEAST,
+        };
+        let wait = jittered(pause);
+        warn!(pool = %self.key, %error, permanent = error.is_permanent(), retry_in = ?wait, "cannot open a server connection");
+        *self.trouble.borrow_mut() = Some(Trouble { error: error.clone(), pause, retry_at: Instant::now() + wait });
+        let disappointed: Vec<Waiter> = {
+            let mut members = self.members.borrow_mut();
+            members.open_failed();
+            if error.is_permanent() { members.abandon_all().collect() } else { Vec::new() }
+        };
+        for waiter in disappointed {
+            let _ = waiter.send(Err(error.clone()));
+        }
+        let pool = self.clone();
+        tokio::task::spawn_local(async move {
+            sleep(wait).await;
+            pool.tend();
+        });
+    }
+
+    /// Does what was decided about a connection. One who waits may have gone in the meantime; then it goes to the next.
+    fn place(self: &Rc<Self>, mut placement: Placement<Connection, Waiter>) {
+        loop {
+            match placement {
+                Placement::Parked => break,
+                Placement::Expired(connection) => {
+                    connection.close();
+                    break;
+                }
+                Placement::HandOff(waiter, member) => {
+                    let lease = Lease { member: Some(member), pool: self.clone() };
+                    let Err(Ok(mut lease)) = waiter.send(Ok(lease)) else { break };
+                    let Some(member) = lease.member.take() else { break };
+                    placement = self.members.borrow_mut().returned(member, Instant::now());
+                }
+            }
+        }
+        self.publish();
+    }
+
+    fn publish(&self) {
+        let census = self.members.borrow().census();
+        self.metrics.idle.set(census.idle as i64);
+        self.metrics.leased.set(census.leased as i64);
+        self.metrics.opening.set(census.opening as i64);
+        self.metrics.waiting.set(census.waiting as i64);
+    }
+}
+
+impl Lease {
+    /// Cleans the connection after a client whose bytes `tracker` followed, and returns it to the pool; or closes it.
+    pub async fn give_back(mut self, tracker: Tracker, farewell: Farewell) {
+        match self.deref_mut().clean(tracker, farewell).await {
+            Ok(()) => {
+                self.pool.metrics.cleaned.inc();
+                self.park();
+            }
+            Err(error) => debug!(pool = %self.pool.key, %error, "a server connection is closed and not given back"),
+        }
+    }
+
+    /// Returns the connection, on which nothing was sent.
+    pub fn give_back_unused(mut self) {
+        self.park();
+    }
+
+    fn park(&mut self) {
+        if let Some(member) = self.member.take() {
+            let placement = self.pool.members.borrow_mut().returned(member, Instant::now());
+            self.pool.place(placement);
+            self.pool.tend();
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if self.member.take().is_some() {
+            self.pool.metrics.discarded.inc();
+            self.pool.members.borrow_mut().discarded();
+            self.pool.tend();
+        }
+    }
+}
+
+impl Deref for Lease {
+    type Target = Connection;
+
+    #[expect(clippy::expect_used, reason = "the member is taken out only by methods that end the lease")]
+    fn deref(&self) -> &Connection {
+        &self.member.as_ref().expect("a lease has its connection until it ends").connection
+    }
+}
+
+impl DerefMut for Lease {
+    #[expect(clippy::expect_used, reason = "the member is taken out only by methods that end the lease")]
+    fn deref_mut(&mut self) -> &mut Connection {
+        &mut self.member.as_mut().expect("a lease has its connection until it ends").connection
+    }
+}
+
+impl std::fmt::Debug for Lease {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Lease({})", self.pool.key)
+    }
+}
+
+impl std::fmt::Debug for ServerPool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ServerPool({}, {:?})", self.key, self.members.borrow().census())
+    }
+}
+
+/// One who waits, and may go away: before a connection was handed over, or just after.
+struct Waiting {
+    pool: Rc<ServerPool>,
+    id: WaitId,
+    receiver: oneshot::Receiver<Result<Lease, Rc<OpenError>>>,
+    asked: Instant,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.pool.metrics.wait_seconds.observe(self.asked.elapsed().as_secs_f64());
+        drop(self.pool.members.borrow_mut().abandon(self.id));
+        if let Ok(Ok(lease)) = self.receiver.try_recv() {
+            lease.give_back_unused();
+        }
+        self.pool.publish();
+    }
+}
+
+/// An attempt that is dropped before its end must not count as one that goes on.
+struct Opening {
+    pool: Option<Rc<ServerPool>>,
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        if let Some(pool) = &self.pool {
+            pool.members.borrow_mut().open_failed();
+        }
+    }
+}
+
+/// Up to a tenth less than `duration`, by chance, so that what began together doesn't end together.
+fn jittered(duration: Duration) -> Duration {
+    let mut byte = [0];
+    // Without randomness it merely isn't spread.
+    let _ = aws_lc_rs::rand::fill(&mut byte);
+    let [byte] = byte;
+    duration.mul_f64(1.0 - f64::from(byte) / 2550.0)
+}

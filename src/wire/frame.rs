@@ -1,0 +1,207 @@
+//! Framing of a running connection: one tag byte, a length of four bytes that counts itself, a body.
+//!
+//! (PostgreSQL documentation, "Message Formats".) [`Frames`] walks over chunks as they come from a socket,
+//! wherever they are cut, and allocates only for a body that was asked for and is cut in two. It doesn't
+//! know what a tag means.
+
+/// Length of a tag and a length field.
+pub const HEADER_BYTES: usize = 5;
+
+/// The largest length that PostgreSQL itself accepts or sends: `MaxAllocSize`, 1 GiB - 1
+/// (`src/include/utils/memutils.h`, `PQ_LARGE_MESSAGE_LIMIT` in `libpq.h`).
+pub const MAX_FRAME_BYTES: u32 = 0x3fff_ffff;
+
+/// The largest body that is ever gathered; a ParameterStatus or ReadyForQuery is far smaller.
+pub const MAX_GATHERED_BYTES: u32 = 64 * 1024;
+
+/// A length field that can't be: the stream is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("message type {tag:#04x} has the impossible length {length}")]
+pub struct BadLength {
+    /// The frame's tag.
+    pub tag: u8,
+    /// Its length field.
+    pub length: u32,
+}
+
+/// One frame's beginning, or the whole of it if its body was wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame<'a> {
+    /// The frame's tag.
+    pub tag: u8,
+    /// The body, if it was wanted; else empty.
+    pub body: &'a [u8],
+}
+
+/// Where in the stream of frames we are.
+#[derive(Debug, Default)]
+pub struct Frames {
+    header: [u8; HEADER_BYTES],
+    have: u8,
+    /// Bytes of the current body that are still to come.
+    skip: u32,
+    gathered: Vec<u8>,
+    gathering: bool,
+}
+
+impl Frames {
+    /// The next frame that begins in `input` (or, when its body is wanted, ends in it). `input` moves on
+    /// to what hasn't been looked at; `None` means that all of it was.
+    ///
+    /// The body is lent until the next call. An error is final.
+    #[inline]
+    pub fn next<'a, 'input: 'a>(
+        &'a mut self,
+        input: &mut &'input [u8],
+        wanted: impl Fn(u8) -> bool,
+    ) -> Result<Option<Frame<'a>>, BadLength> {
+        loop {
+            if self.gathering {
+                return Ok(self.gather(input));
+            }
+            let skipped = input.len().min(self.skip as usize);
+            *input = input.get(skipped..).unwrap_or_default();
+            self.skip -= skipped as u32;
+            if input.is_empty() {
+                return Ok(None);
+            }
+            if !self.take_header(input) {
+                return Ok(None);
+            }
+            let [tag, a, b, c, d] = self.header;
+            let length = u32::from_be_bytes([a, b, c, d]);
+            self.have = 0;
+            if !(4..=MAX_FRAME_BYTES).contains(&length) {
+                return Err(BadLength { tag, length });
+            }
+            self.skip = length - 4;
+            if !wanted(tag) {
+                return Ok(Some(Frame { tag, body: &[] }));
+            }
+            if let Some((body, rest)) = input.split_at_checked(self.skip as usize) {
+                *input = rest;
+                self.skip = 0;
+                return Ok(Some(Frame { tag, body }));
+            }
+            if self.skip > MAX_GATHERED_BYTES {
+                return Err(BadLength { tag, length });
+            }
+            self.gathered.clear();
+            self.gathering = true;
+        }
+    }
+
+    /// How many bytes of a header that isn't complete were at the end of the last input.
+    pub fn partial_header(&self) -> &[u8] {
+        self.header.get(..self.have as usize).unwrap_or_default()
+    }
+
+    /// Where in a chunk of `len` bytes the frame ends whose header ended at `header_end`; `len` if it goes on
+    /// beyond.
+    pub fn body_end(&self, header_end: usize, len: usize) -> usize {
+        header_end.saturating_add(self.skip as usize).min(len)
+    }
+
+    /// Whether the stream stands between two frames.
+    pub fn at_boundary(&self) -> bool {
+        self.have == 0 && self.skip == 0
+    }
+
+    #[inline]
+    fn take_header(&mut self, input: &mut &[u8]) -> bool {
+        if self.have == 0
+            && let Some((header, rest)) = input.split_first_chunk::<HEADER_BYTES>()
+        {
+            self.header = *header;
+            *input = rest;
+            return true;
+        }
+        while let Some((byte, rest)) = input.split_first() {
+            if let Some(slot) = self.header.get_mut(self.have as usize) {
+                *slot = *byte;
+            }
+            self.have += 1;
+            *input = rest;
+            if self.have as usize == HEADER_BYTES {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn gather<'a>(&'a mut self, input: &mut &[u8]) -> Option<Frame<'a>> {
+        let take = input.len().min(self.skip as usize);
+        let (part, rest) = input.split_at_checked(take)?;
+        self.gathered.extend_from_slice(part);
+        *input = rest;
+        self.skip -= take as u32;
+        if self.skip > 0 {
+            return None;
+        }
+        self.gathering = false;
+        let [tag, ..] = self.header;
+        Some(Frame { tag, body: &self.gathered })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn frame(tag: u8, body: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![tag];
+        bytes.extend_from_slice(&(body.len() as u32 + 4).to_be_bytes());
+        bytes.extend_from_slice(body);
+        bytes
+    }
+
+    fn scan(chunks: &[&[u8]]) -> Result<Vec<(u8, Vec<u8>)>, BadLength> {
+        let mut frames = Frames::default();
+        let mut seen = Vec::new();
+        for chunk in chunks {
+            let mut input = *chunk;
+            while let Some(frame) = frames.next(&mut input, |tag| tag == b'Z' || tag == b'S')? {
+                seen.push((frame.tag, frame.body.to_vec()));
+            }
+        }
+        Ok(seen)
+    }
+
+    #[test]
+    fn impossible_lengths_are_errors() {
+        for length in [0u32, 3, 0x4000_0000, 0xffff_ffff] {
+            let mut bytes = vec![b'Q'];
+            bytes.extend_from_slice(&length.to_be_bytes());
+            assert_eq!(scan(&[&bytes]), Err(BadLength { tag: b'Q', length }));
+        }
+        let mut huge = vec![b'S'];
+        huge.extend_from_slice(&0x00ff_ffffu32.to_be_bytes());
+        assert!(scan(&[&huge]).is_err(), "a body to be gathered is bounded");
+    }
+
+    proptest! {
+        #[test]
+        fn cut_anywhere_the_frames_are_the_same(
+            frames in prop::collection::vec((prop::sample::select(&b"QZSDdC"[..]), prop::collection::vec(any::<u8>(), 0..40)), 0..12),
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..12),
+        ) {
+            let bytes: Vec<u8> = frames.iter().flat_map(|(tag, body)| frame(*tag, body)).collect();
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+            cuts.extend([0, bytes.len()]);
+            cuts.sort_unstable();
+            let chunks: Vec<&[u8]> = cuts.windows(2).map(|pair| &bytes[pair[0]..pair[1]]).collect();
+            let expected: Vec<(u8, Vec<u8>)> = frames
+                .iter()
+                .map(|(tag, body)| (*tag, if matches!(tag, b'Z' | b'S') { body.clone() } else { Vec::new() }))
+                .collect();
+            prop_assert_eq!(scan(&chunks).unwrap(), expected);
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..64), 0..8)) {
+            let chunks: Vec<&[u8]> = chunks.iter().map(Vec::as_slice).collect();
+            let _ = scan(&chunks);
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! The messages that Postern sends as a server, encoded by `pgwire`'s structs.
+//!
+//! Each function appends one message to a buffer. Encoding can fail only when a message is longer than the
+//! protocol allows; texts that come from outside are cut before ([`Report`]).
+
+use bytes::BytesMut;
+use pgwire::error::PgWireResult;
+use pgwire::messages::Message as _;
+use pgwire::messages::response::{ErrorResponse, NoticeResponse, ReadyForQuery, TransactionStatus};
+use pgwire::messages::startup::{
+    Authentication, BackendKeyData, NegotiateProtocolVersion, ParameterStatus, SecretKey,
+};
+
+use super::body::Body;
+use super::sqlstate::SqlState;
+use super::startup::{CancelKey, ProtocolVersion};
+
+/// The longest text of one field; what is longer is cut.
+const MAX_FIELD_BYTES: usize = 4_000;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// The connection ends.
+    Fatal,
+    /// The statement failed.
+    Error,
+    /// Worth knowing.
+    Notice,
+}
+
+impl Severity {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Fatal => "FATAL",
+            Self::Error => "ERROR",
+            Self::Notice => "NOTICE",
+        }
+    }
+}
+
+/// The fields of an ErrorResponse or NoticeResponse.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Whether it ends the connection.
+    pub severity: Severity,
+    /// What kind of error it is, for programs.
+    pub state: SqlState,
+    /// What happened.
+    pub message: String,
+    /// Why.
+    pub detail: Option<String>,
+    /// What to do next.
+    pub hint: Option<String>,
+}
+
+impl Report {
+    fn fields(&self) -> Vec<(u8, String)> {
+        let mut fields = vec![
+            (b'S', self.severity.text().to_owned()),
+            (b'V', self.severity.text().to_owned()),
+            (b'C', self.state.to_owned()),
+            (b'M', clean(&self.message)),
+        ];
+        fields.extend(self.detail.as_deref().map(|text| (b'D', clean(text))));
+        fields.extend(self.hint.as_deref().map(|text| (b'H', clean(text))));
+        fields
+    }
+}
+
+/// An ErrorResponse, or a NoticeResponse if the severity is [`Severity::Notice`].
+pub fn report(report: &Report, out: &mut BytesMut) {
+    let fields = report.fields();
+    expect_encoded(match report.severity {
+        Severity::Notice => NoticeResponse::new(fields).encode(out),
+        Severity::Fatal | Severity::Error => ErrorResponse::new(fields).encode(out),
+    });
+}
+
+/// AuthenticationOk.
+pub fn authentication_ok(out: &mut BytesMut) {
+    expect_encoded(Authentication::Ok.encode(out));
+}
+
+/// AuthenticationSASL with the mechanisms on offer.
+pub fn authentication_sasl(mechanisms: &[&str], out: &mut BytesMut) {
+    let mechanisms = mechanisms.iter().map(|name| (*name).to_owned()).collect();
+    expect_encoded(Authentication::SASL(mechanisms).encode(out));
+}
+
+/// AuthenticationSASLContinue.
+pub fn authentication_sasl_continue(data: Vec<u8>, out: &mut BytesMut) {
+    expect_encoded(Authentication::SASLContinue(data.into()).encode(out));
+}
+
+/// AuthenticationSASLFinal.
+pub fn authentication_sasl_final(data: Vec<u8>, out: &mut BytesMut) {
+    expect_encoded(Authentication::SASLFinal(data.into()).encode(out));
+}
+
+/// NegotiateProtocolVersion: the newest minor version spoken here, and the `_pq_.` options that aren't known.
+pub fn negotiate_protocol_version(newest: ProtocolVersion, unknown: Vec<String>, out: &mut BytesMut) {
+    let newest = (i32::from(newest.major) << 16) | i32::from(newest.minor);
+    expect_encoded(NegotiateProtocolVersion::new(newest, unknown).encode(out));
+}
+
+/// ParameterStatus.
+pub fn parameter_status(name: &str, value: &str, out: &mut BytesMut) {
+    expect_encoded(ParameterStatus::new(name.to_owned(), value.to_owned()).encode(out));
+}
+
+/// BackendKeyData.
+pub fn backend_key_data(key: &CancelKey, out: &mut BytesMut) {
+    let secret = SecretKey::Bytes(key.secret.clone().into());
+    expect_encoded(BackendKeyData::new(key.pid, secret).encode(out));
+}
+
+/// ReadyForQuery outside a transaction.
+pub fn ready_for_query(out: &mut BytesMut) {
+    expect_encoded(ReadyForQuery::new(TransactionStatus::Idle).encode(out));
+}
+
+/// SQLSTATE and message of an ErrorResponse's body, as one line each; empty where the server sent none.
+pub fn state_and_message(body: &[u8]) -> (String, String) {
+    let (mut state, mut message) = (String::new(), String::new());
+    let mut fields = Body::new(body);
+    while let Ok(code) = fields.u8()
+        && code != 0
+        && let Ok(text) = fields.cstring()
+    {
+        let line = || String::from_utf8_lossy(text).chars().filter(|c| !c.is_control()).take(MAX_FIELD_BYTES / 4).collect();
+        match code {
+            b'C' => state = line(),
+            b'M' => message = line(),
+            _ => {}
+        }
+    }
+    (state, message)
+}
+
+fn clean(text: &str) -> String {
+    let end = text.floor_char_boundary(MAX_FIELD_BYTES);
+    text.get(..end).unwrap_or_default().replace('\0', " ")
+}
+
+fn expect_encoded(result: PgWireResult<()>) {
+    debug_assert!(result.is_ok(), "every text is cut to fit: {result:?}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::frame::Frames;
+    use crate::wire::sqlstate;
+
+    #[test]
+    fn a_report_has_no_room_for_smuggling() {
+        let mut out = BytesMut::new();
+        let long = Report {
+            severity: Severity::Fatal,
+            state: sqlstate::INTERNAL_ERROR,
+            message: "a\0Cevil".into(),
+            detail: Some("é".repeat(9_000)),
+            hint: None,
+        };
+        report(&long, &mut out);
+        let mut frames = Frames::default();
+        let mut input = &out[..];
+        let frame = frames.next(&mut input, |_| true).unwrap().unwrap();
+        assert_eq!(frame.tag, b'E');
+        assert!(input.is_empty());
+        let fields: Vec<&[u8]> = frame.body.split(|byte| *byte == 0).collect();
+        assert_eq!(&fields[..4], [&b"SFATAL"[..], b"VFATAL", b"CXX000", b"Ma Cevil"]);
+    }
+}

@@ -1,0 +1,33 @@
+//! The SQLSTATEs that Postern itself sends (PostgreSQL documentation, appendix A).
+
+/// Five characters that tell a program what went wrong.
+pub type SqlState = &'static str;
+
+/// `protocol_violation`
+pub const PROTOCOL_VIOLATION: SqlState = "08P01";
+/// `connection_failure`
+pub const CONNECTION_FAILURE: SqlState = "08006";
+/// `sqlclient_unable_to_establish_sqlconnection`
+pub const UNABLE_TO_CONNECT: SqlState = "08001";
+/// `feature_not_supported`
+pub const FEATURE_NOT_SUPPORTED: SqlState = "0A000";
+/// `invalid_authorization_specification`
+pub const INVALID_AUTHORIZATION: SqlState = "28000";
+/// `invalid_password`
+pub const INVALID_PASSWORD: SqlState = "28P01";
+/// `invalid_catalog_name`
+pub const INVALID_CATALOG_NAME: SqlState = "3D000";
+/// `invalid_parameter_value`
+pub const INVALID_PARAMETER_VALUE: SqlState = "22023";
+/// `too_many_connections`
+pub const TOO_MANY_CONNECTIONS: SqlState = "53300";
+/// `admin_shutdown`
+pub const ADMIN_SHUTDOWN: SqlState = "57P01";
+/// `cannot_connect_now`
+pub const CANNOT_CONNECT_NOW: SqlState = "57P03";
+/// `internal_error`
+pub const INTERNAL_ERROR: SqlState = "XX000";
+/// `successful_completion`, the state of a notice that is no warning.
+pub const SUCCESSFUL_COMPLETION: SqlState = "00000";
+/// `warning`
+pub const WARNING: SqlState = "01000";

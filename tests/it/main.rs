@@ -1,0 +1,3 @@
+//! Everything that needs a running gateway, a lab or the source tree, in one binary.
+
+mod layers;

@@ -1,0 +1,270 @@
+//! RDS DescribeDBInstances and DescribeDBClusters, from a model that tests can change.
+//!
+//! Every name in the model leads to the lab's one server; a failover here changes only what the API says.
+
+use std::collections::BTreeMap;
+
+use hyper::StatusCode;
+
+use super::Answer;
+use super::xml::{element, query_answer, query_error};
+use crate::keys::ACCOUNT;
+
+/// What the API knows.
+#[derive(Debug, Clone, Default)]
+pub struct RdsModel {
+    /// Aurora clusters.
+    pub clusters: Vec<Cluster>,
+    /// Instances, those of clusters included.
+    pub instances: Vec<Instance>,
+}
+
+/// One Aurora cluster.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    /// `DBClusterIdentifier`.
+    pub identifier: String,
+    /// `DbClusterResourceId`.
+    pub resource_id: String,
+    /// The writer endpoint.
+    pub endpoint: String,
+    /// The reader endpoint.
+    pub reader_endpoint: String,
+    /// The port of both.
+    pub port: u16,
+    /// `available`, `failing-over`, …
+    pub status: String,
+    /// `IAMDatabaseAuthenticationEnabled`.
+    pub iam_enabled: bool,
+    /// Identifier of the member that writes.
+    pub writer: String,
+    /// `TagList`.
+    pub tags: Vec<(String, String)>,
+}
+
+/// One instance.
+#[derive(Debug, Clone)]
+pub struct Instance {
+    /// `DBInstanceIdentifier`.
+    pub identifier: String,
+    /// `DbiResourceId`.
+    pub resource_id: String,
+    /// The cluster it is a member of.
+    pub cluster: Option<String>,
+    /// Its endpoint's address.
+    pub endpoint: String,
+    /// Its endpoint's port.
+    pub port: u16,
+    /// `available`, `rebooting`, …
+    pub status: String,
+    /// `IAMDatabaseAuthenticationEnabled`.
+    pub iam_enabled: bool,
+    /// `CACertificateIdentifier`.
+    pub ca: String,
+    /// `TagList`.
+    pub tags: Vec<(String, String)>,
+}
+
+impl RdsModel {
+    /// The model that fits an endpoint's name: a cluster of two instances for `NAME.cluster-ID.…`, else one instance.
+    #[must_use]
+    pub fn for_endpoint(endpoint: &str, port: u16) -> Self {
+        let tags = vec![("postern".to_owned(), "yes".to_owned())];
+        let (name, rest) = endpoint.split_once('.').unwrap_or((endpoint, ""));
+        let instance = |identifier: &str, number: usize, cluster: Option<&str>, endpoint: String| Instance {
+            identifier: identifier.to_owned(),
+            resource_id: format!("db-POSTERNLAB{number:013}"),
+            cluster: cluster.map(str::to_owned),
+            endpoint,
+            port,
+            status: "available".to_owned(),
+            iam_enabled: true,
+            ca: "rds-ca-rsa2048-g1".to_owned(),
+            tags: tags.clone(),
+        };
+        let Some(rest) = rest.strip_prefix("cluster-") else {
+            return Self {
+                clusters: Vec::new(),
+                instances: vec![instance(name, 1, None, endpoint.to_owned())],
+            };
+        };
+        let members = [1, 2].map(|number| {
+            let identifier = format!("{name}-{number}");
+            instance(&identifier, number, Some(name), format!("{identifier}.{rest}"))
+        });
+        let cluster = Cluster {
+            identifier: name.to_owned(),
+            resource_id: "cluster-POSTERNLAB0000000000001".to_owned(),
+            endpoint: endpoint.to_owned(),
+            reader_endpoint: format!("{name}.cluster-ro-{rest}"),
+            port,
+            status: "available".to_owned(),
+            iam_enabled: true,
+            writer: format!("{name}-1"),
+            tags,
+        };
+        Self {
+            clusters: vec![cluster],
+            instances: members.into(),
+        }
+    }
+
+    /// All endpoint names in it.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let clusters = self
+            .clusters
+            .iter()
+            .flat_map(|c| [c.endpoint.clone(), c.reader_endpoint.clone()]);
+        clusters
+            .chain(self.instances.iter().map(|instance| instance.endpoint.clone()))
+            .collect()
+    }
+}
+
+pub(super) fn describe_instances(model: &RdsModel, region: &str, form: &BTreeMap<String, String>) -> Answer {
+    let wanted = form.get("DBInstanceIdentifier");
+    let by_identifier = filter(form, "db-instance-id");
+    let by_cluster = filter(form, "db-cluster-id");
+    let fits = |instance: &&Instance| {
+        let cluster = instance.cluster.as_deref();
+        wanted.is_none_or(|wanted| *wanted == instance.identifier)
+            && (by_identifier.is_empty() || by_identifier.contains(&instance.identifier.as_str()))
+            && (by_cluster.is_empty() || cluster.is_some_and(|cluster| by_cluster.contains(&cluster)))
+    };
+    let found: Vec<_> = model
+        .instances
+        .iter()
+        .filter(fits)
+        .map(|instance| instance_xml(region, instance))
+        .collect();
+    if found.is_empty()
+        && let Some(wanted) = wanted
+    {
+        let text = format!("DBInstance {wanted} not found.");
+        return query_error(StatusCode::NOT_FOUND, "DBInstanceNotFound", &text);
+    }
+    let list = format!("<DBInstances>{}</DBInstances>", found.concat());
+    query_answer(NAMESPACE, "DescribeDBInstances", &list)
+}
+
+pub(super) fn describe_clusters(model: &RdsModel, region: &str, form: &BTreeMap<String, String>) -> Answer {
+    let wanted = form.get("DBClusterIdentifier");
+    let by_identifier = filter(form, "db-cluster-id");
+    let fits = |cluster: &&Cluster| {
+        wanted.is_none_or(|wanted| {
+            *wanted == cluster.identifier || wanted.ends_with(&format!(":{}", cluster.identifier))
+        }) && (by_identifier.is_empty() || by_identifier.contains(&cluster.identifier.as_str()))
+    };
+    let found: Vec<_> = model
+        .clusters
+        .iter()
+        .filter(fits)
+        .map(|cluster| cluster_xml(model, region, cluster))
+        .collect();
+    if found.is_empty()
+        && let Some(wanted) = wanted
+    {
+        let text = format!("DBCluster {wanted} not found.");
+        return query_error(StatusCode::NOT_FOUND, "DBClusterNotFoundFault", &text);
+    }
+    let list = format!("<DBClusters>{}</DBClusters>", found.concat());
+    query_answer(NAMESPACE, "DescribeDBClusters", &list)
+}
+
+/// The values of `Filters.Filter.N` with this name.
+fn filter<'a>(form: &'a BTreeMap<String, String>, name: &str) -> Vec<&'a str> {
+    let named = form
+        .iter()
+        .filter(|(key, value)| key.ends_with(".Name") && *value == name);
+    let prefixes: Vec<_> = named.filter_map(|(key, _)| key.strip_suffix("Name")).collect();
+    let belongs = |key: &String| {
+        prefixes
+            .iter()
+            .any(|prefix| key.starts_with(&format!("{prefix}Values.")))
+    };
+    form.iter()
+        .filter(|(key, _)| belongs(key))
+        .map(|(_, value)| value.as_str())
+        .collect()
+}
+
+fn instance_xml(region: &str, instance: &Instance) -> String {
+    let address = format!(
+        "{}{}",
+        element("Address", &instance.endpoint),
+        element("Port", &instance.port.to_string())
+    );
+    let cluster = instance
+        .cluster
+        .as_deref()
+        .map(|cluster| element("DBClusterIdentifier", cluster));
+    let engine = if cluster.is_some() {
+        "aurora-postgresql"
+    } else {
+        "postgres"
+    };
+    let arn = format!("arn:aws:rds:{region}:{ACCOUNT}:db:{}", instance.identifier);
+    let fields = [
+        element("DBInstanceIdentifier", &instance.identifier),
+        element("DBInstanceStatus", &instance.status),
+        element("DbiResourceId", &instance.resource_id),
+        element("DBInstanceArn", &arn),
+        element("Engine", engine),
+        format!("<Endpoint>{address}</Endpoint>"),
+        cluster.unwrap_or_default(),
+        element(
+            "IAMDatabaseAuthenticationEnabled",
+            &instance.iam_enabled.to_string(),
+        ),
+        element("CACertificateIdentifier", &instance.ca),
+        tags_xml(&instance.tags),
+    ];
+    format!("<DBInstance>{}</DBInstance>", fields.concat())
+}
+
+fn cluster_xml(model: &RdsModel, region: &str, cluster: &Cluster) -> String {
+    let members = model
+        .instances
+        .iter()
+        .filter(|member| member.cluster.as_ref() == Some(&cluster.identifier));
+    let members = members.map(|member| {
+        let writes = member.identifier == cluster.writer;
+        let fields = [
+            element("DBInstanceIdentifier", &member.identifier),
+            element("IsClusterWriter", &writes.to_string()),
+            element("DBClusterParameterGroupStatus", "in-sync"),
+            element("PromotionTier", "1"),
+        ];
+        format!("<DBClusterMember>{}</DBClusterMember>", fields.concat())
+    });
+    let arn = format!("arn:aws:rds:{region}:{ACCOUNT}:cluster:{}", cluster.identifier);
+    let fields = [
+        element("DBClusterIdentifier", &cluster.identifier),
+        element("Status", &cluster.status),
+        element("DbClusterResourceId", &cluster.resource_id),
+        element("DBClusterArn", &arn),
+        element("Engine", "aurora-postgresql"),
+        element("Endpoint", &cluster.endpoint),
+        element("ReaderEndpoint", &cluster.reader_endpoint),
+        element("Port", &cluster.port.to_string()),
+        element(
+            "IAMDatabaseAuthenticationEnabled",
+            &cluster.iam_enabled.to_string(),
+        ),
+        format!(
+            "<DBClusterMembers>{}</DBClusterMembers>",
+            members.collect::<String>()
+        ),
+        tags_xml(&cluster.tags),
+    ];
+    format!("<DBCluster>{}</DBCluster>", fields.concat())
+}
+
+fn tags_xml(tags: &[(String, String)]) -> String {
+    let tags = tags
+        .iter()
+        .map(|(key, value)| format!("<Tag>{}{}</Tag>", element("Key", key), element("Value", value)));
+    format!("<TagList>{}</TagList>", tags.collect::<String>())
+}
+
+const NAMESPACE: &str = "http://rds.amazonaws.com/doc/2014-10-31/";
