@@ -30,7 +30,7 @@ const LOAD_TIMEOUT: Duration = Duration::from_secs(20);
 /// Credentials that can sign.
 pub struct Keys {
     pub(super) credentials: Credentials,
-    expires_at: Option<SystemTime>,
+    pub(super) expires_at: Option<SystemTime>,
 }
 
 impl Keys {

@@ -30,6 +30,20 @@ pub(super) enum End {
     Shutdown,
 }
 
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Terminated => f.write_str("the client said goodbye"),
+            Self::ClientLost => f.write_str("the client is gone"),
+            Self::ClientBroke(error) => write!(f, "the client broke the protocol: {error}"),
+            Self::ServerLost(None) => f.write_str("the server closed the connection"),
+            Self::ServerLost(Some(error)) => write!(f, "the server is lost: {error}"),
+            Self::ServerBroke(error) => write!(f, "the server broke the protocol: {error}"),
+            Self::Shutdown => f.write_str("the gateway goes down"),
+        }
+    }
+}
+
 /// What has gone through.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Traffic {

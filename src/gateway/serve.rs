@@ -180,10 +180,11 @@ impl Session {
         metrics.received_bytes.inc_by(traffic.received);
         metrics.sent_bytes.inc_by(traffic.sent);
         metrics.answers.inc_by(tracker.answered());
-        match &end {
-            Ok(end) => info!(?end, received = traffic.received, sent = traffic.sent, "disconnect"),
-            Err(error) => info!(error = error.report.message, "disconnect"),
-        }
+        let reason = match &end {
+            Ok(end) => end.to_string(),
+            Err(error) => error.report.message.clone(),
+        };
+        info!(reason, received = traffic.received, sent = traffic.sent, "disconnect");
         let Self { mut stream, key, lease, .. } = self;
         let (farewell, error) = match end {
             Ok(End::Terminated) => (Some(Farewell::Said), None),

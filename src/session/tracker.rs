@@ -180,14 +180,11 @@ impl Ledger {
     fn sent(&mut self, tag: u8) {
         match tag {
             b'Q' | b'F' => self.push(Request::Query),
-            b'S' => {
+            b'S' if self.copy == Copying::No => {
                 self.unsynced = false;
-                if self.copy == Copying::No {
-                    self.push(Request::Sync);
-                } else {
-                    self.copy = Copying::InPastSync;
-                }
+                self.push(Request::Sync);
             }
+            b'S' => self.copy = Copying::InPastSync,
             b'P' | b'B' | b'D' | b'E' | b'C' | b'H' => self.unsynced = true,
             b'c' | b'f' => {
                 self.copy = Copying::No;
@@ -245,6 +242,7 @@ impl Ledger {
             place += 1;
             place > before_end || owed.what != Request::Sync
         });
+        self.unsynced |= had_sync;
         match (first_end, had_sync) {
             (None, false) => self.copy = Copying::In,
             (None, true) => self.copy = Copying::InPastSync,

@@ -12,13 +12,16 @@ fn frame(tag: u8, body: &[u8]) -> Vec<u8> {
 fn frames(tags: &str) -> Vec<u8> {
     tags.bytes()
         .flat_map(|tag| match tag {
-            b'I' | b'T' | b'!' => frame(b'Z', &[if tag == b'!' { b'E' } else { tag }]),
+            b'I' => frame(b'Z', b"I"),
+            b'+' => frame(b'Z', b"T"),
+            b'!' => frame(b'Z', b"E"),
             tag => frame(tag, b"body"),
         })
         .collect()
 }
 
-/// `>` before what the client sends, `<` before what the server sends (`I`, `T`, `!` are ReadyForQuery).
+/// `>` before what the client sends, `<` before what the server sends (`I`, `+`, `!` are ReadyForQuery
+/// outside, in, and in a failed transaction).
 fn play(script: &str) -> Tracker {
     let mut tracker = Tracker::default();
     let mut parameters = Parameters::default();
@@ -38,7 +41,7 @@ fn clean_is_a_fact() {
         ("", true, true),
         (">Q", false, false),
         (">Q <TDCI", true, true),
-        (">Q <CT", false, true),
+        (">Q <C+", false, true),
         (">Q <E!", false, true),
         (">QQ <CI", false, false),
         (">QQ <CI <CI", true, true),

@@ -25,6 +25,8 @@ pub struct LabConfig {
     pub credentials_lifetime: Duration,
     /// The server's `max_connections`.
     pub max_connections: u32,
+    /// How long a login may take before it ends with 57014.
+    pub authentication_timeout: Duration,
     /// Where the login front listens.
     pub front: SocketAddr,
     /// Where the AWS side and the control interface listen.
@@ -58,6 +60,7 @@ impl Default for LabConfig {
             databases: vec![Database::new("orders", "app_rw")],
             credentials_lifetime: Duration::from_secs(6 * 3_600),
             max_connections: 200,
+            authentication_timeout: Duration::from_secs(60),
             front: (Ipv4Addr::LOCALHOST, 0).into(),
             aws: (Ipv4Addr::LOCALHOST, 0).into(),
             key_type: KeyType::default(),

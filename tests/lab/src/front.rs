@@ -19,7 +19,7 @@ use tokio_rustls::server::TlsStream;
 use crate::Shared;
 use crate::faults::LoginFault;
 use crate::tls::ALPN;
-use crate::wire::{First, malformed, read_first, send};
+use crate::wire::{First, fatal, malformed, read_first, send};
 
 use login::Upstream;
 
@@ -76,7 +76,7 @@ async fn serve(shared: &Shared, tcp: TcpStream, peer: SocketAddr) -> io::Result<
     if shared.faults.meet(&[LoginFault::ResetAtAccept], None).is_some() {
         return tcp.set_zero_linger();
     }
-    match timeout(AUTHENTICATION_TIMEOUT, greet(shared, tcp)).await?? {
+    match timeout(shared.authentication_timeout, greet(shared, tcp)).await?? {
         Greeted::Plain(client, first, fault) => attend(shared, client, first, fault, peer).await,
         Greeted::Encrypted(client, first) => attend(shared, client, first, None, peer).await,
     }
@@ -140,7 +140,14 @@ async fn attend<C: Client>(
         First::Cancel(request) => cancel(shared, client, &request).await,
         First::Startup(startup) => {
             let login = login::login(shared, &mut client, &startup, fault, peer);
-            match timeout(AUTHENTICATION_TIMEOUT, login).await?? {
+            let Ok(end) = timeout(shared.authentication_timeout, login).await else {
+                return send(
+                    &mut client,
+                    &fatal("57014", "canceling authentication due to timeout"),
+                )
+                .await;
+            };
+            match end? {
                 Some(Upstream::Unix(server)) => relay::relay(shared, client, server).await,
                 Some(Upstream::Tcp(server)) => relay::relay(shared, client, server).await,
                 // Refused, and told so. Closing in order makes sure that the answer arrives.
@@ -156,12 +163,10 @@ async fn cancel<C: Client>(shared: &Shared, mut client: C, request: &[u8]) -> io
     shared.count_cancel();
     let mut server = UnixStream::connect(shared.postgres.socket()).await?;
     server.write_all(request).await?;
-    timeout(AUTHENTICATION_TIMEOUT, server.read(&mut [0; 1])).await??;
+    timeout(shared.authentication_timeout, server.read(&mut [0; 1])).await??;
     client.shutdown().await
 }
 
-/// PostgreSQL's `authentication_timeout`.
-const AUTHENTICATION_TIMEOUT: Duration = Duration::from_secs(60);
 /// SSLRequest and GSSENCRequest, once each.
 const MAX_ENCRYPTION_REQUESTS: u32 = 3;
 /// The first byte of a TLS ClientHello.

@@ -80,6 +80,7 @@ pub(crate) struct Shared {
     relays: Gauge,
     cancels: AtomicUsize,
     front: SocketAddr,
+    authentication_timeout: Duration,
 }
 
 impl Shared {
@@ -136,6 +137,7 @@ impl Lab {
             relays: Gauge::default(),
             cancels: AtomicUsize::new(0),
             front: front_address,
+            authentication_timeout: config.authentication_timeout,
         });
         let files = shared.postgres.files();
         fs::write(files.join("ca.pem"), &shared.tls.ca_pem)?;

@@ -15,7 +15,7 @@ use aws_credential_types::provider::ProvideCredentials as _;
 use aws_sdk_rds::auth_token::{AuthTokenGenerator, Config as TokenConfig};
 use aws_sdk_rds::error::ProvideErrorMetadata as _;
 use aws_sdk_rds::types::Filter;
-use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
+use aws_sigv4::http_request::{SignableBody, SignableRequest, SignatureLocation, SigningSettings, sign};
 use aws_sigv4::sign::v4;
 use postern_lab::{AwsFault, INSTANCE_ID, Lab, LabConfig, ROLE, SsmSession};
 use serde_json::{Value, json};
@@ -326,14 +326,110 @@ fn describe_sessions(
     (status, serde_json::from_str(&answer).unwrap())
 }
 
+#[test]
+fn sts_takes_a_request_that_somebody_else_signed() {
+    let lab = Lab::start(LabConfig::default()).unwrap();
+    let alice = lab.add_key("arn:aws:iam::123456789012:user/alice", None).unwrap();
+    let identity = Credentials::new(alice.access_key_id, alice.secret, None, None, "test").into();
+    let mut settings = SigningSettings::default();
+    settings.signature_location = SignatureLocation::QueryParams;
+    settings.expires_in = Some(Duration::from_secs(60));
+    let params = v4::SigningParams::builder()
+        .identity(&identity)
+        .region("us-east-1")
+        .name("sts")
+        .time(SystemTime::now())
+        .settings(settings)
+        .build()
+        .unwrap();
+    let query = "Action=GetCallerIdentity&Version=2011-06-15";
+    let url = format!("https://sts.us-east-1.amazonaws.com/?{query}");
+    let extra = [("x-postern-target", "gateway")];
+    let signable = SignableRequest::new("GET", &url, extra.into_iter(), SignableBody::empty()).unwrap();
+    let (signed, _) = sign(signable, &params.into()).unwrap().into_parts();
+    let signature: String = signed
+        .params()
+        .iter()
+        .map(|(name, value)| format!("&{name}={}", postern_lab::uri_encode(value)))
+        .collect();
+    let replay = |target: &str| {
+        let headers = [
+            ("host", "sts.us-east-1.amazonaws.com"),
+            ("x-postern-target", target),
+        ];
+        http(&lab, &format!("GET /?{query}{signature}"), &headers, "")
+    };
+    let (status, answer) = replay("gateway");
+    assert_eq!(status, 200, "{answer}");
+    assert!(
+        answer.contains("<Arn>arn:aws:iam::123456789012:user/alice</Arn>"),
+        "{answer}"
+    );
+    assert_eq!(replay("another-gateway").0, 403);
+    lab.set_clock_offset(61);
+    assert_eq!(replay("gateway").0, 403);
+}
+
+#[test]
+fn the_control_interface_commands_what_the_library_does() {
+    let lab = Lab::start(LabConfig::default()).unwrap();
+    let ask = |request: &str, body: &str| {
+        let (status, answer) = http(&lab, request, &[], body);
+        assert_eq!(status, 200, "{request} {body}: {answer}");
+        serde_json::from_str::<Value>(&answer).unwrap()
+    };
+    ask(
+        "POST /lab/faults",
+        r#"{"login": "starting_up", "login_times": 1}"#,
+    );
+    ask(
+        "POST /lab/faults",
+        r#"{"latency": {"fixed_ms": 1}, "reset_connections": true}"#,
+    );
+    assert_eq!(Login::good(&lab, "app_ro").go().unwrap_err().sqlstate(), "57P03");
+    Login::good(&lab, "app_ro").go().unwrap();
+    let logins = ask("GET /lab/logins", "");
+    assert_eq!(logins[0]["outcome"], json!({"fault": "starting_up"}));
+    assert_eq!(
+        (&logins[1]["outcome"], &logins[1]["user"]),
+        (&json!("accepted"), &json!("app_ro"))
+    );
+    assert_eq!(ask("POST /lab/faults", r#"{"clear": true}"#)["latency"], "none");
+    let before = lab.imds().current_key().unwrap().access_key_id;
+    assert_ne!(
+        ask(
+            "POST /lab/imds",
+            r#"{"rotate": true, "credentials_lifetime_s": 60}"#
+        )["access_key_id"],
+        before
+    );
+    ask("POST /lab/imds", r#"{"fault": {"status": 500}}"#);
+    ask("POST /lab/aws", r#"{"fault": {"slow_ms": 1}}"#);
+    ask("POST /lab/clock", r#"{"offset_s": 901}"#);
+    ask("POST /lab/sessions", "[]");
+    let status = ask("GET /lab/status", "");
+    assert_eq!(
+        (&status["clock_offset_s"], &status["logins"]),
+        (&json!(901), &json!(2))
+    );
+    assert_eq!(status["dial_address"], json!(lab.dial_address()));
+    assert_eq!(http(&lab, "POST /lab/faults", &[], r#"{"lgoin": 1}"#).0, 400);
+    assert_eq!(http(&lab, "GET /lab/nothing", &[], "").0, 404);
+}
+
 /// One HTTP request. Status 0 when the connection was closed without an answer.
 fn http(lab: &Lab, request: &str, headers: &[(&str, &str)], body: &str) -> (u16, String) {
     let mut tcp = TcpStream::connect(lab.aws_address()).unwrap();
-    let headers: String = headers
+    let own_host = lab.aws_address().to_string();
+    let host = headers
         .iter()
+        .find(|(name, _)| *name == "host")
+        .map_or(own_host.as_str(), |(_, value)| *value);
+    let others = headers.iter().filter(|(name, _)| *name != "host");
+    let headers: String = others
         .map(|(name, value)| format!("{name}: {value}\r\n"))
         .collect();
-    let (host, length) = (lab.aws_address(), body.len());
+    let length = body.len();
     write!(tcp, "{request} HTTP/1.1\r\nhost: {host}\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n{body}")
         .unwrap();
     let mut answer = String::new();

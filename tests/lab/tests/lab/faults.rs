@@ -1,5 +1,8 @@
 //! Commanded faults do what they say.
 
+use std::io::{Read as _, Write as _};
+use std::time::Duration;
+
 use postern_lab::{Certificate, FaultSet, Lab, LabConfig, Latency, LoginFault, Outcome, Throttle, count};
 
 use crate::client::{Failure, Login, Tls};
@@ -84,6 +87,33 @@ fn logins_break_down_as_commanded() {
 }
 
 #[test]
+fn a_stalled_login_ends_by_the_servers_timeout() {
+    let config = LabConfig {
+        authentication_timeout: Duration::from_millis(200),
+        ..LabConfig::default()
+    };
+    let lab = Lab::start(config).unwrap();
+    for fault in [LoginFault::StallAtStartup, LoginFault::StallAtPassword] {
+        lab.faults().next_logins(1, fault);
+        assert_eq!(Login::good(&lab, "app_ro").go().unwrap_err().sqlstate(), "57014");
+        assert_eq!(count(&lab.logins(), Outcome::Fault(fault)), 1);
+    }
+}
+
+#[test]
+fn notices_without_end_are_sent() {
+    let lab = Lab::start(LabConfig::default()).unwrap();
+    lab.faults().every_login(LoginFault::EndlessNotices);
+    let login = Login::good(&lab, "app_ro");
+    let mut stream = login.connect().unwrap();
+    stream.write_all(b"\0\0\0\x15\0\x03\0\0user\0app_ro\0\0").unwrap();
+    stream.flush().unwrap();
+    let mut start = vec![0; 1 << 20];
+    stream.read_exact(&mut start).unwrap();
+    assert!(start.starts_with(b"N\0\0"));
+}
+
+#[test]
 fn a_token_that_is_sent_in_clear_is_noticed() {
     let lab = Lab::start(LabConfig::default()).unwrap();
     lab.faults().every_login(LoginFault::AskPasswordWithoutTls);
@@ -144,7 +174,7 @@ fn connections_freeze_and_are_reset_on_command() {
     let mut session = Login::good(&lab, "app_rw").go().unwrap();
     lab.faults().change(|faults| faults.frozen = true);
     session.send_query("CREATE SEQUENCE arrived").unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(100));
+    std::thread::sleep(Duration::from_millis(100));
     let arrived = || {
         lab.superuser_sql("SELECT count(*) FROM pg_class WHERE relname = 'arrived'")
             .unwrap()

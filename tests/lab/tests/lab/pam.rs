@@ -81,6 +81,7 @@ impl Setup {
         }
         let server =
             std::env::var_os("PGBIN").map_or_else(|| PathBuf::from("/usr/lib/postgresql"), PathBuf::from);
+        let server = fs::canonicalize(server).map_err(|error| error.to_string())?;
         if !server.starts_with("/usr/lib/postgresql") {
             return Err(format!("{} may be built without PAM", server.display()));
         }

@@ -158,6 +158,8 @@ fn membership_decides_who_is_asked_for_a_token() {
     assert_eq!(count(&lab.logins(), Outcome::LeftToServer), 2);
     assert_eq!(Login::good(&lab, "nobody").go().unwrap_err().sqlstate(), "28P01");
 
+    let others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()";
+    lab.superuser_sql(others).unwrap();
     lab.superuser_sql("CREATE ROLE analysts IN ROLE rds_iam; GRANT analysts TO app_password")
         .unwrap();
     assert_eq!(password.go().unwrap_err().sqlstate(), "28000");
