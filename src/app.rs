@@ -6,7 +6,7 @@
 use std::io;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::admin::http::{self, Health, Pages};
-use crate::aws::credentials::CredentialCache;
+use crate::aws::credentials::{CredentialCache, Load, Observer};
 use crate::config::Config;
 use crate::gateway::{ErrorKind, Readiness, Shard, Shared, Shutdown};
 use crate::identity::Source;
@@ -163,8 +163,8 @@ fn begin_at_zero(metrics: &Metrics, config: &Config) {
     for source in &config.identity.sources {
         metrics.client.logins.with_label_values(&[source.name()]);
     }
-    for outcome in ["ok", "failed"] {
-        metrics.iam.credential_loads.with_label_values(&[outcome]);
+    for load in Load::ALL {
+        metrics.iam.credential_loads.with_label_values(&[load.label()]);
     }
     for target in &config.targets {
         let limit = i64::from(target.budget.logins_per_second());
@@ -200,8 +200,8 @@ fn tell_systemd(state: NotifyState<'_>) {
 
 struct CredentialObserver(Arc<Metrics>);
 
-impl crate::aws::credentials::Observer for CredentialObserver {
-    fn loaded(&self, ok: bool, expires_at: Option<std::time::SystemTime>) {
-        self.0.iam.loaded(ok, expires_at);
+impl Observer for CredentialObserver {
+    fn loaded(&self, load: Load, expires_at: Option<SystemTime>) {
+        self.0.iam.loaded(load, expires_at);
     }
 }

@@ -17,12 +17,12 @@ import urllib.request
 ENDPOINT = "bench.abc123.us-east-1.rds.amazonaws.com"
 PASSWORD = "bench-password"
 LOGIN_DELAY = 0.2
+# pam_ftp asks for a password, as RDS does, and then has no opinion on any user but "ftp"; pam_permit lets everybody in.
+PAM_ASK = "auth optional pam_ftp.so\n"
+PAM_PERMIT = "auth required pam_permit.so\naccount required pam_permit.so\n"
 PAM_SERVICES = {
-    "postern-bench": "auth required pam_permit.so\naccount required pam_permit.so\n",
-    "postern-bench-slow": (
-        f"auth optional pam_exec.so quiet /bin/sleep {LOGIN_DELAY}\n"
-        "auth required pam_permit.so\naccount required pam_permit.so\n"
-    ),
+    "postern-bench": PAM_ASK + PAM_PERMIT,
+    "postern-bench-slow": PAM_ASK + f"auth optional pam_exec.so quiet /bin/sleep {LOGIN_DELAY}\n" + PAM_PERMIT,
 }
 
 

@@ -69,10 +69,35 @@ pub enum NoCredentials {
     Expired(Arc<str>),
 }
 
+/// How a load has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Load {
+    /// With credentials that weren't known.
+    New,
+    /// With those that were known: there are no newer ones yet, or IMDS is away and the SDK doesn't say so.
+    Unchanged,
+    /// Without any.
+    Failed,
+}
+
+impl Load {
+    /// All of them, so that metrics can begin at zero.
+    pub const ALL: [Self; 3] = [Self::New, Self::Unchanged, Self::Failed];
+
+    /// The metric label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Unchanged => "unchanged",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// Counts for metrics.
 pub trait Observer: Send + Sync {
-    /// A load has ended.
-    fn loaded(&self, ok: bool, expires_at: Option<SystemTime>);
+    /// A load has ended, and the credentials that are known now expire then.
+    fn loaded(&self, load: Load, expires_at: Option<SystemTime>);
 }
 
 /// The current credentials, shared by all threads.
@@ -118,8 +143,10 @@ async fn keep_fresh(provider: &impl ProvideCredentials, state: &watch::Sender<St
         let pause = match loaded {
             Ok(Ok(credentials)) => {
                 retry = RETRY_LEAST;
-                let keys = accept(credentials, state.borrow().keys.as_deref());
-                observer.loaded(true, keys.expires_at);
+                let known = state.borrow().keys.clone();
+                let keys = accept(credentials, known.as_deref());
+                let unchanged = known.is_some_and(|known| known.access_key_id() == keys.access_key_id());
+                observer.loaded(if unchanged { Load::Unchanged } else { Load::New }, keys.expires_at);
                 let pause = pause_after(&keys);
                 publish(state, keys);
                 pause
@@ -171,7 +198,7 @@ fn pause_after(keys: &Keys) -> Duration {
 
 fn failed(state: &watch::Sender<State>, observer: &dyn Observer, reason: &str, retry: &mut Duration) -> Duration {
     warn!(reason, retry_in = ?*retry, "AWS credentials could not be loaded");
-    observer.loaded(false, state.borrow().keys.as_ref().and_then(|keys| keys.expires_at));
+    observer.loaded(Load::Failed, state.borrow().keys.as_ref().and_then(|keys| keys.expires_at));
     state.send_modify(|state| state.failure = Some(reason.into()));
     let pause = retry.mul_f64(0.75 + jitter() / 2.0);
     *retry = (*retry * 2).min(RETRY_MOST);
@@ -221,7 +248,7 @@ mod tests {
     fn a_failed_load_keeps_the_last_good_credentials() {
         struct Nobody;
         impl Observer for Nobody {
-            fn loaded(&self, _: bool, _: Option<SystemTime>) {}
+            fn loaded(&self, _: Load, _: Option<SystemTime>) {}
         }
         let (sender, state) = watch::channel(State::default());
         let cache = CredentialCache { state };

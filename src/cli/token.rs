@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 
 use super::ConfigFile;
-use crate::aws::credentials::{CredentialCache, Observer};
+use crate::aws::credentials::{CredentialCache, Load, Observer};
 use crate::ids::DbUser;
 use crate::metrics::Metrics;
 use crate::upstream::tokens::Tokens;
@@ -55,5 +55,5 @@ impl Token {
 struct Nobody;
 
 impl Observer for Nobody {
-    fn loaded(&self, _: bool, _: Option<SystemTime>) {}
+    fn loaded(&self, _: Load, _: Option<SystemTime>) {}
 }

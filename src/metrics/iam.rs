@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use prometheus::{Gauge, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
 
-use crate::aws::credentials::Observer;
+use crate::aws::credentials::{Load, Observer};
 
 /// What IAM logins depend on.
 #[derive(Debug)]
@@ -57,8 +57,8 @@ impl IamMetrics {
 }
 
 impl Observer for IamMetrics {
-    fn loaded(&self, ok: bool, expires_at: Option<SystemTime>) {
-        self.credential_loads.with_label_values(&[if ok { "ok" } else { "failed" }]).inc();
+    fn loaded(&self, load: Load, expires_at: Option<SystemTime>) {
+        self.credential_loads.with_label_values(&[load.label()]).inc();
         let since_1970 = expires_at.and_then(|end| end.duration_since(SystemTime::UNIX_EPOCH).ok());
         self.credentials_expire.set(since_1970.unwrap_or_default().as_secs_f64());
     }

@@ -111,12 +111,12 @@ impl<C, W> Pool<C, W> {
         self.waiting.drain(..).map(|(_, waiter)| waiter)
     }
 
-    /// How many connections are to be opened now; they count as opening from here on.
-    pub fn start_opening(&mut self, now: Instant) -> usize {
+    /// How many connections are to be opened now, `at_most` so many; they count as opening from here on.
+    pub fn start_opening(&mut self, now: Instant, at_most: usize) -> usize {
         let fresh = self.idle.iter().filter(|idle| idle.member.expires_at > now + self.limits.replace_ahead).count();
         let wanted = self.waiting.len() + self.limits.min_idle.saturating_sub(fresh);
         let room = self.limits.size.saturating_sub(self.total());
-        let start = wanted.saturating_sub(self.opening).min(room);
+        let start = wanted.saturating_sub(self.opening).min(room).min(at_most);
         self.opening += start;
         start
     }

@@ -18,7 +18,7 @@ fn a_returned_connection_goes_to_the_longest_waiter() {
     let mut pool: Pool<u32, &str> = Pool::new(limits(1, 0));
     let first = pool.wait("first");
     pool.wait("second");
-    assert_eq!(pool.start_opening(now), 1, "room for one");
+    assert_eq!(pool.start_opening(now, usize::MAX), 1, "room for one");
     let Placement::HandOff("first", lent) = pool.opened(member(1, now + 600 * SECOND), now) else {
         panic!("not handed to the first")
     };
@@ -46,11 +46,11 @@ fn idle_connections_end_but_for_the_minimum() {
 fn a_replacement_is_opened_before_the_end() {
     let now = Instant::now();
     let mut pool: Pool<u32, ()> = Pool::new(limits(5, 1));
-    assert_eq!(pool.start_opening(now), 1);
+    assert_eq!(pool.start_opening(now, usize::MAX), 1);
     let Placement::Parked = pool.opened(member(1, now + 100 * SECOND), now) else { panic!() };
-    assert_eq!(pool.start_opening(now + 89 * SECOND), 0);
-    assert_eq!(pool.start_opening(now + 91 * SECOND), 1);
-    assert_eq!(pool.start_opening(now + 91 * SECOND), 0, "one is on its way");
+    assert_eq!(pool.start_opening(now + 89 * SECOND, usize::MAX), 0);
+    assert_eq!(pool.start_opening(now + 91 * SECOND, usize::MAX), 1);
+    assert_eq!(pool.start_opening(now + 91 * SECOND, usize::MAX), 0, "one is on its way");
 }
 
 #[derive(Clone, Debug)]
@@ -131,7 +131,7 @@ proptest! {
                 prop_assert_eq!(queue.remove(0).1, who);
                 leases.push(lent);
             }
-            opening += pool.start_opening(now);
+            opening += pool.start_opening(now, usize::MAX);
             let census = pool.census();
             prop_assert!(census.idle + census.leased + census.opening <= size);
             prop_assert_eq!((census.leased, census.opening, census.waiting), (leases.len(), opening, queue.len()));

@@ -156,7 +156,7 @@ impl Tracker {
     /// Whether it can't be known any more what the server will send: in the middle of a client's message or a COPY,
     /// or after a COPY failed among Syncs.
     pub fn is_lost(&self) -> bool {
-        self.ledger.lost || self.ledger.copy != Copying::No || !self.client.at_boundary()
+        self.ledger.lost || self.ledger.copy != Copying::No || self.client.in_body()
     }
 
     /// What the last ReadyForQuery said.

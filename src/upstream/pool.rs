@@ -21,7 +21,7 @@ use super::login;
 use crate::config::Target;
 use crate::ids::PoolKey;
 use crate::metrics::OnePool;
-use crate::pool::{Limits, Member, Placement, Pool, WaitId};
+use crate::pool::{Census, Limits, Member, Placement, Pool, WaitId};
 use crate::session::parameters::Parameters;
 use crate::session::tracker::Tracker;
 
@@ -29,6 +29,9 @@ use crate::session::tracker::Tracker;
 const RETRY_LEAST: Duration = Duration::from_millis(250);
 /// Longest pause between two attempts that fail.
 const RETRY_MOST: Duration = Duration::from_secs(15);
+
+/// A connection that is about to end is replaced at least this long before: a login may take seconds.
+const REPLACE_AHEAD_LEAST: Duration = Duration::from_secs(5);
 
 /// Sets of settings whose outcome is remembered. Drivers send the same few; a client that makes up
 /// new ones only takes longer to log in.
@@ -88,7 +91,7 @@ impl ServerPool {
             size: target.pool.size,
             min_idle: target.pool.min_idle,
             idle_timeout: target.pool.idle_timeout,
-            replace_ahead: target.pool.lifetime / 20,
+            replace_ahead: (target.pool.lifetime / 20).max(REPLACE_AHEAD_LEAST).min(target.pool.lifetime / 2),
         };
         let pool = Rc::new(Self {
             key,
@@ -203,7 +206,8 @@ impl ServerPool {
         let (over, wanted) = {
             let mut members = self.members.borrow_mut();
             let over = members.expire(now);
-            let wanted = if self.may_open(now) { members.start_opening(now) } else { 0 };
+            let at_most = self.may_open(now, members.census());
+            let wanted = members.start_opening(now, at_most);
             (over, wanted)
         };
         over.into_iter().for_each(Connection::close);
@@ -227,10 +231,12 @@ impl ServerPool {
         self.members.borrow_mut().drain().for_each(Connection::close);
     }
 
-    /// While attempts fail, one at a time, after a pause.
-    fn may_open(&self, now: Instant) -> bool {
-        let trouble = self.trouble.borrow();
-        trouble.as_ref().is_none_or(|trouble| now >= trouble.retry_at && self.members.borrow().census().opening == 0)
+    /// How many attempts may begin: while they fail, one at a time, after a pause.
+    fn may_open(&self, now: Instant, census: Census) -> usize {
+        match &*self.trouble.borrow() {
+            None => usize::MAX,
+            Some(trouble) => usize::from(now >= trouble.retry_at && census.opening == 0),
+        }
     }
 
     async fn open(self: Rc<Self>) {

@@ -102,6 +102,11 @@ impl Frames {
         header_end.saturating_add(self.skip as usize).min(len)
     }
 
+    /// Whether the stream stands in the middle of a frame's body.
+    pub fn in_body(&self) -> bool {
+        self.skip > 0
+    }
+
     /// Whether the stream stands between two frames.
     pub fn at_boundary(&self) -> bool {
         self.have == 0 && self.skip == 0

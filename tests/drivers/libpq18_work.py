@@ -7,13 +7,12 @@ Usage: libpq18_work.py [HOST PORT USER DATABASE]. The server must speak both; PG
 import socket
 import ssl
 import sys
-import threading
 
 import psycopg
 from psycopg import errors
 
 sys.dont_write_bytecode = True
-from work import CONNECT_TIMEOUT_S, Clock, expect, expect_that, finish, target  # noqa: E402
+from work import CONNECT_TIMEOUT_S, Clock, Later, expect, expect_that, finish, target  # noqa: E402
 
 FORMS = {
     "direct TLS, 3.2": "sslmode=require sslnegotiation=direct min_protocol_version=3.2 max_protocol_version=3.2",
@@ -35,8 +34,7 @@ def one(where, form):
         expect(f"{form}: a query", connection.execute("select current_user, %s::int", (7,)).fetchone(), (where.user, 7))
         for how in (lambda: connection.cancel_safe(timeout=5), connection.cancel):
             clock = Clock()
-            timer = threading.Timer(0.3, how)
-            timer.start()
+            timer = Later(0.3, how)
             try:
                 connection.execute("select pg_sleep(20)")
                 expect_that(f"{form}: a cancel had no effect", False)
@@ -55,7 +53,7 @@ def without_alpn(where):
         with socket.create_connection((where.host, where.port), timeout=10) as plain:
             with context.wrap_socket(plain) as session:
                 session.sendall(b"\0\0\0\x09\0\3\0\0\0")
-                expect_that("direct TLS without ALPN was served", session.recv(1) == b"")
+                expect_that("direct TLS without ALPN was served", session.recv(1) in (b"", b"E"))
     except (ssl.SSLError, ConnectionError):
         pass
 

@@ -4,7 +4,6 @@
 import datetime
 import decimal
 import sys
-import threading
 import time
 import uuid
 
@@ -13,7 +12,7 @@ from psycopg import errors, sql
 from psycopg.types.json import Jsonb
 
 sys.dont_write_bytecode = True
-from work import CONNECT_TIMEOUT_S, Clock, expect, expect_that, finish, md5, target, unique  # noqa: E402
+from work import CONNECT_TIMEOUT_S, Clock, Later, expect, expect_that, finish, md5, target, unique  # noqa: E402
 
 BIG = 20 * 1024 * 1024
 
@@ -235,8 +234,7 @@ def notifications(connection, where, table):
 def cancels(connection, where, table):
     for cancel in (lambda: connection.cancel_safe(timeout=5), connection.cancel):
         clock = Clock()
-        timer = threading.Timer(0.3, cancel)
-        timer.start()
+        timer = Later(0.3, cancel)
         try:
             connection.execute("select pg_sleep(20)")
             expect_that("a cancel had no effect", False)

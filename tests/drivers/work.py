@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import os
 import sys
+import threading
 import time
 import traceback
 
@@ -59,6 +60,29 @@ def finish(name, problem, step, details):
 
 def md5(data):
     return hashlib.md5(data).hexdigest()
+
+
+class Later(threading.Thread):
+    """Calls something after a while; join() raises what it raised."""
+
+    def __init__(self, seconds, call):
+        super().__init__(daemon=True)
+        self.seconds = seconds
+        self.call = call
+        self.problem = None
+        self.start()
+
+    def run(self):
+        time.sleep(self.seconds)
+        try:
+            self.call()
+        except Exception as problem:  # told by join
+            self.problem = problem
+
+    def join(self, timeout=None):
+        super().join(timeout)
+        if self.problem is not None:
+            raise self.problem
 
 
 class Clock:

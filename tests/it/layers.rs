@@ -28,7 +28,7 @@ const SIBLINGS: &[(&str, &[&str])] = &[
     ("policy", &["identity"]),
     ("config", &["tls"]),
     ("net", &["tls"]),
-    ("admin", &["metrics"]),
+    ("admin", &["metrics", "upstream"]),
     ("upstream", &["metrics"]),
     ("app", &["gateway"]),
     ("cli", &["app", "gateway"]),

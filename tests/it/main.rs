@@ -1,3 +1,13 @@
 //! Everything that needs a running gateway, a lab or the source tree, in one binary.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test that can't go on has failed")]
 
+mod budget;
+mod cancel;
+mod gateway;
+mod isolation;
 mod layers;
+mod login;
+mod pool;
+mod raw;
+mod tokens;
+mod upstream;

@@ -1,0 +1,254 @@
+//! A gateway under test: the real binary, as a process of its own, in front of a lab.
+
+use std::fmt::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use postern_lab::Lab;
+use tokio_postgres::{Client, Config, NoTls};
+
+/// How long anything may take before a test gives up.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What differs from the ordinary configuration: TOML that goes into the section of that name.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) listen: &'static str,
+    pub(crate) identity: String,
+    pub(crate) pool: &'static str,
+    pub(crate) iam: &'static str,
+    pub(crate) timeouts: &'static str,
+    pub(crate) users: &'static [&'static str],
+    pub(crate) endpoint: Option<String>,
+    pub(crate) tls: String,
+    /// Don't wait until it is ready.
+    pub(crate) not_ready: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            listen: "",
+            identity: "sources = [\"trust\"]".to_owned(),
+            pool: "",
+            iam: "logins_per_second = 200\nburst = 200",
+            timeouts: "",
+            users: &["app_ro", "app_rw"],
+            endpoint: None,
+            tls: String::new(),
+            not_ready: false,
+        }
+    }
+}
+
+/// A running gateway; it ends with the test.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    child: Child,
+    directory: tempfile::TempDir,
+    environment: Vec<(String, String)>,
+    pub(crate) port: u16,
+    pub(crate) admin: u16,
+}
+
+impl Gateway {
+    /// A gateway in front of `lab`, ready for clients.
+    pub(crate) fn start(lab: &Lab, options: &Options) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let (port, admin) = (free_port(), free_port());
+        let config = configuration(lab, options, port, admin);
+        std::fs::write(directory.path().join("postern.toml"), config).unwrap();
+        let environment = lab.env();
+        let child = spawn(&directory, &environment);
+        let gateway = Self { child, directory, environment, port, admin };
+        gateway.wait_for(if options.not_ready { "/livez" } else { "/readyz" });
+        gateway
+    }
+
+    /// Ends it without mercy and starts it anew at the same place.
+    pub(crate) fn restart(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.child = spawn(&self.directory, &self.environment);
+        self.wait_for("/readyz");
+    }
+
+    /// Sends a signal by name, as `kill` knows it.
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Waits until the process has ended.
+    pub(crate) fn wait(&mut self) -> std::process::ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the gateway doesn't end");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Whether the process runs.
+    pub(crate) fn is_alive(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Where clients connect.
+    pub(crate) fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
+    /// What it has logged.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).unwrap()
+    }
+
+    /// Memory of its own, in KiB.
+    pub(crate) fn private_kib(&self) -> u64 {
+        let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id())).unwrap();
+        let line = rollup.lines().find(|line| line.starts_with("Private_Dirty:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// A page of the admin server: status and text.
+    pub(crate) fn page(&self, path: &str) -> Option<(u16, String)> {
+        let mut tcp = TcpStream::connect(("127.0.0.1", self.admin)).ok()?;
+        tcp.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(tcp, "GET {path} HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n").ok()?;
+        let mut text = String::new();
+        tcp.read_to_string(&mut text).ok()?;
+        let status = text.split(' ').nth(1)?.parse().ok()?;
+        let body = text.split_once("\r\n\r\n")?.1.to_owned();
+        Some((status, body))
+    }
+
+    /// The sum of a metric over all series whose labels contain each of `labels`.
+    pub(crate) fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        let (_, page) = self.page("/metrics").unwrap();
+        page.lines()
+            .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])))
+            .filter(|line| labels.iter().all(|label| line.contains(label)))
+            .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+            .sum()
+    }
+
+    /// Waits until `metric` has that value.
+    pub(crate) fn wait_for_metric(&self, name: &str, labels: &[&str], value: f64) {
+        let deadline = Instant::now() + PATIENCE;
+        while (self.metric(name, labels) - value).abs() > f64::EPSILON {
+            assert!(Instant::now() < deadline, "{name}{labels:?} is {}, not {value}", self.metric(name, labels));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// A client's configuration.
+    pub(crate) fn client(&self, user: &str) -> Config {
+        let mut config = Config::new();
+        config.host("127.0.0.1").port(self.port).user(user).dbname("orders").application_name("it");
+        config
+    }
+
+    /// A client that is logged in.
+    pub(crate) async fn connect(&self, user: &str) -> Client {
+        connect(&self.client(user)).await.unwrap()
+    }
+
+    /// Runs psql against it.
+    pub(crate) fn psql(&self, connection: &str, sql: &str) -> Output {
+        Command::new("psql")
+            .arg(format!("host=127.0.0.1 port={} dbname=orders {connection}", self.port))
+            .args(["-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", sql])
+            .output()
+            .unwrap()
+    }
+
+    fn wait_for(&self, path: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.page(path) {
+                Some((200, _)) => return,
+                other => assert!(Instant::now() < deadline, "{path}: {other:?}\n{}", self.log()),
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let log = self.log();
+            let tail = log.lines().rev().take(40).collect::<Vec<_>>();
+            eprintln!("the gateway's log:\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+        }
+    }
+}
+
+/// Logs in; the connection is driven in the background and ends with the client.
+pub(crate) async fn connect(config: &Config) -> Result<Client, tokio_postgres::Error> {
+    let (client, connection) = config.connect(NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+/// The text that a command has printed.
+pub(crate) fn stdout(output: &Output) -> String {
+    assert!(output.status.success(), "{}", stderr(output));
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// The text of a command's errors.
+pub(crate) fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn spawn(directory: &tempfile::TempDir, environment: &[(String, String)]) -> Child {
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(directory.path().join("log")).unwrap();
+    Command::new(PathBuf::from(env!("CARGO_BIN_EXE_postern")))
+        .args(["run", "--config"])
+        .arg(directory.path().join("postern.toml"))
+        .env_clear()
+        .envs(environment.iter().cloned())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .unwrap()
+}
+
+fn configuration(lab: &Lab, options: &Options, port: u16, admin: u16) -> String {
+    let mut text = String::new();
+    let users = format!("{:?}", options.users);
+    let endpoint = options.endpoint.clone().unwrap_or_else(|| format!("{}:{}", lab.endpoint_host(), lab.endpoint_port()));
+    let (dial, ca) = (lab.dial_address(), lab.ca_file());
+    write!(
+        text,
+        "log.level = \"debug\"\n[listen]\naddresses = [\"127.0.0.1:{port}\", \"[::1]:{port}\"]\n{}\n\
+         [admin]\nhttp = \"127.0.0.1:{admin}\"\n{}\n[identity]\n{}\n\
+         [[targets]]\nname = \"orders\"\nendpoint = \"{endpoint}\"\nregion = \"{}\"\ndial_address = \"{dial}\"\n\
+         tls_ca_file = {ca:?}\ndatabases = [\"orders\"]\nusers = {users}\n\
+         [targets.pool]\n{}\n[targets.iam]\n{}\n[targets.timeouts]\n{}\n\
+         [[rules]]\nprincipals = [\"*\"]\ntargets = [\"orders\"]\nusers = [\"*\"]\n",
+        options.listen,
+        options.tls,
+        options.identity,
+        lab.region(),
+        options.pool,
+        options.iam,
+        options.timeouts,
+    )
+    .unwrap();
+    text
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
