@@ -30,10 +30,15 @@ const LOAD_TIMEOUT: Duration = Duration::from_secs(20);
 /// Credentials that can sign.
 pub struct Keys {
     pub(super) credentials: Credentials,
-    pub(super) expires_at: Option<SystemTime>,
+    expires_at: Option<SystemTime>,
 }
 
 impl Keys {
+    /// Credentials that are good until `expires_at`, whatever they say of themselves.
+    pub fn new(credentials: Credentials, expires_at: Option<SystemTime>) -> Self {
+        Self { credentials, expires_at }
+    }
+
     /// The access key's id, which is no secret.
     pub fn access_key_id(&self) -> &str {
         self.credentials.access_key_id()
@@ -173,7 +178,7 @@ fn accept(credentials: Credentials, known: Option<&Keys>) -> Keys {
         }
         _ => credentials.expiry(),
     };
-    Keys { credentials, expires_at }
+    Keys::new(credentials, expires_at)
 }
 
 fn publish(state: &watch::Sender<State>, keys: Keys) {

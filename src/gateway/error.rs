@@ -209,7 +209,7 @@ impl ClientError {
             LeaseError::TimedOut(_, Some(error)) => Self::open(error, user),
             LeaseError::TimedOut(waited, None) => {
                 Self::new(ErrorKind::PoolTimeout, "no server connection came free in time")
-                    .detail(format!("For {} s, all connections of this pool were in use or still being opened.", waited.as_secs()))
+                    .detail(format!("For {waited:?}, all connections of this pool were in use or still being opened."))
                     .hint("Close connections that aren't used, try again in a moment, or have the pool's size raised.")
             }
         }

@@ -36,7 +36,7 @@ pub(super) const APPLICATION_NAME: &str = "postern";
 
 /// Opens a connection for `key`, which belongs to `target`.
 pub(super) async fn open(target: &Arc<Target>, key: &PoolKey, services: &Services) -> Result<Connection, OpenError> {
-    let patience = target.pool.wait_timeout;
+    let patience = target.pool.wait_timeout.max(target.timeouts.login);
     let deadline = Instant::now() + patience;
     let gate = services
         .gates

@@ -31,7 +31,7 @@ fn the_minimum_is_there_before_the_first_client_and_the_maximum_is_never_passed(
 
 #[test]
 fn who_waits_in_vain_gets_a_clear_error() {
-    let pool = "size = 1\nmin_idle = 0\nwait_timeout = \"300ms\"";
+    let pool = "size = 1\nmin_idle = 0\nwait_timeout = \"3s\"";
     let lab = lab();
     let gateway = Gateway::start(&lab, &Options { pool, ..Options::default() });
     let (mut holder, _) = Raw::login(&gateway, "app_rw");

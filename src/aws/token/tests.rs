@@ -10,7 +10,7 @@ const HOST: &str = "prod-instance.us-east-1.rds.amazonaws.com";
 
 fn keys(session_token: Option<&str>) -> Keys {
     let credentials = Credentials::new("akid", "secret", session_token.map(str::to_owned), None, "test");
-    Keys { credentials, expires_at: None }
+    Keys::new(credentials, None)
 }
 
 fn at(seconds: u64) -> SystemTime {
