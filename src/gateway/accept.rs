@@ -3,6 +3,7 @@
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -41,22 +42,17 @@ pub(super) async fn accept(shard: Rc<Shard>, listener: TcpListener) {
         let over_limit = metrics.get() >= limit;
         metrics.inc();
         let id = shard.shared.next_session();
-        let task = serve(shard.clone(), tcp, id, over_limit);
+        let mut task = Box::pin(serve(shard.clone(), tcp, id, over_limit));
         let done = Done(shard.clone());
-        spawn_local(async move {
-            let _done = done;
-            // A defect costs one client. (The runtime catches the panic; this only counts it.)
-            let mut task = Box::pin(task);
-            std::future::poll_fn(move |cx| {
-                let polled = std::panic::catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(cx)));
-                polled.unwrap_or_else(|_| {
-                    error!(%id, "a session panicked; its client is lost");
-                    _done.0.shared.metrics.client.panics.inc();
-                    std::task::Poll::Ready(())
-                })
+        // A defect costs one client.
+        spawn_local(std::future::poll_fn(move |cx| {
+            let polled = std::panic::catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(cx)));
+            polled.unwrap_or_else(|_| {
+                error!(session = %id, "a session panicked; its client is lost");
+                done.0.shared.metrics.client.panics.inc();
+                Poll::Ready(())
             })
-            .await;
-        });
+        }));
     }
 }
 

@@ -6,29 +6,28 @@ use std::rc::Rc;
 use std::task::{Context, Waker};
 
 use super::shard::Shutdown;
+use crate::ids::SessionId;
 
 /// The clients of a thread.
 #[derive(Debug, Default)]
 pub(super) struct Clients {
-    wakers: RefCell<HashMap<u64, Option<Waker>>>,
-    next: Cell<u64>,
+    wakers: RefCell<HashMap<SessionId, Option<Waker>>>,
     shutdown: Cell<Shutdown>,
 }
 
 /// One client's place among them.
 #[derive(Debug)]
 pub(super) struct Client {
+    /// Its name in the log.
+    pub(super) session: SessionId,
     clients: Rc<Clients>,
-    id: u64,
     waker: RefCell<Option<Waker>>,
 }
 
 impl Clients {
-    pub(super) fn join(self: &Rc<Self>) -> Client {
-        let id = self.next.get();
-        self.next.set(id + 1);
-        self.wakers.borrow_mut().insert(id, None);
-        Client { clients: self.clone(), id, waker: RefCell::new(None) }
+    pub(super) fn join(self: &Rc<Self>, session: SessionId) -> Client {
+        self.wakers.borrow_mut().insert(session, None);
+        Client { session, clients: self.clone(), waker: RefCell::new(None) }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -53,7 +52,7 @@ impl Client {
         let mut known = self.waker.borrow_mut();
         if !known.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             *known = Some(cx.waker().clone());
-            self.clients.wakers.borrow_mut().insert(self.id, known.clone());
+            self.clients.wakers.borrow_mut().insert(self.session, known.clone());
         }
         self.clients.shutdown.get()
     }
@@ -61,6 +60,6 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        self.clients.wakers.borrow_mut().remove(&self.id);
+        self.clients.wakers.borrow_mut().remove(&self.session);
     }
 }

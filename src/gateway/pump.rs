@@ -109,7 +109,7 @@ pub(super) async fn pump(
             Shutdown::Drain | Shutdown::Now => return Poll::Ready(End::Shutdown),
         }
         let mut pump = Pump { client: &mut *stream, server: &mut *server, tracker: &mut *tracker, traffic: &mut *traffic };
-        let ended = pump.to_client(cx).or_else(|| pump.to_server(cx));
+        let ended = pump.serve_client(cx).or_else(|| pump.feed_server(cx));
         match ended {
             Some(end) => Poll::Ready(end),
             None => Poll::Pending,
@@ -128,7 +128,7 @@ struct Pump<'a> {
 impl Pump<'_> {
     /// Moves what the server has for the client, until one of them has to be waited for.
     #[inline]
-    fn to_client(&mut self, cx: &mut Context<'_>) -> Option<End> {
+    fn serve_client(&mut self, cx: &mut Context<'_>) -> Option<End> {
         let Self { client, server, tracker, traffic } = self;
         let Connection { stream: server, parameters, .. } = server;
         loop {
@@ -161,7 +161,7 @@ impl Pump<'_> {
 
     /// Moves what the client has for the server, until one of them has to be waited for.
     #[inline]
-    fn to_server(&mut self, cx: &mut Context<'_>) -> Option<End> {
+    fn feed_server(&mut self, cx: &mut Context<'_>) -> Option<End> {
         let Self { client, server, tracker, traffic } = self;
         let server = &mut server.stream;
         loop {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use bytes::BytesMut;
 use tokio::net::TcpStream;
 use tokio::time::{timeout, timeout_at};
-use tracing::{Instrument as _, debug, info, info_span, warn};
+use tracing::{debug, info, warn};
 
 use super::admit::{Admitted, admit};
 use super::attach::{NoServer, attach, greet};
@@ -40,17 +40,15 @@ struct Session {
 
 /// Serves the client that has connected with `tcp`. `over_limit`: there are too many, it is only told so.
 pub(super) async fn serve(shard: Rc<Shard>, tcp: TcpStream, id: SessionId, over_limit: bool) {
-    let client = shard.clients.join();
+    let client = shard.clients.join(id);
     let loopback = tcp.peer_addr().is_ok_and(|peer| peer.ip().is_loopback());
     // The kernel of this host tells when a loopback peer ends; it needs no asking.
     let tuned = if loopback { tcp.set_nodelay(true) } else { options::apply(&tcp, Liveness::CLIENT) };
     if let Err(error) = tuned {
-        debug!(%error, "socket options could not be set");
+        debug!(session = %id, %error, "socket options could not be set");
     }
-    let span = info_span!("session", %id);
-    let logged_in = Box::pin(log_in(&shard, &client, tcp, over_limit)).instrument(span.clone()).await;
-    if let Some(session) = logged_in {
-        session.run(&shard, &client).instrument(span).await;
+    if let Some(session) = Box::pin(log_in(&shard, &client, tcp, over_limit)).await {
+        session.run(&shard, &client).await;
     }
 }
 
@@ -66,22 +64,22 @@ async fn log_in(shard: &Rc<Shard>, client: &Client, tcp: TcpStream, over_limit: 
     let began = Instant::now();
     metrics.logging_in.inc();
     let deadline = began + shard.shared.limits.login_timeout;
-    let admitted = timeout_at(deadline.into(), introduce(shard, conversation, over_limit)).await;
+    let admitted = timeout_at(deadline.into(), introduce(shard, client, conversation, over_limit)).await;
     let session = match admitted {
         Ok(Ok(Some(admitted))) => Box::pin(welcome(shard, client, admitted)).await,
         Ok(Ok(None)) => None,
         Ok(Err((conversation, LoginFailure::Refused(error)))) => {
-            refuse(shard, conversation, &error).await;
+            refuse(shard, client, conversation, &error).await;
             None
         }
         Ok(Err((_, LoginFailure::Gone(error)))) => {
             metrics.abandoned.inc();
-            debug!(error = error.map(|error| error.to_string()), "the client went away during its login");
+            debug!(session = %client.session, error = error.map(|error| error.to_string()), "the client went away during its login");
             None
         }
         Err(_) => {
             metrics.errors.with_label_values(&[ClientError::login_timeout().kind.label()]).inc();
-            info!("a login took too long");
+            info!(session = %client.session, "a login took too long");
             None
         }
     };
@@ -95,6 +93,7 @@ async fn log_in(shard: &Rc<Shard>, client: &Client, tcp: TcpStream, over_limit: 
 /// The steps up to the decision; `None` for a cancel request, which is done then.
 async fn introduce(
     shard: &Rc<Shard>,
+    client: &Client,
     mut conversation: Conversation,
     over_limit: bool,
 ) -> Result<Option<Admitted>, (Conversation, LoginFailure)> {
@@ -103,7 +102,7 @@ async fn introduce(
         Ok(Err(key)) => {
             let outcome = shard.shared.cancels.cancel(&key).await;
             shard.shared.metrics.client.cancels.with_label_values(&[outcome.label()]).inc();
-            info!(outcome = outcome.label(), "cancel request");
+            info!(session = %client.session, outcome = outcome.label(), "cancel request");
             return Ok(None);
         }
         Err(failure) => return Err((conversation, failure)),
@@ -123,7 +122,7 @@ async fn introduce(
         Ok(admitted) => Ok(Some(admitted)),
         Err(refused) => {
             let (identified, error) = *refused;
-            info!(principal = %identified.principal, detail = error.report.detail, "refused: no rule admits it");
+            info!(session = %client.session, principal = %identified.principal, detail = error.report.detail, "refused: no rule admits it");
             Err((identified.conversation, error.into()))
         }
     }
@@ -134,7 +133,7 @@ async fn welcome(shard: &Rc<Shard>, client: &Client, admitted: Admitted) -> Opti
     let Admitted { identified, target, pool, settings, rule } = admitted;
     let Identified { mut conversation, version, principal, source } = identified;
     let (Some(pool), Some(key)) = (shard.pool(&target, &pool), shard.shared.cancels.register(version)) else {
-        refuse(shard, conversation, &ClientError::internal()).await;
+        refuse(shard, client, conversation, &ClientError::internal()).await;
         return None;
     };
     reply::authentication_ok(&mut conversation.reply);
@@ -152,7 +151,7 @@ async fn welcome(shard: &Rc<Shard>, client: &Client, admitted: Admitted) -> Opti
                 }
                 Err(NoServer::ClientGone) => return None,
                 Err(NoServer::Refused(error)) => {
-                    refuse(shard, conversation, &error).await;
+                    refuse(shard, client, conversation, &error).await;
                     return None;
                 }
             }
@@ -161,11 +160,11 @@ async fn welcome(shard: &Rc<Shard>, client: &Client, admitted: Admitted) -> Opti
     greet(&parameters, key.key(), &mut conversation.reply);
     conversation.flush().await.ok()?;
     shard.shared.metrics.client.logins.with_label_values(&[source.name()]).inc();
-    info!(%principal, pool = %pool.key(), rule, "login");
+    info!(session = %client.session, %principal, pool = %pool.key(), rule, "login");
     let Conversation { stream, received, .. } = conversation;
     if !received.is_empty() {
         // Nobody may speak before ReadyForQuery; what was sent then can't be given its place any more.
-        warn!("the client sent messages before it was let in");
+        warn!(session = %client.session, "the client sent messages before it was let in");
         return None;
     }
     Some(Session { stream, key, pool, settings, lease })
@@ -184,7 +183,7 @@ impl Session {
             Ok(end) => end.to_string(),
             Err(error) => error.report.message.clone(),
         };
-        info!(reason, received = traffic.received, sent = traffic.sent, "disconnect");
+        info!(session = %client.session, reason, received = traffic.received, sent = traffic.sent, "disconnect");
         let Self { mut stream, key, lease, .. } = self;
         let (farewell, error) = match end {
             Ok(End::Terminated) => (Some(Farewell::Said), None),
@@ -195,12 +194,12 @@ impl Session {
             Err(error) => (Some(Farewell::None), Some(*error)),
         };
         if let Some(error) = error {
-            say(shard, &mut stream, &error).await;
+            Box::pin(say(shard, &mut stream, &error)).await;
         }
         drop(stream);
         key.detach().await;
         if let (Some(lease), Some(farewell)) = (lease, farewell) {
-            lease.give_back(tracker, farewell).await;
+            Box::pin(lease.give_back(tracker, farewell)).await;
         }
     }
 
@@ -218,7 +217,7 @@ impl Session {
                 First::End(end) => return Ok(end),
             };
             traffic.received += first.len() as u64;
-            let mut lease = match attach(&mut self.stream, client, &self.pool, &self.settings).await {
+            let mut lease = match Box::pin(attach(&mut self.stream, client, &self.pool, &self.settings)).await {
                 Ok(lease) => lease,
                 Err(NoServer::ClientGone) => return Ok(End::ClientLost),
                 Err(NoServer::Refused(error)) => return Err(error),
@@ -240,8 +239,8 @@ impl Session {
 }
 
 /// Sends the error and ends the connection.
-async fn refuse(shard: &Shard, mut conversation: Conversation, error: &ClientError) {
-    info!(kind = error.kind.label(), error = error.report.message, detail = error.report.detail, "login refused");
+async fn refuse(shard: &Shard, client: &Client, mut conversation: Conversation, error: &ClientError) {
+    info!(session = %client.session, kind = error.kind.label(), error = error.report.message, detail = error.report.detail, "login refused");
     let before = conversation.reply.split();
     let _ = timeout(LAST_WORDS, conversation.stream.send(&before)).await;
     say(shard, &mut conversation.stream, error).await;

@@ -142,7 +142,7 @@ impl Connection {
             // What isn't done by now is cancelled below.
             drained.unwrap_or_else(|_| Ok(Answer::default()))?;
         }
-        timeout(limit, self.wind_up(tracker)).await.map_err(|_| Broken::TimedOut)??;
+        timeout(limit, Box::pin(self.wind_up(tracker))).await.map_err(|_| Broken::TimedOut)??;
         self.touched = false;
         Ok(())
     }

@@ -77,7 +77,8 @@ impl Gates {
     /// Wakes those whose time has come, for as long as it is polled.
     pub async fn drive(self: Arc<Self>) {
         let mut tasks = tokio::task::JoinSet::new();
-        for gate in self.gates.values().cloned() {
+        for gate in self.gates.values() {
+            let gate = gate.clone();
             tasks.spawn(async move { gate.drive().await });
         }
         tasks.join_all().await;

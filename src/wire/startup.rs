@@ -232,7 +232,7 @@ mod tests {
         let length = trailing.len() as u32;
         trailing[..4].copy_from_slice(&length.to_be_bytes());
         assert_eq!(parse(&trailing), Err(BadOpening::Layout));
-        assert_eq!(parse(&startup_message(ProtocolVersion { major: 2, minor: 0 }, &[])).is_err(), true);
+        assert!(parse(&startup_message(ProtocolVersion { major: 2, minor: 0 }, &[])).is_err());
         for secret in [0, 3, 257] {
             let key = CancelKey { pid: 1, secret: vec![0; secret] };
             assert_eq!(parse(&cancel_request(&key)), Err(BadOpening::CancelLength));
