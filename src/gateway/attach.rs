@@ -41,12 +41,14 @@ pub(super) async fn attach(
     stream: &mut Stream,
     client: &Client,
     pool: &Rc<ServerPool>,
-    settings: &[Setting],
+    settings: &Rc<[Setting]>,
 ) -> Result<Lease, NoServer> {
     let mut lease = wait(stream, client, pool).await?;
     match lease.apply(settings).await {
         Ok(()) => {
-            pool.learn(settings, &lease.parameters);
+            if pool.greeting(settings).is_none() {
+                pool.learn(settings, &lease.parameters);
+            }
             Ok(lease)
         }
         Err(error) => {

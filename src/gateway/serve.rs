@@ -34,7 +34,7 @@ struct Session {
     stream: Stream,
     key: Registered,
     pool: Rc<ServerPool>,
-    settings: Vec<Setting>,
+    settings: Rc<[Setting]>,
     lease: Option<Lease>,
 }
 
@@ -53,7 +53,7 @@ pub(super) async fn serve(shard: Rc<Shard>, tcp: TcpStream, id: SessionId, over_
 }
 
 /// Everything up to the greeting; `None` if the client isn't let in, or didn't want to be.
-async fn log_in(shard: &Rc<Shard>, client: &Client, tcp: TcpStream, over_limit: bool) -> Option<Session> {
+async fn log_in(shard: &Rc<Shard>, client: &Client, tcp: TcpStream, over_limit: bool) -> Option<Box<Session>> {
     let metrics = &shard.shared.metrics.client;
     let mut conversation = Conversation::new(Stream::plain(tcp));
     let silent = timeout(shard.shared.limits.silent_timeout, conversation.first_byte()).await;
@@ -129,7 +129,7 @@ async fn introduce(
 }
 
 /// AuthenticationOk, the server's parameters, the cancel key, ReadyForQuery.
-async fn welcome(shard: &Rc<Shard>, client: &Client, admitted: Admitted) -> Option<Session> {
+async fn welcome(shard: &Rc<Shard>, client: &Client, admitted: Admitted) -> Option<Box<Session>> {
     let Admitted { identified, target, pool, settings, rule } = admitted;
     let Identified { mut conversation, version, principal, source } = identified;
     let (Some(pool), Some(key)) = (shard.pool(&target, &pool), shard.shared.cancels.register(version)) else {
@@ -138,16 +138,17 @@ async fn welcome(shard: &Rc<Shard>, client: &Client, admitted: Admitted) -> Opti
     };
     reply::authentication_ok(&mut conversation.reply);
     let mut lease = None;
-    let parameters = match pool.greeting(&settings) {
-        Some(parameters) => parameters,
+    let (settings, parameters) = match pool.greeting(&settings) {
+        Some(known) => known,
         None => {
+            let settings = settings.into();
             // What follows may take its time; the client learns that it was let in.
             conversation.flush().await.ok()?;
             match attach(&mut conversation.stream, client, &pool, &settings).await {
                 Ok(attached) => {
                     let parameters = Rc::new(attached.parameters.clone());
                     lease = Some(attached);
-                    parameters
+                    (settings, parameters)
                 }
                 Err(NoServer::ClientGone) => return None,
                 Err(NoServer::Refused(error)) => {
@@ -167,11 +168,11 @@ async fn welcome(shard: &Rc<Shard>, client: &Client, admitted: Admitted) -> Opti
         warn!(session = %client.session, "the client sent messages before it was let in");
         return None;
     }
-    Some(Session { stream, key, pool, settings, lease })
+    Some(Box::new(Session { stream, key, pool, settings, lease }))
 }
 
 impl Session {
-    async fn run(mut self, shard: &Rc<Shard>, client: &Client) {
+    async fn run(mut self: Box<Self>, shard: &Rc<Shard>, client: &Client) {
         let mut tracker = Tracker::default();
         let mut traffic = Traffic::default();
         let end = self.exchange(client, &mut tracker, &mut traffic).await;
@@ -184,7 +185,12 @@ impl Session {
             Err(error) => error.report.message.clone(),
         };
         info!(session = %client.session, reason, received = traffic.received, sent = traffic.sent, "disconnect");
-        let Self { mut stream, key, lease, .. } = self;
+        Box::pin(self.end(shard, end, tracker)).await;
+    }
+
+    /// Tells the client why, if it isn't its own doing, and gives the server back.
+    async fn end(self: Box<Self>, shard: &Shard, end: Result<End, Box<ClientError>>, tracker: Tracker) {
+        let Self { mut stream, key, lease, .. } = *self;
         let (farewell, error) = match end {
             Ok(End::Terminated) => (Some(Farewell::Said), None),
             Ok(End::ClientLost) => (Some(Farewell::None), None),
@@ -194,12 +200,12 @@ impl Session {
             Err(error) => (Some(Farewell::None), Some(*error)),
         };
         if let Some(error) = error {
-            Box::pin(say(shard, &mut stream, &error)).await;
+            say(shard, &mut stream, &error).await;
         }
         drop(stream);
         key.detach().await;
         if let (Some(lease), Some(farewell)) = (lease, farewell) {
-            Box::pin(lease.give_back(tracker, farewell)).await;
+            lease.give_back(tracker, farewell).await;
         }
     }
 

@@ -46,17 +46,14 @@ pub struct ServerPool {
     services: Services,
     metrics: OnePool,
     members: RefCell<Pool<Connection, Waiter>>,
-    greeting: RefCell<Greetings>,
+    greetings: RefCell<Greetings>,
     trouble: RefCell<Option<Trouble>>,
     has_succeeded: Cell<bool>,
 }
 
-/// What servers say at login, so that a client's login needs no server.
-#[derive(Debug, Default)]
-struct Greetings {
-    plain: Option<Rc<Parameters>>,
-    with_settings: HashMap<Vec<Setting>, Rc<Parameters>>,
-}
+/// What servers report to a client with these settings, so that its login needs no server. Without settings it is what
+/// they report to Postern.
+type Greetings = HashMap<Rc<[Setting]>, Rc<Parameters>>;
 
 /// The last attempt to open a connection has failed.
 #[derive(Debug)]
@@ -99,7 +96,7 @@ impl ServerPool {
             services,
             metrics,
             members: RefCell::new(Pool::new(limits)),
-            greeting: RefCell::default(),
+            greetings: RefCell::default(),
             trouble: RefCell::new(None),
             has_succeeded: Cell::new(false),
         });
@@ -127,23 +124,19 @@ impl ServerPool {
         self.has_succeeded.get() && self.trouble.borrow().as_ref().is_none_or(|trouble| !trouble.error.is_permanent())
     }
 
-    /// What a server would report to a client with these settings, if that is known.
-    pub fn greeting(&self, settings: &[Setting]) -> Option<Rc<Parameters>> {
-        let greeting = self.greeting.borrow();
-        if settings.is_empty() { greeting.plain.clone() } else { greeting.with_settings.get(settings).cloned() }
+    /// What a server would report to a client with these settings, if that is known; and the settings, shared.
+    pub fn greeting(&self, settings: &[Setting]) -> Option<(Rc<[Setting]>, Rc<Parameters>)> {
+        let greetings = self.greetings.borrow();
+        greetings.get_key_value(settings).map(|(settings, parameters)| (settings.clone(), parameters.clone()))
     }
 
     /// Remembers what a server reports once `settings` have taken.
-    pub fn learn(&self, settings: &[Setting], parameters: &Parameters) {
-        let mut greeting = self.greeting.borrow_mut();
-        if settings.is_empty() {
-            greeting.plain = Some(Rc::new(parameters.clone()));
-            return;
+    pub fn learn(&self, settings: &Rc<[Setting]>, parameters: &Parameters) {
+        let mut greetings = self.greetings.borrow_mut();
+        if greetings.len() >= MAX_KNOWN_SETTINGS {
+            greetings.retain(|settings, _| settings.is_empty());
         }
-        if greeting.with_settings.len() >= MAX_KNOWN_SETTINGS {
-            greeting.with_settings.clear();
-        }
-        greeting.with_settings.insert(settings.to_vec(), Rc::new(parameters.clone()));
+        greetings.insert(settings.clone(), Rc::new(parameters.clone()));
     }
 
     /// An idle connection, if there is one and nobody waits.
@@ -262,12 +255,11 @@ impl ServerPool {
     fn opened(self: &Rc<Self>, connection: Connection) {
         self.has_succeeded.set(true);
         *self.trouble.borrow_mut() = None;
-        {
-            let mut greeting = self.greeting.borrow_mut();
-            if greeting.plain.as_deref() != Some(&connection.parameters) {
-                // Another server, or another version of it: what its settings led to isn't known any more.
-                *greeting = Greetings { plain: Some(Rc::new(connection.parameters.clone())), ..Greetings::default() };
-            }
+        let known = self.greeting(&[]);
+        if known.is_none_or(|(_, known)| *known != connection.parameters) {
+            // Another server, or another version of it: what its settings led to isn't known any more.
+            self.greetings.borrow_mut().clear();
+            self.learn(&Rc::default(), &connection.parameters);
         }
         let expires_at = Instant::now() + jittered(self.target.pool.lifetime);
         let member = Member { connection, expires_at };
