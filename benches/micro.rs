@@ -29,34 +29,57 @@ fn frame(tag: u8, body: &[u8]) -> Vec<u8> {
 #[divan::bench]
 fn scan_simple_query(bencher: Bencher<'_, '_>) {
     let query = frame(b'Q', b"SELECT abalance FROM pgbench_accounts WHERE aid = 4711;\0");
-    let answer = [frame(b'T', &[7; 28]), frame(b'D', &[0; 11]), frame(b'C', b"SELECT 1\0"), frame(b'Z', b"I")].concat();
+    let answer = [
+        frame(b'T', &[7; 28]),
+        frame(b'D', &[0; 11]),
+        frame(b'C', b"SELECT 1\0"),
+        frame(b'Z', b"I"),
+    ]
+    .concat();
     let (mut tracker, mut parameters) = (Tracker::default(), Parameters::default());
-    bencher.counter(BytesCount::new(query.len() + answer.len())).bench_local(|| {
-        tracker.from_client(divan::black_box(&query)).unwrap();
-        tracker.from_server(divan::black_box(&answer), &mut parameters).unwrap();
-    });
+    bencher
+        .counter(BytesCount::new(query.len() + answer.len()))
+        .bench_local(|| {
+            tracker.from_client(divan::black_box(&query)).unwrap();
+            tracker
+                .from_server(divan::black_box(&answer), &mut parameters)
+                .unwrap();
+        });
 }
 
 /// Parse, Bind, Describe, Execute, Sync and the answer.
 #[divan::bench]
 fn scan_extended_query(bencher: Bencher<'_, '_>) {
     let query: Vec<u8> = b"PBDES".iter().flat_map(|tag| frame(*tag, &[0; 24])).collect();
-    let answer: Vec<u8> = b"12TDC".iter().flat_map(|tag| frame(*tag, &[0; 16])).chain(frame(b'Z', b"I")).collect();
+    let answer: Vec<u8> = b"12TDC"
+        .iter()
+        .flat_map(|tag| frame(*tag, &[0; 16]))
+        .chain(frame(b'Z', b"I"))
+        .collect();
     let (mut tracker, mut parameters) = (Tracker::default(), Parameters::default());
-    bencher.counter(BytesCount::new(query.len() + answer.len())).bench_local(|| {
-        tracker.from_client(divan::black_box(&query)).unwrap();
-        tracker.from_server(divan::black_box(&answer), &mut parameters).unwrap();
-    });
+    bencher
+        .counter(BytesCount::new(query.len() + answer.len()))
+        .bench_local(|| {
+            tracker.from_client(divan::black_box(&query)).unwrap();
+            tracker
+                .from_server(divan::black_box(&answer), &mut parameters)
+                .unwrap();
+        });
 }
 
 /// 64 KiB of rows of 100 bytes.
 #[divan::bench]
 fn scan_rows(bencher: Bencher<'_, '_>) {
-    let rows: Vec<u8> = std::iter::repeat_with(|| frame(b'D', &[0; 95])).take(655).flatten().collect();
+    let rows: Vec<u8> = std::iter::repeat_with(|| frame(b'D', &[0; 95]))
+        .take(655)
+        .flatten()
+        .collect();
     let (mut tracker, mut parameters) = (Tracker::default(), Parameters::default());
-    bencher
-        .counter(BytesCount::new(rows.len()))
-        .bench_local(|| tracker.from_server(divan::black_box(&rows), &mut parameters).unwrap());
+    bencher.counter(BytesCount::new(rows.len())).bench_local(|| {
+        tracker
+            .from_server(divan::black_box(&rows), &mut parameters)
+            .unwrap()
+    });
 }
 
 /// One IAM token, with a session token of the usual length.
@@ -66,7 +89,17 @@ fn sign_token(bencher: Bencher<'_, '_>) {
     let keys = Keys::new(credentials, None);
     let user = "app_ro".into();
     let now = SystemTime::now();
-    bencher.bench(|| token::sign(&keys, "orders.abc.eu-west-1.rds.amazonaws.com", 5432, "eu-west-1", &user, now).unwrap());
+    bencher.bench(|| {
+        token::sign(
+            &keys,
+            "orders.abc.eu-west-1.rds.amazonaws.com",
+            5432,
+            "eu-west-1",
+            &user,
+            now,
+        )
+        .unwrap()
+    });
 }
 
 /// A slot and a spend, granted at once.
@@ -90,16 +123,29 @@ fn governor_login(bencher: Bencher<'_, '_>) {
 fn pool_checkout(bencher: Bencher<'_, '_>) {
     let now = Instant::now();
     let hour = Duration::from_secs(3600);
-    let limits = Limits { size: 20, min_idle: 0, idle_timeout: hour, replace_ahead: Duration::ZERO };
+    let limits = Limits {
+        size: 20,
+        min_idle: 0,
+        idle_timeout: hour,
+        replace_ahead: Duration::ZERO,
+    };
     let mut pool: Pool<u64, ()> = Pool::new(limits);
     for _ in 0..20 {
         pool.wait(());
     }
     let opening = pool.start_opening(now, usize::MAX);
     let opened: Vec<_> = (0..opening as u64)
-        .filter_map(|id| match pool.opened(Member { connection: id, expires_at: now + hour }, now) {
-            Placement::HandOff((), member) => Some(member),
-            Placement::Parked | Placement::Expired(_) => None,
+        .filter_map(|id| {
+            match pool.opened(
+                Member {
+                    connection: id,
+                    expires_at: now + hour,
+                },
+                now,
+            ) {
+                Placement::HandOff((), member) => Some(member),
+                Placement::Parked | Placement::Expired(_) => None,
+            }
         })
         .collect();
     for member in opened {

@@ -32,19 +32,27 @@ const OTHER_FILES: u64 = 256;
 
 /// Runs the gateway until a signal ends it and its clients are gone.
 pub fn run(config: Config) -> anyhow::Result<()> {
-    let control = Builder::new_current_thread().enable_all().build().context("cannot start the control thread")?;
+    let control = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the control thread")?;
     control.block_on(supervise(config))
 }
 
 async fn supervise(config: Config) -> anyhow::Result<()> {
     raise_file_limit(&config);
     if config.identity.sources.contains(&Source::Trust) {
-        warn!("identity.sources contains \"trust\": whoever reaches a listening port is let in without being asked who they are");
+        warn!(
+            "identity.sources contains \"trust\": whoever reaches a listening port is let in without being asked who they are"
+        );
     }
     let metrics = Arc::new(Metrics::new().context("cannot register the metrics")?);
     begin_at_zero(&metrics, &config);
     let (credentials, keep_fresh) = CredentialCache::new(Arc::new(CredentialObserver(metrics.clone())));
-    let gates = Arc::new(Gates::new(config.targets.iter().map(|target| &**target), Instant::now()));
+    let gates = Arc::new(Gates::new(
+        config.targets.iter().map(|target| &**target),
+        Instant::now(),
+    ));
     let services = Services {
         tokens: Arc::new(Tokens::new(credentials, metrics.clone())),
         gates: gates.clone(),
@@ -56,20 +64,39 @@ async fn supervise(config: Config) -> anyhow::Result<()> {
     let (shutdown, told) = watch::channel(Shutdown::No);
     let (readiness, ready) = watch::channel(Readiness::default());
     let admin = match config.admin {
-        Some(address) => Some(TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} (admin.http)"))?),
+        Some(address) => Some(
+            TcpListener::bind(address)
+                .await
+                .with_context(|| format!("cannot listen on {address} (admin.http)"))?,
+        ),
         None => None,
     };
     let drain_timeout = config.limits.drain_timeout;
     let (bound, listening) = tokio::sync::oneshot::channel();
-    let data = Data { config, metrics: metrics.clone(), services, told: told.clone(), readiness };
+    let data = Data {
+        config,
+        metrics: metrics.clone(),
+        services,
+        told: told.clone(),
+        readiness,
+    };
     let data = thread::Builder::new()
         .name("postern-data".to_owned())
         .spawn(move || data.run(bound))
         .context("cannot start the data thread")?;
-    listening.await.context("the data thread ended before it listened")??;
+    listening
+        .await
+        .context("the data thread ended before it listened")??;
     if let Some(listener) = admin {
         let health = Box::new(move || health(*ready.borrow(), *told.borrow()));
-        tokio::spawn(http::serve(listener, Arc::new(Pages { metrics, gates, health })));
+        tokio::spawn(http::serve(
+            listener,
+            Arc::new(Pages {
+                metrics,
+                gates,
+                health,
+            }),
+        ));
     }
     tell_systemd(NotifyState::Ready);
     info!("listening");
@@ -122,7 +149,10 @@ struct Data {
 
 impl Data {
     fn run(self, bound: tokio::sync::oneshot::Sender<io::Result<()>>) {
-        let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+        let runtime = match Builder::new_current_thread()
+            .enable_all()
+            .build_local(LocalOptions::default())
+        {
             Ok(runtime) => runtime,
             Err(error) => {
                 let _ = bound.send(Err(error));
@@ -139,7 +169,9 @@ impl Data {
                 }
             };
             let _ = bound.send(Ok(()));
-            Shard::new(shared, &self.config, self.services).run(listeners, self.told, self.readiness).await;
+            Shard::new(shared, &self.config, self.services)
+                .run(listeners, self.told, self.readiness)
+                .await;
         });
         runtime.shutdown_timeout(Duration::from_millis(100));
     }
@@ -152,7 +184,11 @@ fn health(readiness: Readiness, shutdown: Shutdown) -> Health {
         (_, true, false) => "no target can be reached; see the log",
         _ => "",
     };
-    Health { started: readiness.settled, ready: reason.is_empty(), reason }
+    Health {
+        started: readiness.settled,
+        ready: reason.is_empty(),
+        reason,
+    }
 }
 
 /// Series that exist from the start can be alerted on.
@@ -168,17 +204,27 @@ fn begin_at_zero(metrics: &Metrics, config: &Config) {
     }
     for target in &config.targets {
         let limit = i64::from(target.budget.logins_per_second());
-        metrics.iam.budget_limit.with_label_values(&[target.endpoint.to_string()]).set(limit);
+        metrics
+            .iam
+            .budget_limit
+            .with_label_values(&[target.endpoint.to_string()])
+            .set(limit);
     }
 }
 
 /// Raises the soft limit to the hard one, and says so if that isn't enough.
 fn raise_file_limit(config: &Config) {
     let limit = getrlimit(Resource::Nofile);
-    let servers: usize =
-        config.targets.iter().map(|target| target.pool.size * target.databases.len() * target.users.len()).sum();
+    let servers: usize = config
+        .targets
+        .iter()
+        .map(|target| target.pool.size * target.databases.len() * target.users.len())
+        .sum();
     let needed = (config.limits.max_clients + servers) as u64 + OTHER_FILES;
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
     let current = match setrlimit(Resource::Nofile, raised) {
         Ok(()) => limit.maximum,
         Err(_) => limit.current,

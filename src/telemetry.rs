@@ -15,9 +15,13 @@ const BUFFERED_LINES: usize = 16_384;
 pub fn start(log: &Log) -> Result<WorkerGuard, String> {
     let filter = EnvFilter::try_new(&log.level)
         .map_err(|error| format!("log.level: \"{}\" is not a level or a filter: {error}", log.level))?;
-    let (writer, guard) =
-        NonBlockingBuilder::default().buffered_lines_limit(BUFFERED_LINES).lossy(true).finish(std::io::stderr());
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    let (writer, guard) = NonBlockingBuilder::default()
+        .buffered_lines_limit(BUFFERED_LINES)
+        .lossy(true)
+        .finish(std::io::stderr());
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(writer);
     let started = match log.format {
         LogFormat::Text => {
             tracing::subscriber::set_global_default(lines.with_ansi(std::io::stderr().is_terminal()).finish())

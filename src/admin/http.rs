@@ -96,14 +96,20 @@ impl Pages {
             "/metrics" => {
                 self.look_up();
                 let mut response = page(StatusCode::OK, self.metrics.expose());
-                let exposition = hyper::header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-                response.headers_mut().insert(hyper::header::CONTENT_TYPE, exposition);
+                let exposition =
+                    hyper::header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+                response
+                    .headers_mut()
+                    .insert(hyper::header::CONTENT_TYPE, exposition);
                 response
             }
             "/livez" => page(StatusCode::OK, "alive\n"),
             "/readyz" => verdict(health().ready, "ready", health().reason),
             "/startupz" => verdict(health().started, "started", health().reason),
-            _ => page(StatusCode::NOT_FOUND, "there are /metrics, /livez, /readyz and /startupz\n"),
+            _ => page(
+                StatusCode::NOT_FOUND,
+                "there are /metrics, /livez, /readyz and /startupz\n",
+            ),
         }
     }
 
@@ -112,8 +118,12 @@ impl Pages {
         for (endpoint, usage) in self.gates.usage(Instant::now()) {
             let label = &[endpoint.to_string()];
             iam.budget_queue.with_label_values(label).set(usage.queued as i64);
-            iam.budget_in_flight.with_label_values(label).set(usage.in_flight as i64);
-            iam.budget_available.with_label_values(label).set(usage.available.into());
+            iam.budget_in_flight
+                .with_label_values(label)
+                .set(usage.in_flight as i64);
+            iam.budget_available
+                .with_label_values(label)
+                .set(usage.available.into());
         }
     }
 }

@@ -36,7 +36,10 @@ pub struct Keys {
 impl Keys {
     /// Credentials that are good until `expires_at`, whatever they say of themselves.
     pub fn new(credentials: Credentials, expires_at: Option<SystemTime>) -> Self {
-        Self { credentials, expires_at }
+        Self {
+            credentials,
+            expires_at,
+        }
     }
 
     /// The access key's id, which is no secret.
@@ -127,7 +130,9 @@ impl CredentialCache {
         let failure = || state.failure.clone().unwrap_or_else(|| "still loading".into());
         match &state.keys {
             None => Err(NoCredentials::NotLoaded(failure())),
-            Some(keys) if keys.expires_at.is_some_and(|end| end <= now) => Err(NoCredentials::Expired(failure())),
+            Some(keys) if keys.expires_at.is_some_and(|end| end <= now) => {
+                Err(NoCredentials::Expired(failure()))
+            }
             Some(keys) => Ok(keys.clone()),
         }
     }
@@ -141,7 +146,11 @@ impl CredentialCache {
     }
 }
 
-async fn keep_fresh(provider: &impl ProvideCredentials, state: &watch::Sender<State>, observer: &dyn Observer) {
+async fn keep_fresh(
+    provider: &impl ProvideCredentials,
+    state: &watch::Sender<State>,
+    observer: &dyn Observer,
+) {
     let mut retry = RETRY_LEAST;
     loop {
         let loaded = tokio::time::timeout(LOAD_TIMEOUT, provider.provide_credentials()).await;
@@ -151,7 +160,10 @@ async fn keep_fresh(provider: &impl ProvideCredentials, state: &watch::Sender<St
                 let known = state.borrow().keys.clone();
                 let keys = accept(credentials, known.as_deref());
                 let unchanged = known.is_some_and(|known| known.access_key_id() == keys.access_key_id());
-                observer.loaded(if unchanged { Load::Unchanged } else { Load::New }, keys.expires_at);
+                observer.loaded(
+                    if unchanged { Load::Unchanged } else { Load::New },
+                    keys.expires_at,
+                );
                 let pause = pause_after(&keys);
                 publish(state, keys);
                 pause
@@ -167,7 +179,10 @@ async fn keep_fresh(provider: &impl ProvideCredentials, state: &watch::Sender<St
 fn accept(credentials: Credentials, known: Option<&Keys>) -> Keys {
     let expires_at = match known {
         Some(known) if known.access_key_id() == credentials.access_key_id() => {
-            let earliest = [known.expires_at, credentials.expiry()].into_iter().flatten().min();
+            let earliest = [known.expires_at, credentials.expiry()]
+                .into_iter()
+                .flatten()
+                .min();
             if earliest != credentials.expiry() {
                 warn!(
                     access_key_id = credentials.access_key_id(),
@@ -183,12 +198,20 @@ fn accept(credentials: Credentials, known: Option<&Keys>) -> Keys {
 
 fn publish(state: &watch::Sender<State>, keys: Keys) {
     state.send_modify(|state| {
-        let rotated = state.keys.as_ref().is_none_or(|old| old.access_key_id() != keys.access_key_id());
+        let rotated = state
+            .keys
+            .as_ref()
+            .is_none_or(|old| old.access_key_id() != keys.access_key_id());
         if rotated {
-            let lives = keys.expires_at.and_then(|end| end.duration_since(SystemTime::now()).ok());
+            let lives = keys
+                .expires_at
+                .and_then(|end| end.duration_since(SystemTime::now()).ok());
             info!(access_key_id = keys.access_key_id(), expires_in = ?lives, "AWS credentials loaded");
         }
-        *state = State { keys: Some(Arc::new(keys)), failure: None };
+        *state = State {
+            keys: Some(Arc::new(keys)),
+            failure: None,
+        };
     });
 }
 
@@ -198,12 +221,22 @@ fn pause_after(keys: &Keys) -> Duration {
         return REFRESH_MOST;
     };
     let due = iam::credentials_refresh_at(expiry, now, jitter());
-    due.duration_since(now).unwrap_or_default().clamp(RETRY_LEAST, REFRESH_MOST)
+    due.duration_since(now)
+        .unwrap_or_default()
+        .clamp(RETRY_LEAST, REFRESH_MOST)
 }
 
-fn failed(state: &watch::Sender<State>, observer: &dyn Observer, reason: &str, retry: &mut Duration) -> Duration {
+fn failed(
+    state: &watch::Sender<State>,
+    observer: &dyn Observer,
+    reason: &str,
+    retry: &mut Duration,
+) -> Duration {
     warn!(reason, retry_in = ?*retry, "AWS credentials could not be loaded");
-    observer.loaded(Load::Failed, state.borrow().keys.as_ref().and_then(|keys| keys.expires_at));
+    observer.loaded(
+        Load::Failed,
+        state.borrow().keys.as_ref().and_then(|keys| keys.expires_at),
+    );
     state.send_modify(|state| state.failure = Some(reason.into()));
     let pause = retry.mul_f64(0.75 + jitter() / 2.0);
     *retry = (*retry * 2).min(RETRY_MOST);
@@ -263,6 +296,9 @@ mod tests {
         failed(&sender, &Nobody, "IMDS is away", &mut RETRY_LEAST.clone());
         assert_eq!(cache.keys(now).unwrap().access_key_id(), "A");
         let later = now + Duration::from_secs(50);
-        assert_eq!(cache.keys(later).unwrap_err(), NoCredentials::Expired("IMDS is away".into()));
+        assert_eq!(
+            cache.keys(later).unwrap_err(),
+            NoCredentials::Expired("IMDS is away".into())
+        );
     }
 }

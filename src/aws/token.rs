@@ -4,7 +4,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use aws_sigv4::http_request::{SignableBody, SignableRequest, SignatureLocation, SigningSettings, sign as sign_request};
+use aws_sigv4::http_request::{
+    SignableBody, SignableRequest, SignatureLocation, SigningSettings, sign as sign_request,
+};
 use aws_sigv4::sign::v4;
 use aws_smithy_runtime_api::client::identity::Identity;
 use zeroize::Zeroizing;
@@ -13,9 +15,6 @@ use super::credentials::Keys;
 use crate::iam::validity::TOKEN_LIFETIME;
 use crate::iam::{self, TokenTimes};
 use crate::ids::DbUser;
-
-
-
 
 /// A password for one user of one endpoint.
 pub struct Token {
@@ -68,7 +67,10 @@ pub fn sign(
     now: SystemTime,
 ) -> Result<Token, SignError> {
     let failed = |error: &dyn std::fmt::Display| SignError::Signing(error.to_string());
-    let url = format!("https://{host}:{port}/?Action=connect&DBUser={}", iam::encode_db_user(user)?);
+    let url = format!(
+        "https://{host}:{port}/?Action=connect&DBUser={}",
+        iam::encode_db_user(user)?
+    );
     let mut settings = SigningSettings::default();
     settings.expires_in = Some(TOKEN_LIFETIME);
     settings.signature_location = SignatureLocation::QueryParams;
@@ -82,16 +84,25 @@ pub fn sign(
         .build()
         .map_err(|error| failed(&error))?
         .into();
-    let mut request = http::Request::get(&url).body(()).map_err(|error| failed(&error))?;
+    let mut request = http::Request::get(&url)
+        .body(())
+        .map_err(|error| failed(&error))?;
     let signable = SignableRequest::new("GET", &url, std::iter::empty(), SignableBody::empty())
         .map_err(|error| failed(&error))?;
-    let (instructions, _) = sign_request(signable, &parameters).map_err(|error| failed(&error))?.into_parts();
+    let (instructions, _) = sign_request(signable, &parameters)
+        .map_err(|error| failed(&error))?
+        .into_parts();
     instructions.apply_to_request_http1x(&mut request);
     let signed = Zeroizing::new(request.uri().to_string());
-    let text = signed.strip_prefix("https://").ok_or_else(|| failed(&"no https URL"))?;
+    let text = signed
+        .strip_prefix("https://")
+        .ok_or_else(|| failed(&"no https URL"))?;
     Ok(Token {
         text: Zeroizing::new(text.to_owned()),
-        times: TokenTimes { signed_at: whole_seconds(now), credentials_expire: keys.expires_at() },
+        times: TokenTimes {
+            signed_at: whole_seconds(now),
+            credentials_expire: keys.expires_at(),
+        },
         access_key_id: keys.access_key_id().to_owned(),
     })
 }

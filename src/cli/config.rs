@@ -6,8 +6,8 @@ use anyhow::Context as _;
 use clap::Subcommand;
 
 use super::ConfigFile;
-use crate::config::file::File;
 use crate::config::effective;
+use crate::config::file::File;
 
 /// Look at the configuration.
 #[derive(Debug, Subcommand)]
@@ -39,7 +39,9 @@ impl Config {
                 schema
             }
         };
-        std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")
+        std::io::stdout()
+            .write_all(text.as_bytes())
+            .context("cannot write to standard output")
     }
 }
 

@@ -61,12 +61,19 @@ pub fn main() -> ExitCode {
         Err(error) => {
             report(&error);
             let wrong_config = error.downcast_ref::<crate::config::ConfigError>().is_some();
-            if wrong_config { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
+            if wrong_config {
+                ExitCode::from(EXIT_CONFIG)
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
 }
 
-#[expect(clippy::print_stderr, reason = "the last words of a command go to its terminal")]
+#[expect(
+    clippy::print_stderr,
+    reason = "the last words of a command go to its terminal"
+)]
 fn report(error: &anyhow::Error) {
     eprintln!("postern: {error:#}");
 }

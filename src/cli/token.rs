@@ -39,14 +39,23 @@ impl Token {
                 .find(|target| target.name.as_str() == name)
                 .with_context(|| format!("there is no target \"{name}\"; there are: {}", names.join(", ")))?,
             (None, [only]) => only,
-            (None, _) => bail!("there is more than one target; choose one with --target: {}", names.join(", ")),
+            (None, _) => bail!(
+                "there is more than one target; choose one with --target: {}",
+                names.join(", ")
+            ),
         };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         let token = runtime.block_on(async {
             let (credentials, keep_fresh) = CredentialCache::new(Arc::new(Nobody));
             tokio::spawn(keep_fresh);
             let tokens = Tokens::new(credentials, Arc::new(Metrics::new()?));
-            anyhow::Ok(tokens.get(target, &DbUser::from(self.user.as_str()), PATIENCE).await?)
+            anyhow::Ok(
+                tokens
+                    .get(target, &DbUser::from(self.user.as_str()), PATIENCE)
+                    .await?,
+            )
         })?;
         writeln!(std::io::stdout(), "{}", token.secret()).context("cannot write to standard output")
     }

@@ -23,9 +23,13 @@ const SLOW_START: Duration = Duration::from_secs(10);
 
 pub(super) fn config(file: &File) -> Result<Config, ConfigError> {
     if file.targets.is_empty() {
-        return Err(ConfigError::value("targets", "there is none; expected at least one [[targets]] with name, endpoint, databases and users"));
+        return Err(ConfigError::value(
+            "targets",
+            "there is none; expected at least one [[targets]] with name, endpoint, databases and users",
+        ));
     }
-    let roots = tls::Roots::rds().map_err(|error| ConfigError::value("built-in RDS authorities", error.to_string()))?;
+    let roots = tls::Roots::rds()
+        .map_err(|error| ConfigError::value("built-in RDS authorities", error.to_string()))?;
     let targets: Vec<Arc<Target>> = file
         .targets
         .iter()
@@ -33,20 +37,32 @@ pub(super) fn config(file: &File) -> Result<Config, ConfigError> {
         .collect::<Result<_, _>>()?;
     let mut names = HashSet::new();
     if let Some(twice) = targets.iter().find(|target| !names.insert(&target.name)) {
-        return Err(ConfigError::value("targets", format!("the name \"{}\" is there twice", twice.name)));
+        return Err(ConfigError::value(
+            "targets",
+            format!("the name \"{}\" is there twice", twice.name),
+        ));
     }
     let mut budgets: HashMap<&Endpoint, &Target> = HashMap::new();
     for target in &targets {
         if let Some(other) = budgets.insert(&target.endpoint, target)
             && other.budget != target.budget
         {
-            let message = format!("differs from that of target \"{}\", which has the same endpoint: it has one budget", other.name);
-            return Err(ConfigError::value(format!("targets.{}.iam", target.name), message));
+            let message = format!(
+                "differs from that of target \"{}\", which has the same endpoint: it has one budget",
+                other.name
+            );
+            return Err(ConfigError::value(
+                format!("targets.{}.iam", target.name),
+                message,
+            ));
         }
     }
     let listen = &file.listen;
     if listen.addresses.is_empty() {
-        return Err(ConfigError::value("listen.addresses", "is empty; expected at least one address"));
+        return Err(ConfigError::value(
+            "listen.addresses",
+            "is empty; expected at least one address",
+        ));
     }
     Ok(Config {
         listen: listen.addresses.clone(),
@@ -54,7 +70,10 @@ pub(super) fn config(file: &File) -> Result<Config, ConfigError> {
             Switchable::At(address) => Some(address),
             Switchable::Off(false) => None,
             Switchable::Off(true) => {
-                return Err(ConfigError::value("admin.http", "is true; expected an address such as \"127.0.0.1:9187\", or false"));
+                return Err(ConfigError::value(
+                    "admin.http",
+                    "is true; expected an address such as \"127.0.0.1:9187\", or false",
+                ));
             }
         },
         tls: acceptor(file.tls.as_ref())?,
@@ -66,7 +85,10 @@ pub(super) fn config(file: &File) -> Result<Config, ConfigError> {
             silent_timeout: positive("listen.silent_timeout", listen.silent_timeout)?,
             drain_timeout: listen.drain_timeout.0,
         },
-        log: Log { format: file.log.format, level: file.log.level.clone() },
+        log: Log {
+            format: file.log.format,
+            level: file.log.level.clone(),
+        },
         targets,
     })
 }
@@ -83,53 +105,83 @@ fn identity(typed: &file::Identity) -> Result<Identity, ConfigError> {
     let sources = typed
         .sources
         .iter()
-        .map(|name| name.parse().map_err(|error| ConfigError::value("identity.sources", format!("{error}"))))
+        .map(|name| {
+            name.parse()
+                .map_err(|error| ConfigError::value("identity.sources", format!("{error}")))
+        })
         .collect::<Result<Vec<Source>, _>>()?;
     if sources.is_empty() {
-        return Err(ConfigError::value("identity.sources", "is empty, so nobody could come in; expected \"scram\" or \"trust\""));
+        return Err(ConfigError::value(
+            "identity.sources",
+            "is empty, so nobody could come in; expected \"scram\" or \"trust\"",
+        ));
     }
     let verifiers = typed.scram.verifiers.iter().map(|(name, text)| {
-        let verifier: Verifier = text
-            .parse()
-            .map_err(|error| ConfigError::value(format!("identity.scram.verifiers.{name}"), format!("{error}")))?;
+        let verifier: Verifier = text.parse().map_err(|error| {
+            ConfigError::value(format!("identity.scram.verifiers.{name}"), format!("{error}"))
+        })?;
         Ok((name.clone(), Arc::new(verifier)))
     });
     let verifiers = verifiers.collect::<Result<HashMap<_, _>, ConfigError>>()?;
     if sources.contains(&Source::Scram) && verifiers.is_empty() {
-        return Err(ConfigError::value("identity.scram.verifiers", "is empty, but \"scram\" is among the sources"));
+        return Err(ConfigError::value(
+            "identity.scram.verifiers",
+            "is empty, but \"scram\" is among the sources",
+        ));
     }
     Ok(Identity { sources, verifiers })
 }
 
 fn target(typed: &file::Target, roots: &tls::Roots) -> Result<Target, ConfigError> {
     let key = |name: &str| format!("targets.{}.{name}", typed.name);
-    if typed.name.is_empty() || !typed.name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
-        let message = format!("\"{}\" can't be a name; expected letters, digits, '-', '_' and '.'", typed.name);
+    if typed.name.is_empty()
+        || !typed
+            .name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+    {
+        let message = format!(
+            "\"{}\" can't be a name; expected letters, digits, '-', '_' and '.'",
+            typed.name
+        );
         return Err(ConfigError::value("targets.name", message));
     }
-    let endpoint = endpoint(&typed.endpoint).map_err(|message| ConfigError::value(key("endpoint"), message))?;
+    let endpoint =
+        endpoint(&typed.endpoint).map_err(|message| ConfigError::value(key("endpoint"), message))?;
     let region = match (&typed.region, region_of(&endpoint.host)) {
         (Some(region), _) => region.clone(),
         (None, Some(region)) => region.to_owned(),
         (None, None) => {
-            let message = format!("is missing, and \"{}\" doesn't end in REGION.rds.amazonaws.com", endpoint.host);
+            let message = format!(
+                "is missing, and \"{}\" doesn't end in REGION.rds.amazonaws.com",
+                endpoint.host
+            );
             return Err(ConfigError::value(key("region"), message));
         }
     };
     for (name, list) in [("databases", &typed.databases), ("users", &typed.users)] {
         if list.is_empty() || list.iter().any(|entry| entry.is_empty() || entry.contains('\0')) {
-            return Err(ConfigError::value(key(name), "expected at least one name, and none of them empty"));
+            return Err(ConfigError::value(
+                key(name),
+                "expected at least one name, and none of them empty",
+            ));
         }
     }
     let users: Vec<DbUser> = typed.users.iter().map(|user| user.as_str().into()).collect();
     for user in &users {
-        iam::encode_db_user(user).map_err(|error| ConfigError::value(key("users"), format!("\"{user}\": {error}")))?;
+        iam::encode_db_user(user)
+            .map_err(|error| ConfigError::value(key("users"), format!("\"{user}\": {error}")))?;
     }
     let tls = connector(&endpoint.host, typed.tls_ca_file.as_deref(), roots)
         .map_err(|message| ConfigError::value(key("tls_ca_file"), message))?;
     let iam = &typed.iam;
-    let budget = Budget::new(iam.logins_per_second, iam.burst.min(iam.logins_per_second), iam.logins_in_flight, SLOW_START)
-        .map_err(|error| ConfigError::value(key("iam"), error.to_string()))?;
+    let budget = Budget::new(
+        iam.logins_per_second,
+        iam.burst.min(iam.logins_per_second),
+        iam.logins_in_flight,
+        SLOW_START,
+    )
+    .map_err(|error| ConfigError::value(key("iam"), error.to_string()))?;
     Ok(Target {
         name: TargetName::from(typed.name.as_str()),
         endpoint,
@@ -146,13 +198,20 @@ fn target(typed: &file::Target, roots: &tls::Roots) -> Result<Target, ConfigErro
 
 fn endpoint(text: &str) -> Result<Endpoint, String> {
     let (host, port) = match text.rsplit_once(':') {
-        Some((host, port)) => (host, port.parse().map_err(|_| format!("\"{port}\" in \"{text}\" is not a port"))?),
+        Some((host, port)) => (
+            host,
+            port.parse()
+                .map_err(|_| format!("\"{port}\" in \"{text}\" is not a port"))?,
+        ),
         None => (text, DEFAULT_PORT),
     };
     let host = host.to_ascii_lowercase();
-    let valid = |label: &str| !label.is_empty() && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    let valid =
+        |label: &str| !label.is_empty() && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
     if host.parse::<std::net::IpAddr>().is_ok() || !host.split('.').all(valid) {
-        return Err(format!("\"{text}\" is not HOST or HOST:PORT; a token and a certificate need the endpoint's own name"));
+        return Err(format!(
+            "\"{text}\" is not HOST or HOST:PORT; a token and a certificate need the endpoint's own name"
+        ));
     }
     if port == 0 || port == 443 {
         // The signed text of a token would leave out the default port of https.
@@ -163,14 +222,17 @@ fn endpoint(text: &str) -> Result<Endpoint, String> {
 
 /// The label before `rds.amazonaws.com` or `rds.amazonaws.com.cn` (RDS User Guide, "Finding the endpoint").
 fn region_of(host: &str) -> Option<&str> {
-    let rest = host.strip_suffix(".rds.amazonaws.com").or_else(|| host.strip_suffix(".rds.amazonaws.com.cn"))?;
+    let rest = host
+        .strip_suffix(".rds.amazonaws.com")
+        .or_else(|| host.strip_suffix(".rds.amazonaws.com.cn"))?;
     rest.rsplit_once('.').map(|(_, region)| region)
 }
 
 fn connector(host: &str, ca_file: Option<&Path>, rds: &tls::Roots) -> Result<tls::Connector, String> {
     let connector = match ca_file {
         Some(path) => {
-            let roots = tls::Roots::from_file(path).map_err(|error| format!("{}: {error}", path.display()))?;
+            let roots =
+                tls::Roots::from_file(path).map_err(|error| format!("{}: {error}", path.display()))?;
             tls::Connector::new(host, &roots)
         }
         None => tls::Connector::new(host, rds),

@@ -15,8 +15,9 @@ pub(super) fn read(
     environment: impl Iterator<Item = (String, String)>,
 ) -> Result<File, ConfigError> {
     let file: File = toml::from_str(text).map_err(|error| syntax(text, &error))?;
-    let mut variables: Vec<(String, String)> =
-        environment.filter(|(name, _)| name.starts_with(PREFIX) && name.contains("__")).collect();
+    let mut variables: Vec<(String, String)> = environment
+        .filter(|(name, _)| name.starts_with(PREFIX) && name.contains("__"))
+        .collect();
     if variables.is_empty() {
         return Ok(file);
     }
@@ -51,27 +52,42 @@ fn lay_over(table: &mut Table, name: &str, text: &str) -> Result<(), ConfigError
                 steps.next();
                 let len = list.len();
                 list.get_mut(index).ok_or_else(|| {
-                    ConfigError::value(name, format!("there is no entry {index} in {step}: it has {len}, counted from 0"))
+                    ConfigError::value(
+                        name,
+                        format!("there is no entry {index} in {step}: it has {len}, counted from 0"),
+                    )
                 })?
             }
             (entry, _) => entry,
         };
-        place = entry
-            .as_table_mut()
-            .ok_or_else(|| ConfigError::value(name, format!("{step} is not a table, so it has no key {last}")))?;
+        place = entry.as_table_mut().ok_or_else(|| {
+            ConfigError::value(name, format!("{step} is not a table, so it has no key {last}"))
+        })?;
     }
-    let value = format!("value = {text}").parse::<Table>().ok().and_then(|mut table| table.remove("value"));
-    place.insert(last.to_owned(), value.unwrap_or_else(|| Value::String(text.to_owned())));
+    let value = format!("value = {text}")
+        .parse::<Table>()
+        .ok()
+        .and_then(|mut table| table.remove("value"));
+    place.insert(
+        last.to_owned(),
+        value.unwrap_or_else(|| Value::String(text.to_owned())),
+    );
     Ok(())
 }
 
 fn syntax(text: &str, error: &toml::de::Error) -> ConfigError {
-    let place = error.span().and_then(|span| text.get(..span.start)).map_or_else(String::new, |before| {
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-        format!("{line}:{column}: ")
-    });
-    ConfigError::Syntax { place, message: with_nearest(error.message()) }
+    let place = error
+        .span()
+        .and_then(|span| text.get(..span.start))
+        .map_or_else(String::new, |before| {
+            let line = before.matches('\n').count() + 1;
+            let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+            format!("{line}:{column}: ")
+        });
+    ConfigError::Syntax {
+        place,
+        message: with_nearest(error.message()),
+    }
 }
 
 /// Adds the nearest known name to serde's "unknown field `x`, expected one of `a`, `b`".

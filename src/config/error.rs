@@ -33,15 +33,22 @@ pub enum ConfigError {
 
 impl ConfigError {
     pub(super) fn value(key: impl Into<String>, message: impl Into<String>) -> Self {
-        Self::Value { key: key.into(), message: message.into() }
+        Self::Value {
+            key: key.into(),
+            message: message.into(),
+        }
     }
 
     pub(super) fn in_file(self, path: &Path) -> Self {
         match self {
-            Self::Syntax { place, message } => {
-                Self::Syntax { place: format!("{}:{place}", path.display()), message }
-            }
-            Self::Value { key, message } => Self::Value { key: format!("{}: {key}", path.display()), message },
+            Self::Syntax { place, message } => Self::Syntax {
+                place: format!("{}:{place}", path.display()),
+                message,
+            },
+            Self::Value { key, message } => Self::Value {
+                key: format!("{}: {key}", path.display()),
+                message,
+            },
             error @ Self::Unreadable { .. } => error,
         }
     }

@@ -56,7 +56,10 @@ pub struct Listen {
 impl Default for Listen {
     fn default() -> Self {
         Self {
-            addresses: vec![SocketAddr::from(([127, 0, 0, 1], 5432)), SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, 5432))],
+            addresses: vec![
+                SocketAddr::from(([127, 0, 0, 1], 5432)),
+                SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, 5432)),
+            ],
             max_clients: 10_000,
             login_timeout: Written::seconds(60),
             silent_timeout: Written::seconds(20 * 60),
@@ -75,7 +78,9 @@ pub struct Admin {
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { http: Switchable::At(SocketAddr::from(([127, 0, 0, 1], 9187))) }
+        Self {
+            http: Switchable::At(SocketAddr::from(([127, 0, 0, 1], 9187))),
+        }
     }
 }
 
@@ -209,7 +214,11 @@ pub struct Iam {
 
 impl Default for Iam {
     fn default() -> Self {
-        Self { logins_per_second: 20, burst: 20, logins_in_flight: 8 }
+        Self {
+            logins_per_second: 20,
+            burst: 20,
+            logins_in_flight: 8,
+        }
     }
 }
 
@@ -269,7 +278,10 @@ pub struct Log {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { format: LogFormat::Text, level: "info".to_owned() }
+        Self {
+            format: LogFormat::Text,
+            level: "info".to_owned(),
+        }
     }
 }
 

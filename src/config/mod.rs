@@ -1,4 +1,4 @@
-//! Configuration: what is typed ([`file`]) becomes checked, ready values ([`Config`]) with every default explicit.
+//! Configuration: what is typed ([`mod@file`]) becomes checked, ready values ([`Config`]) with every default explicit.
 //!
 //! Nothing behind this module looks at text that a person typed. A configuration that is wrong anywhere is refused
 //! as a whole, and the error names the key, the value, what was expected, and the line where it can be known.
@@ -151,13 +151,18 @@ impl Config {
         path: &Path,
         environment: impl Iterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), reason: error.to_string() })?;
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })?;
         Self::parse(&text, environment).map_err(|error| error.in_file(path))
     }
 
     /// The same from a file's text.
-    pub fn parse(text: &str, environment: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+    pub fn parse(
+        text: &str,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
         check::config(&environment::read(text, environment)?)
     }
 

@@ -22,7 +22,10 @@ fn error(text: &str) -> String {
 fn defaults_are_explicit() {
     let config = parse(MINIMAL).unwrap();
     let target = &config.targets[0];
-    assert_eq!(target.endpoint.to_string(), "orders.cluster-abc.eu-west-1.rds.amazonaws.com:5432");
+    assert_eq!(
+        target.endpoint.to_string(),
+        "orders.cluster-abc.eu-west-1.rds.amazonaws.com:5432"
+    );
     assert_eq!(target.region, "eu-west-1");
     assert_eq!((target.pool.size, target.pool.min_idle), (20, 1));
     assert_eq!(config.listen.len(), 2, "both loopback families");
@@ -33,7 +36,10 @@ fn defaults_are_explicit() {
 fn an_unknown_key_names_its_line_and_its_neighbour() {
     let text = MINIMAL.replace("databases", "datbases");
     let message = error(&text);
-    assert!(message.contains("7:1") && message.contains("did you mean `databases`?"), "{message}");
+    assert!(
+        message.contains("7:1") && message.contains("did you mean `databases`?"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -45,14 +51,38 @@ fn wrong_values_name_key_value_and_expectation() {
         ("\"trust\"", "\"scram\"", "identity.scram.verifiers"),
         ("\"trust\"", "", "identity.sources"),
         ("name = \"orders\"", "name = \"a/b\"", "targets.name"),
-        ("Orders.cluster-abc.eu-west-1.rds.amazonaws.com", "db.internal", "targets.orders.region"),
-        ("Orders.cluster-abc.eu-west-1.rds.amazonaws.com", "10.0.0.1:5432", "targets.orders.endpoint"),
+        (
+            "Orders.cluster-abc.eu-west-1.rds.amazonaws.com",
+            "db.internal",
+            "targets.orders.region",
+        ),
+        (
+            "Orders.cluster-abc.eu-west-1.rds.amazonaws.com",
+            "10.0.0.1:5432",
+            "targets.orders.endpoint",
+        ),
         ("amazonaws.com", "amazonaws.com:443", "targets.orders.endpoint"),
         ("amazonaws.com", "amazonaws.com:http", "targets.orders.endpoint"),
-        ("users =", "pool.min_idle = 30\nusers =", "targets.orders.pool.min_idle"),
-        ("users =", "pool.idle_timeout = \"5 parsecs\"\nusers =", "is not a duration"),
-        ("users =", "iam.logins_per_second = 0\nusers =", "logins_per_second"),
-        ("users =", "tls_ca_file = \"/nowhere.pem\"\nusers =", "/nowhere.pem"),
+        (
+            "users =",
+            "pool.min_idle = 30\nusers =",
+            "targets.orders.pool.min_idle",
+        ),
+        (
+            "users =",
+            "pool.idle_timeout = \"5 parsecs\"\nusers =",
+            "is not a duration",
+        ),
+        (
+            "users =",
+            "iam.logins_per_second = 0\nusers =",
+            "logins_per_second",
+        ),
+        (
+            "users =",
+            "tls_ca_file = \"/nowhere.pem\"\nusers =",
+            "/nowhere.pem",
+        ),
     ] {
         let message = error(&MINIMAL.replace(from, to));
         assert!(message.contains(part), "{from} -> {to}: {message}");
@@ -61,7 +91,11 @@ fn wrong_values_name_key_value_and_expectation() {
 
 #[test]
 fn one_endpoint_has_one_budget() {
-    let second = MINIMAL.split_once("[[targets]]").unwrap().1.replace("\"orders\"\nend", "\"again\"\nend");
+    let second = MINIMAL
+        .split_once("[[targets]]")
+        .unwrap()
+        .1
+        .replace("\"orders\"\nend", "\"again\"\nend");
     let text = format!("{MINIMAL}[[targets]]{second}iam.logins_per_second = 7\n");
     assert!(error(&text).contains("one budget"), "{}", error(&text));
 }
@@ -79,9 +113,23 @@ fn the_environment_overrides_the_file() {
         Config::parse(MINIMAL, list.into_iter())
     };
     let config = environment(&variables).unwrap();
-    assert_eq!((config.targets[0].pool.size, config.listen.len(), config.log.level.as_str()), (5, 1, "debug"));
-    let message = environment(&[("POSTERN_LISTEN__MAX_CLIENT", "5")]).unwrap_err().to_string();
-    assert!(message.contains("POSTERN_LISTEN__MAX_CLIENT") && message.contains("max_clients"), "{message}");
-    let message = environment(&[("POSTERN_TARGETS__1__POOL__SIZE", "5")]).unwrap_err().to_string();
+    assert_eq!(
+        (
+            config.targets[0].pool.size,
+            config.listen.len(),
+            config.log.level.as_str()
+        ),
+        (5, 1, "debug")
+    );
+    let message = environment(&[("POSTERN_LISTEN__MAX_CLIENT", "5")])
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message.contains("POSTERN_LISTEN__MAX_CLIENT") && message.contains("max_clients"),
+        "{message}"
+    );
+    let message = environment(&[("POSTERN_TARGETS__1__POOL__SIZE", "5")])
+        .unwrap_err()
+        .to_string();
     assert!(message.contains("no entry 1"), "{message}");
 }

@@ -58,7 +58,10 @@ pub(super) async fn accept(shard: Rc<Shard>, listener: TcpListener) {
 
 /// Errors of the connection that was to be accepted and not of the listener (accept(2), "Error handling").
 fn is_the_peers(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted)
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
 }
 
 struct Done(Rc<Shard>);

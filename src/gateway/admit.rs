@@ -25,20 +25,45 @@ pub(super) struct Admitted {
 /// Takes the step.
 pub(super) fn admit(routed: Routed, rules: &Rules) -> Result<Admitted, Box<(Identified, ClientError)>> {
     let Routed { identified, request } = routed;
-    let Request { target_name, target, database, user, settings } = request;
+    let Request {
+        target_name,
+        target,
+        database,
+        user,
+        settings,
+    } = request;
     let known = target.filter(|target| target.databases.contains(&database) && target.users.contains(&user));
     let decision = known.as_ref().map(|target| {
         let principal = &identified.principal;
-        rules.decide(&policy::Request { principal, target: &target.name, database: &database, user: &user })
+        rules.decide(&policy::Request {
+            principal,
+            target: &target.name,
+            database: &database,
+            user: &user,
+        })
     });
     match (known, decision) {
         (Some(target), Some(Decision::Allow { rule })) => {
-            let pool = PoolKey { target: target.name.clone(), database, user };
-            Ok(Admitted { identified, target, pool, settings, rule })
+            let pool = PoolKey {
+                target: target.name.clone(),
+                database,
+                user,
+            };
+            Ok(Admitted {
+                identified,
+                target,
+                pool,
+                settings,
+                rule,
+            })
         }
         _ => {
-            let error =
-                ClientError::not_admitted(&identified.principal, &target_name, database.as_str(), user.as_str());
+            let error = ClientError::not_admitted(
+                &identified.principal,
+                &target_name,
+                database.as_str(),
+                user.as_str(),
+            );
             Err(Box::new((identified, error)))
         }
     }

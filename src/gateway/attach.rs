@@ -98,7 +98,10 @@ async fn wait(stream: &mut Stream, client: &Client, pool: &Rc<ServerPool>) -> Re
 /// Whether the client has closed. If it has sent something first, that hides the end: then this says no.
 fn is_gone(stream: &Stream, cx: &mut Context<'_>) -> bool {
     let mut byte = [0];
-    matches!(stream.tcp().poll_peek(cx, &mut ReadBuf::new(&mut byte)), Poll::Ready(Ok(0) | Err(_)))
+    matches!(
+        stream.tcp().poll_peek(cx, &mut ReadBuf::new(&mut byte)),
+        Poll::Ready(Ok(0) | Err(_))
+    )
 }
 
 /// The messages from ParameterStatus to ReadyForQuery.

@@ -72,7 +72,11 @@ pub(super) struct Registered {
 impl Cancels {
     /// A new key, of the length that `version` allows; `None` if there is no randomness.
     pub(super) fn register(self: &Arc<Self>, version: ProtocolVersion) -> Option<Registered> {
-        let len = if version >= ProtocolVersion::V3_2 { SECRET_BYTES_3_2 } else { SECRET_BYTES_3_0 };
+        let len = if version >= ProtocolVersion::V3_2 {
+            SECRET_BYTES_3_2
+        } else {
+            SECRET_BYTES_3_0
+        };
         let mut secret = vec![0; len];
         rand::fill(&mut secret).ok()?;
         let mut entries = self.lock();
@@ -89,15 +93,18 @@ impl Cancels {
                 settled: Notify::new(),
             });
             entries.insert(pid, entry.clone());
-            return Some(Registered { cancels: self.clone(), entry });
+            return Some(Registered {
+                cancels: self.clone(),
+                entry,
+            });
         }
     }
 
     /// Carries out a cancel request, and returns when the server has.
     pub(super) async fn cancel(&self, key: &CancelKey) -> Outcome {
         let entry = self.lock().get(&key.pid).cloned();
-        let Some(entry) =
-            entry.filter(|entry| constant_time::verify_slices_are_equal(&entry.key.secret, &key.secret).is_ok())
+        let Some(entry) = entry
+            .filter(|entry| constant_time::verify_slices_are_equal(&entry.key.secret, &key.secret).is_ok())
         else {
             return Outcome::Unknown;
         };
@@ -184,7 +191,10 @@ mod tests {
         let new = cancels.register(ProtocolVersion::V3_2).unwrap();
         assert_eq!((old.key().secret.len(), new.key().secret.len()), (4, 32));
         assert_eq!(cancels.cancel(old.key()).await, Outcome::Idle);
-        let wrong = CancelKey { pid: old.key().pid, secret: vec![0; 5] };
+        let wrong = CancelKey {
+            pid: old.key().pid,
+            secret: vec![0; 5],
+        };
         assert_eq!(cancels.cancel(&wrong).await, Outcome::Unknown);
         let gone = new.key().clone();
         drop(new);

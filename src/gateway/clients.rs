@@ -27,7 +27,11 @@ pub(super) struct Client {
 impl Clients {
     pub(super) fn join(self: &Rc<Self>, session: SessionId) -> Client {
         self.wakers.borrow_mut().insert(session, None);
-        Client { session, clients: self.clone(), waker: RefCell::new(None) }
+        Client {
+            session,
+            clients: self.clone(),
+            waker: RefCell::new(None),
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -37,7 +41,11 @@ impl Clients {
     /// Tells every client.
     pub(super) fn shut_down(&self, shutdown: Shutdown) {
         self.shutdown.set(shutdown);
-        self.wakers.borrow().values().flatten().for_each(Waker::wake_by_ref);
+        self.wakers
+            .borrow()
+            .values()
+            .flatten()
+            .for_each(Waker::wake_by_ref);
     }
 
     pub(super) fn shutdown(&self) -> Shutdown {
@@ -52,7 +60,10 @@ impl Client {
         let mut known = self.waker.borrow_mut();
         if !known.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             *known = Some(cx.waker().clone());
-            self.clients.wakers.borrow_mut().insert(self.session, known.clone());
+            self.clients
+                .wakers
+                .borrow_mut()
+                .insert(self.session, known.clone());
         }
         self.clients.shutdown.get()
     }

@@ -145,12 +145,16 @@ impl ClientError {
     }
 
     pub(super) fn no_alpn() -> Self {
-        Self::new(ErrorKind::Protocol, "received direct SSL connection request without ALPN protocol negotiation extension")
+        Self::new(
+            ErrorKind::Protocol,
+            "received direct SSL connection request without ALPN protocol negotiation extension",
+        )
     }
 
     pub(super) fn bad_length(error: BadLength) -> Self {
-        Self::new(ErrorKind::Protocol, format!("invalid message length: {error}"))
-            .hint("The client sent something that isn't PostgreSQL's protocol, or a message was cut; reconnect.")
+        Self::new(ErrorKind::Protocol, format!("invalid message length: {error}")).hint(
+            "The client sent something that isn't PostgreSQL's protocol, or a message was cut; reconnect.",
+        )
     }
 
     pub(super) fn too_long(what: &str) -> Self {
@@ -169,7 +173,10 @@ impl ClientError {
     }
 
     pub(super) fn no_user() -> Self {
-        Self::new(ErrorKind::Protocol, "no PostgreSQL user name specified in startup packet")
+        Self::new(
+            ErrorKind::Protocol,
+            "no PostgreSQL user name specified in startup packet",
+        )
     }
 
     pub(super) fn login_timeout() -> Self {
@@ -179,7 +186,10 @@ impl ClientError {
     }
 
     pub(super) fn authentication(user: &str) -> Self {
-        Self::new(ErrorKind::Authentication, format!("password authentication failed for user \"{user}\""))
+        Self::new(
+            ErrorKind::Authentication,
+            format!("password authentication failed for user \"{user}\""),
+        )
     }
 
     pub(super) fn no_target() -> Self {
@@ -193,13 +203,17 @@ impl ClientError {
             ErrorKind::NotAdmitted,
             format!("no rule admits this connection to database \"{database}\" as user \"{user}\""),
         )
-        .detail(format!("Principal \"{principal}\", target \"{target}\", database \"{database}\", user \"{user}\"."))
+        .detail(format!(
+            "Principal \"{principal}\", target \"{target}\", database \"{database}\", user \"{user}\"."
+        ))
         .hint("Ask whoever runs this gateway for a rule with these four, or check how they are spelt.")
     }
 
     pub(super) fn too_many_clients(limit: usize) -> Self {
         Self::new(ErrorKind::TooManyClients, "sorry, too many clients already")
-            .detail(format!("This gateway takes {limit} client connections (listen.max_clients)."))
+            .detail(format!(
+                "This gateway takes {limit} client connections (listen.max_clients)."
+            ))
             .hint("Close connections that aren't used, or try again in a moment.")
     }
 
@@ -207,22 +221,31 @@ impl ClientError {
         match error {
             LeaseError::Open(error) => Self::open(error, user),
             LeaseError::TimedOut(_, Some(error)) => Self::open(error, user),
-            LeaseError::TimedOut(waited, None) => {
-                Self::new(ErrorKind::PoolTimeout, "no server connection came free in time")
-                    .detail(format!("For {waited:?}, all connections of this pool were in use or still being opened."))
-                    .hint("Close connections that aren't used, try again in a moment, or have the pool's size raised.")
-            }
+            LeaseError::TimedOut(waited, None) => Self::new(
+                ErrorKind::PoolTimeout,
+                "no server connection came free in time",
+            )
+            .detail(format!(
+                "For {waited:?}, all connections of this pool were in use or still being opened."
+            ))
+            .hint(
+                "Close connections that aren't used, try again in a moment, or have the pool's size raised.",
+            ),
         }
     }
 
     fn open(error: &OpenError, user: &str) -> Self {
-        Self::new(ErrorKind::Unavailable, "cannot connect to the database").detail(format!("{error}.")).hint(error.hint(user))
+        Self::new(ErrorKind::Unavailable, "cannot connect to the database")
+            .detail(format!("{error}."))
+            .hint(error.hint(user))
     }
 
     pub(super) fn settings(error: &SettingsError) -> Self {
         match error {
             SettingsError::Refused { state, message } => Self::new(ErrorKind::Setting, message.clone())
-                .detail(format!("The server refused a parameter of the connection (SQLSTATE {state}).")),
+                .detail(format!(
+                    "The server refused a parameter of the connection (SQLSTATE {state})."
+                )),
             SettingsError::Broken(_) => Self::server_lost(),
         }
     }
@@ -234,11 +257,16 @@ impl ClientError {
     }
 
     pub(super) fn shutdown() -> Self {
-        Self::new(ErrorKind::Shutdown, "terminating connection because this gateway is going down").hint("Reconnect.")
+        Self::new(
+            ErrorKind::Shutdown,
+            "terminating connection because this gateway is going down",
+        )
+        .hint("Reconnect.")
     }
 
     pub(super) fn internal() -> Self {
-        Self::new(ErrorKind::Internal, "internal error of the gateway").hint("Reconnect, and report it with the gateway's log.")
+        Self::new(ErrorKind::Internal, "internal error of the gateway")
+            .hint("Reconnect, and report it with the gateway's log.")
     }
 }
 

@@ -35,12 +35,24 @@ pub(super) struct Identifier {
 impl Identifier {
     pub(super) fn new(identity: Identity, acceptor: Acceptor) -> Self {
         let mock_secret = mock_secret(&identity);
-        Self { identity, acceptor, mock_secret }
+        Self {
+            identity,
+            acceptor,
+            mock_secret,
+        }
     }
 
     /// Takes the step for the user of that name.
-    pub(super) async fn identify(&self, negotiated: Negotiated, user: &str) -> Result<Identified, (Conversation, LoginFailure)> {
-        let Negotiated { mut conversation, version, .. } = negotiated;
+    pub(super) async fn identify(
+        &self,
+        negotiated: Negotiated,
+        user: &str,
+    ) -> Result<Identified, (Conversation, LoginFailure)> {
+        let Negotiated {
+            mut conversation,
+            version,
+            ..
+        } = negotiated;
         // Neither of these can fail and leave room for another: `trust` takes everybody, and a wrong password ends
         // the login as it does with PostgreSQL.
         let source = self.identity.sources.first().copied().unwrap_or(Source::Scram);
@@ -51,7 +63,12 @@ impl Identifier {
             },
             Source::Trust => Principal::Trust,
         };
-        Ok(Identified { conversation, version, principal, source })
+        Ok(Identified {
+            conversation,
+            version,
+            principal,
+            source,
+        })
     }
 
     async fn scram(&self, conversation: &mut Conversation, user: &str) -> Result<(), LoginFailure> {
@@ -88,7 +105,12 @@ impl Identifier {
         match self.identity.verifiers.get(user) {
             Some(verifier) => verifier.clone(),
             None => {
-                let iterations = self.identity.verifiers.values().map(|known| known.iterations()).min();
+                let iterations = self
+                    .identity
+                    .verifiers
+                    .values()
+                    .map(|known| known.iterations())
+                    .min();
                 let iterations = iterations.unwrap_or(Verifier::DEFAULT_ITERATIONS);
                 Arc::new(Verifier::mock(user, &self.mock_secret, iterations))
             }
@@ -107,7 +129,11 @@ fn initial_response(message: &[u8]) -> Result<(Mechanism, &[u8]), ClientError> {
     // -1 would be "no data", which SCRAM has always.
     let len = usize::try_from(len).map_err(|_| malformed())?;
     let data = body.bytes(len).map_err(|_| malformed())?;
-    if body.is_empty() { Ok((mechanism, data)) } else { Err(malformed()) }
+    if body.is_empty() {
+        Ok((mechanism, data))
+    } else {
+        Err(malformed())
+    }
 }
 
 fn refusal(error: &ScramError, user: &str) -> ClientError {
@@ -121,11 +147,20 @@ fn refusal(error: &ScramError, user: &str) -> ClientError {
 /// The salts of unknown users must not change from one start to the next, as those of known ones don't: derived from
 /// the verifiers, which nobody outside knows.
 fn mock_secret(identity: &Identity) -> [u8; 32] {
-    let mut lines: Vec<String> =
-        identity.verifiers.iter().map(|(name, verifier)| format!("{name}\0{verifier}\0")).collect();
+    let mut lines: Vec<String> = identity
+        .verifiers
+        .iter()
+        .map(|(name, verifier)| format!("{name}\0{verifier}\0"))
+        .collect();
     lines.sort_unstable();
-    let key = hmac::Key::new(hmac::HMAC_SHA256, digest::digest(&digest::SHA256, lines.concat().as_bytes()).as_ref());
+    let key = hmac::Key::new(
+        hmac::HMAC_SHA256,
+        digest::digest(&digest::SHA256, lines.concat().as_bytes()).as_ref(),
+    );
     let mut secret = [0; 32];
-    secret.iter_mut().zip(hmac::sign(&key, b"salts of unknown users").as_ref()).for_each(|(slot, byte)| *slot = *byte);
+    secret
+        .iter_mut()
+        .zip(hmac::sign(&key, b"salts of unknown users").as_ref())
+        .for_each(|(slot, byte)| *slot = *byte);
     secret
 }

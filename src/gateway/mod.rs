@@ -1,7 +1,7 @@
 //! A client's way through: accept → negotiate → identify → route → authorise → greet → attach → pump → give back.
 //!
 //! One direction only. Each step takes what the step before it has learnt and hands on a value of its own
-//! ([`negotiate::Negotiated`] → [`identify::Identified`] → [`route::Routed`] → [`admit::Admitted`]), so that no step can
+//! (`negotiate::Negotiated` → `identify::Identified` → `route::Routed` → `admit::Admitted`), so that no step can
 //! run before the one it depends on. All of it runs on one data thread per client; [`Shard`] is what a thread has.
 
 mod accept;

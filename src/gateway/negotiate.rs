@@ -71,7 +71,11 @@ pub(super) async fn negotiate(
     loop {
         if conversation.received.first() == Some(&TLS_HANDSHAKE) && may_ask_tls && may_ask_gss {
             conversation.accept_tls(acceptor).await?;
-            if !conversation.stream.tls().is_some_and(crate::tls::Session::speaks_postgresql) {
+            if !conversation
+                .stream
+                .tls()
+                .is_some_and(crate::tls::Session::speaks_postgresql)
+            {
                 return Err(ClientError::no_alpn().into());
             }
             (may_ask_tls, may_ask_gss) = (false, false);
@@ -101,7 +105,11 @@ pub(super) async fn negotiate(
 
 impl Conversation {
     pub(super) fn new(stream: Stream) -> Self {
-        Self { stream, received: Vec::new(), reply: BytesMut::new() }
+        Self {
+            stream,
+            received: Vec::new(),
+            reply: BytesMut::new(),
+        }
     }
 
     /// Waits for the first byte.
@@ -113,15 +121,30 @@ impl Conversation {
     pub(super) fn settle(mut self, startup: Startup) -> Negotiated {
         let version = startup.version.min(NEWEST);
         // 3.1 was never a version of its own.
-        let version = if version < NEWEST { ProtocolVersion::V3_0 } else { version };
-        let (options, parameters): (Vec<_>, Vec<_>) =
-            startup.parameters.into_iter().partition(|(name, _)| name.starts_with("_pq_."));
+        let version = if version < NEWEST {
+            ProtocolVersion::V3_0
+        } else {
+            version
+        };
+        let (options, parameters): (Vec<_>, Vec<_>) = startup
+            .parameters
+            .into_iter()
+            .partition(|(name, _)| name.starts_with("_pq_."));
         if startup.version > version || !options.is_empty() {
             let unknown = options.into_iter().map(|(name, _)| name).collect();
             reply::negotiate_protocol_version(version, unknown, &mut self.reply);
         }
-        let server_name = self.stream.tls().and_then(|tls| tls.server_name()).map(str::to_owned);
-        Negotiated { conversation: self, version, parameters, server_name }
+        let server_name = self
+            .stream
+            .tls()
+            .and_then(|tls| tls.server_name())
+            .map(str::to_owned);
+        Negotiated {
+            conversation: self,
+            version,
+            parameters,
+            server_name,
+        }
     }
 
     /// Sends what has been put together.
@@ -135,7 +158,9 @@ impl Conversation {
         loop {
             let mut frames = Frames::default();
             let mut rest = self.received.as_slice();
-            let frame = frames.next(&mut rest, |_| true).map_err(ClientError::bad_length)?;
+            let frame = frames
+                .next(&mut rest, |_| true)
+                .map_err(ClientError::bad_length)?;
             if let Some(frame) = frame {
                 if frame.tag != b'p' {
                     return Err(ClientError::unexpected("message instead of a password").into());
@@ -169,7 +194,11 @@ impl Conversation {
     }
 
     fn refuse_early_bytes(&self) -> Result<(), ClientError> {
-        if self.received.is_empty() { Ok(()) } else { Err(ClientError::early_bytes()) }
+        if self.received.is_empty() {
+            Ok(())
+        } else {
+            Err(ClientError::early_bytes())
+        }
     }
 
     /// Reads more; the end of the stream is an end of the login.

@@ -108,7 +108,12 @@ pub(super) async fn pump(
             Shutdown::Drain if !tracker.is_idle() => {}
             Shutdown::Drain | Shutdown::Now => return Poll::Ready(End::Shutdown),
         }
-        let mut pump = Pump { client: &mut *stream, server: &mut *server, tracker: &mut *tracker, traffic: &mut *traffic };
+        let mut pump = Pump {
+            client: &mut *stream,
+            server: &mut *server,
+            tracker: &mut *tracker,
+            traffic: &mut *traffic,
+        };
         let ended = pump.serve_client(cx).or_else(|| pump.feed_server(cx));
         match ended {
             Some(end) => Poll::Ready(end),
@@ -129,8 +134,17 @@ impl Pump<'_> {
     /// Moves what the server has for the client, until one of them has to be waited for.
     #[inline]
     fn serve_client(&mut self, cx: &mut Context<'_>) -> Option<End> {
-        let Self { client, server, tracker, traffic } = self;
-        let Connection { stream: server, parameters, .. } = server;
+        let Self {
+            client,
+            server,
+            tracker,
+            traffic,
+        } = self;
+        let Connection {
+            stream: server,
+            parameters,
+            ..
+        } = server;
         loop {
             if client.has_unsent() {
                 match client.poll_flush(cx) {
@@ -162,7 +176,12 @@ impl Pump<'_> {
     /// Moves what the client has for the server, until one of them has to be waited for.
     #[inline]
     fn feed_server(&mut self, cx: &mut Context<'_>) -> Option<End> {
-        let Self { client, server, tracker, traffic } = self;
+        let Self {
+            client,
+            server,
+            tracker,
+            traffic,
+        } = self;
         let server = &mut server.stream;
         loop {
             if server.has_unsent() {
@@ -194,7 +213,10 @@ fn send_on(bytes: &[u8], server: &mut Stream, tracker: &mut Tracker, cx: &mut Co
     let mut prefix = [0; crate::wire::frame::HEADER_BYTES];
     let held_back = tracker.held_back();
     let prefix_len = held_back.len();
-    prefix.iter_mut().zip(held_back).for_each(|(slot, byte)| *slot = *byte);
+    prefix
+        .iter_mut()
+        .zip(held_back)
+        .for_each(|(slot, byte)| *slot = *byte);
     let chunk = match tracker.from_client(bytes) {
         Ok(chunk) => chunk,
         Err(error) => return Some(End::ClientBroke(error)),

@@ -52,7 +52,9 @@ pub(super) fn route(
             "replication" => return Err(ClientError::replication()),
             "options" => {
                 let given = options::settings(value).map_err(|error| ClientError::switch(&error))?;
-                given.into_iter().for_each(|(name, value)| set(&mut settings, &name, &value));
+                given
+                    .into_iter()
+                    .for_each(|(name, value)| set(&mut settings, &name, &value));
             }
             _ => {}
         }
@@ -63,20 +65,39 @@ pub(super) fn route(
             set(&mut settings, name, value);
         }
     }
-    let user = user.filter(|user| !user.is_empty()).ok_or_else(ClientError::no_user)?;
+    let user = user
+        .filter(|user| !user.is_empty())
+        .ok_or_else(ClientError::no_user)?;
     let database = database.filter(|database| !database.is_empty()).unwrap_or(user);
-    let named = settings.iter().position(|(name, _)| name == TARGET_SETTING).map(|place| settings.remove(place).1);
-    let by_server_name =
-        server_name.and_then(|host| targets.iter().find(|target| target.endpoint.host.eq_ignore_ascii_case(host)));
+    let named = settings
+        .iter()
+        .position(|(name, _)| name == TARGET_SETTING)
+        .map(|place| settings.remove(place).1);
+    let by_server_name = server_name.and_then(|host| {
+        targets
+            .iter()
+            .find(|target| target.endpoint.host.eq_ignore_ascii_case(host))
+    });
     let (target_name, database) = match (by_server_name, named, database.split_once('/'), targets) {
         (Some(target), ..) => (target.name.to_string(), database),
         (None, Some(name), ..) => (name, database),
-        (None, None, Some((name, database)), _) => (name.to_owned(), if database.is_empty() { user } else { database }),
+        (None, None, Some((name, database)), _) => {
+            (name.to_owned(), if database.is_empty() { user } else { database })
+        }
         (None, None, None, [only]) => (only.name.to_string(), database),
         (None, None, None, _) => return Err(ClientError::no_target()),
     };
-    let target = targets.iter().find(|target| target.name.as_str() == target_name).cloned();
-    Ok(Request { target_name, target, database: database.into(), user: user.into(), settings })
+    let target = targets
+        .iter()
+        .find(|target| target.name.as_str() == target_name)
+        .cloned();
+    Ok(Request {
+        target_name,
+        target,
+        database: database.into(),
+        user: user.into(),
+        settings,
+    })
 }
 
 /// Names of settings have no case; the last value counts.
@@ -87,7 +108,10 @@ fn set(settings: &mut Vec<Setting>, name: &str, value: &str) {
 
 /// The spellings of false that PostgreSQL's `parse_bool` takes, as far as drivers use them.
 fn is_false(value: &str) -> bool {
-    matches!(value.to_ascii_lowercase().as_str(), "false" | "off" | "no" | "0" | "f" | "n")
+    matches!(
+        value.to_ascii_lowercase().as_str(),
+        "false" | "off" | "no" | "0" | "f" | "n"
+    )
 }
 
 #[cfg(test)]
@@ -107,10 +131,18 @@ mod tests {
     }
 
     fn ask(parameters: &[(&str, &str)], server_name: Option<&str>, names: &[&str]) -> Result<String, String> {
-        let parameters: Vec<(String, String)> =
-            parameters.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let parameters: Vec<(String, String)> = parameters
+            .iter()
+            .map(|(name, value)| ((*name).into(), (*value).into()))
+            .collect();
         match route(&parameters, server_name, &targets(names)) {
-            Ok(Request { target_name, target, database, user, settings }) => {
+            Ok(Request {
+                target_name,
+                target,
+                database,
+                user,
+                settings,
+            }) => {
                 let known = if target.is_some() { "" } else { "?" };
                 Ok(format!("{target_name}{known} {database} {user} {settings:?}"))
             }
@@ -124,9 +156,18 @@ mod tests {
         let sni = Some("B.x.us-east-1.rds.amazonaws.com");
         let option = ("options", "-c postern.target=a");
         let user = ("user", "u");
-        assert_eq!(ask(&[user, option, ("database", "a/d")], sni, two).unwrap(), "b a/d u []");
-        assert_eq!(ask(&[user, option, ("database", "b/d")], None, two).unwrap(), "a b/d u []");
-        assert_eq!(ask(&[user, ("database", "b/d")], Some("localhost"), two).unwrap(), "b d u []");
+        assert_eq!(
+            ask(&[user, option, ("database", "a/d")], sni, two).unwrap(),
+            "b a/d u []"
+        );
+        assert_eq!(
+            ask(&[user, option, ("database", "b/d")], None, two).unwrap(),
+            "a b/d u []"
+        );
+        assert_eq!(
+            ask(&[user, ("database", "b/d")], Some("localhost"), two).unwrap(),
+            "b d u []"
+        );
         assert_eq!(ask(&[user, ("database", "b/")], None, two).unwrap(), "b u u []");
         assert_eq!(ask(&[user, ("database", "d")], None, &["a"]).unwrap(), "a d u []");
         assert_eq!(ask(&[user, ("database", "c/d")], None, two).unwrap(), "c? d u []");
@@ -137,14 +178,25 @@ mod tests {
     fn values_are_canonical_before_anybody_decides() {
         let one = &["a"][..];
         assert_eq!(ask(&[("user", "u")], None, one).unwrap(), "a u u []");
-        assert_eq!(ask(&[("user", "u"), ("database", "")], None, one).unwrap(), "a u u []");
+        assert_eq!(
+            ask(&[("user", "u"), ("database", "")], None, one).unwrap(),
+            "a u u []"
+        );
         assert!(ask(&[("database", "d")], None, one).is_err());
         assert!(ask(&[("user", "")], None, one).is_err());
-        assert!(ask(&[("user", "u"), ("replication", "database")], None, one).unwrap_err().contains("replication"));
+        assert!(
+            ask(&[("user", "u"), ("replication", "database")], None, one)
+                .unwrap_err()
+                .contains("replication")
+        );
         assert!(ask(&[("user", "u"), ("replication", "1")], None, one).is_err());
         assert!(ask(&[("user", "u"), ("replication", "off")], None, one).is_ok());
         assert!(ask(&[("user", "u"), ("options", "-S 3")], None, one).is_err());
-        let parameters = [("user", "u"), ("TimeZone", "UTC"), ("options", "-c timezone=CET -c WORK_MEM=1MB")];
+        let parameters = [
+            ("user", "u"),
+            ("TimeZone", "UTC"),
+            ("options", "-c timezone=CET -c WORK_MEM=1MB"),
+        ];
         assert_eq!(
             ask(&parameters, None, one).unwrap(),
             r#"a u u [("work_mem", "1MB"), ("timezone", "UTC")]"#

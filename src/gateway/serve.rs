@@ -43,7 +43,11 @@ pub(super) async fn serve(shard: Rc<Shard>, tcp: TcpStream, id: SessionId, over_
     let client = shard.clients.join(id);
     let loopback = tcp.peer_addr().is_ok_and(|peer| peer.ip().is_loopback());
     // The kernel of this host tells when a loopback peer ends; it needs no asking.
-    let tuned = if loopback { tcp.set_nodelay(true) } else { options::apply(&tcp, Liveness::CLIENT) };
+    let tuned = if loopback {
+        tcp.set_nodelay(true)
+    } else {
+        options::apply(&tcp, Liveness::CLIENT)
+    };
     if let Err(error) = tuned {
         debug!(session = %id, %error, "socket options could not be set");
     }
@@ -53,7 +57,12 @@ pub(super) async fn serve(shard: Rc<Shard>, tcp: TcpStream, id: SessionId, over_
 }
 
 /// Everything up to the greeting; `None` if the client isn't let in, or didn't want to be.
-async fn log_in(shard: &Rc<Shard>, client: &Client, tcp: TcpStream, over_limit: bool) -> Option<Box<Session>> {
+async fn log_in(
+    shard: &Rc<Shard>,
+    client: &Client,
+    tcp: TcpStream,
+    over_limit: bool,
+) -> Option<Box<Session>> {
     let metrics = &shard.shared.metrics.client;
     let mut conversation = Conversation::new(Stream::plain(tcp));
     let silent = timeout(shard.shared.limits.silent_timeout, conversation.first_byte()).await;
@@ -64,7 +73,11 @@ async fn log_in(shard: &Rc<Shard>, client: &Client, tcp: TcpStream, over_limit: 
     let began = Instant::now();
     metrics.logging_in.inc();
     let deadline = began + shard.shared.limits.login_timeout;
-    let admitted = timeout_at(deadline.into(), introduce(shard, client, conversation, over_limit)).await;
+    let admitted = timeout_at(
+        deadline.into(),
+        introduce(shard, client, conversation, over_limit),
+    )
+    .await;
     let session = match admitted {
         Ok(Ok(Some(admitted))) => Box::pin(welcome(shard, client, admitted)).await,
         Ok(Ok(None)) => None,
@@ -78,7 +91,10 @@ async fn log_in(shard: &Rc<Shard>, client: &Client, tcp: TcpStream, over_limit: 
             None
         }
         Err(_) => {
-            metrics.errors.with_label_values(&[ClientError::login_timeout().kind.label()]).inc();
+            metrics
+                .errors
+                .with_label_values(&[ClientError::login_timeout().kind.label()])
+                .inc();
             info!(session = %client.session, "a login took too long");
             None
         }
@@ -101,7 +117,13 @@ async fn introduce(
         Ok(Ok(startup)) => startup,
         Ok(Err(key)) => {
             let outcome = shard.shared.cancels.cancel(&key).await;
-            shard.shared.metrics.client.cancels.with_label_values(&[outcome.label()]).inc();
+            shard
+                .shared
+                .metrics
+                .client
+                .cancels
+                .with_label_values(&[outcome.label()])
+                .inc();
             info!(session = %client.session, outcome = outcome.label(), "cancel request");
             return Ok(None);
         }
@@ -112,12 +134,19 @@ async fn introduce(
         return Err((conversation, error.into()));
     }
     let negotiated = conversation.settle(startup);
-    let request = route(&negotiated.parameters, negotiated.server_name.as_deref(), &shard.shared.targets);
+    let request = route(
+        &negotiated.parameters,
+        negotiated.server_name.as_deref(),
+        &shard.shared.targets,
+    );
     let request = match request {
         Ok(request) => request,
         Err(error) => return Err((negotiated.conversation, error.into())),
     };
-    let identified = shard.identifier.identify(negotiated, request.user.as_str()).await?;
+    let identified = shard
+        .identifier
+        .identify(negotiated, request.user.as_str())
+        .await?;
     match admit(Routed { identified, request }, &shard.shared.rules) {
         Ok(admitted) => Ok(Some(admitted)),
         Err(refused) => {
@@ -130,8 +159,19 @@ async fn introduce(
 
 /// AuthenticationOk, the server's parameters, the cancel key, ReadyForQuery.
 async fn welcome(shard: &Rc<Shard>, client: &Client, admitted: Admitted) -> Option<Box<Session>> {
-    let Admitted { identified, target, pool, settings, rule } = admitted;
-    let Identified { mut conversation, version, principal, source } = identified;
+    let Admitted {
+        identified,
+        target,
+        pool,
+        settings,
+        rule,
+    } = admitted;
+    let Identified {
+        mut conversation,
+        version,
+        principal,
+        source,
+    } = identified;
     let (Some(pool), Some(key)) = (shard.pool(&target, &pool), shard.shared.cancels.register(version)) else {
         refuse(shard, client, conversation, &ClientError::internal()).await;
         return None;
@@ -160,7 +200,13 @@ async fn welcome(shard: &Rc<Shard>, client: &Client, admitted: Admitted) -> Opti
     };
     greet(&parameters, key.key(), &mut conversation.reply);
     conversation.flush().await.ok()?;
-    shard.shared.metrics.client.logins.with_label_values(&[source.name()]).inc();
+    shard
+        .shared
+        .metrics
+        .client
+        .logins
+        .with_label_values(&[source.name()])
+        .inc();
     info!(session = %client.session, %principal, pool = %pool.key(), rule, "login");
     let Conversation { stream, received, .. } = conversation;
     if !received.is_empty() {
@@ -168,7 +214,13 @@ async fn welcome(shard: &Rc<Shard>, client: &Client, admitted: Admitted) -> Opti
         warn!(session = %client.session, "the client sent messages before it was let in");
         return None;
     }
-    Some(Box::new(Session { stream, key, pool, settings, lease }))
+    Some(Box::new(Session {
+        stream,
+        key,
+        pool,
+        settings,
+        lease,
+    }))
 }
 
 impl Session {
@@ -190,7 +242,12 @@ impl Session {
 
     /// Tells the client why, if it isn't its own doing, and gives the server back.
     async fn end(self: Box<Self>, shard: &Shard, end: Result<End, Box<ClientError>>, tracker: Tracker) {
-        let Self { mut stream, key, lease, .. } = *self;
+        let Self {
+            mut stream,
+            key,
+            lease,
+            ..
+        } = *self;
         let (farewell, error) = match end {
             Ok(End::Terminated) => (Some(Farewell::Said), None),
             Ok(End::ClientLost) => (Some(Farewell::None), None),
@@ -223,7 +280,8 @@ impl Session {
                 First::End(end) => return Ok(end),
             };
             traffic.received += first.len() as u64;
-            let mut lease = match Box::pin(attach(&mut self.stream, client, &self.pool, &self.settings)).await {
+            let mut lease = match Box::pin(attach(&mut self.stream, client, &self.pool, &self.settings)).await
+            {
                 Ok(lease) => lease,
                 Err(NoServer::ClientGone) => return Ok(End::ClientLost),
                 Err(NoServer::Refused(error)) => return Err(error),
@@ -238,7 +296,9 @@ impl Session {
                 Ok(()) => {}
             }
         }
-        let Some(lease) = &mut self.lease else { return Ok(End::ClientLost) };
+        let Some(lease) = &mut self.lease else {
+            return Ok(End::ClientLost);
+        };
         lease.touch();
         Ok(pump(&mut self.stream, client, lease, tracker, traffic).await)
     }
@@ -253,7 +313,13 @@ async fn refuse(shard: &Shard, client: &Client, mut conversation: Conversation, 
 }
 
 async fn say(shard: &Shard, stream: &mut Stream, error: &ClientError) {
-    shard.shared.metrics.client.errors.with_label_values(&[error.kind.label()]).inc();
+    shard
+        .shared
+        .metrics
+        .client
+        .errors
+        .with_label_values(&[error.kind.label()])
+        .inc();
     let mut message = BytesMut::new();
     reply::report(&error.report, &mut message);
     let last_words = async {

@@ -104,8 +104,11 @@ impl Shard {
         for target in &config.targets {
             for database in &target.databases {
                 for user in &target.users {
-                    let key =
-                        PoolKey { target: target.name.clone(), database: database.clone(), user: user.clone() };
+                    let key = PoolKey {
+                        target: target.name.clone(),
+                        database: database.clone(),
+                        user: user.clone(),
+                    };
                     let pool = ServerPool::new(key.clone(), target.clone(), shard.services.clone());
                     shard.pools.borrow_mut().insert(key, pool);
                 }
@@ -117,7 +120,8 @@ impl Shard {
     /// Binds the addresses.
     pub fn listen(addresses: &[SocketAddr]) -> io::Result<Vec<tokio::net::TcpListener>> {
         let bind = |address: &SocketAddr| {
-            bind(*address).map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))
+            bind(*address)
+                .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))
         };
         addresses.iter().map(bind).collect()
     }
@@ -130,8 +134,10 @@ impl Shard {
         mut shutdown: watch::Receiver<Shutdown>,
         readiness: watch::Sender<Readiness>,
     ) {
-        let accepting: Vec<_> =
-            listeners.into_iter().map(|listener| spawn_local(accept(self.clone(), listener))).collect();
+        let accepting: Vec<_> = listeners
+            .into_iter()
+            .map(|listener| spawn_local(accept(self.clone(), listener)))
+            .collect();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut fast = interval(Duration::from_millis(50));
@@ -189,7 +195,10 @@ impl Shard {
         let warm = |pool: &Rc<ServerPool>| pool.target().pool.min_idle > 0;
         Readiness {
             settled: pools.values().all(|pool| !warm(pool) || pool.has_settled()),
-            usable: pools.values().filter(|pool| warm(pool)).all(|pool| pool.is_usable()),
+            usable: pools
+                .values()
+                .filter(|pool| warm(pool))
+                .all(|pool| pool.is_usable()),
         }
     }
 }

@@ -1,8 +1,6 @@
 //! Clients.
 
-use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 use super::SECONDS;
 
@@ -57,20 +55,44 @@ impl ClientMetrics {
         registry.register(Box::new(login_seconds.clone()))?;
         Ok(Self {
             connections: gauge("postern_client_connections", "Client connections that are open.")?,
-            accepted: counter("postern_client_accepted_total", "Client connections that were accepted.")?,
-            logging_in: gauge("postern_client_logging_in", "Client connections that are logging in.")?,
-            logins: by("postern_client_logins_total", "Client logins that went well, by source of identity.", "source")?,
+            accepted: counter(
+                "postern_client_accepted_total",
+                "Client connections that were accepted.",
+            )?,
+            logging_in: gauge(
+                "postern_client_logging_in",
+                "Client connections that are logging in.",
+            )?,
+            logins: by(
+                "postern_client_logins_total",
+                "Client logins that went well, by source of identity.",
+                "source",
+            )?,
             abandoned: counter(
                 "postern_client_abandoned_total",
                 "Client connections that went away before their login was done.",
             )?,
-            errors: by("postern_client_errors_total", "Errors that were sent to clients, by kind.", "kind")?,
+            errors: by(
+                "postern_client_errors_total",
+                "Errors that were sent to clients, by kind.",
+                "kind",
+            )?,
             login_seconds,
             received_bytes: counter("postern_client_received_bytes_total", "Bytes from clients.")?,
             sent_bytes: counter("postern_client_sent_bytes_total", "Bytes to clients.")?,
-            answers: counter("postern_client_answers_total", "ReadyForQuery messages passed on to clients.")?,
-            cancels: by("postern_cancel_requests_total", "Cancel requests, by what became of them.", "outcome")?,
-            panics: counter("postern_panics_total", "Tasks that panicked; each cost one client.")?,
+            answers: counter(
+                "postern_client_answers_total",
+                "ReadyForQuery messages passed on to clients.",
+            )?,
+            cancels: by(
+                "postern_cancel_requests_total",
+                "Cancel requests, by what became of them.",
+                "outcome",
+            )?,
+            panics: counter(
+                "postern_panics_total",
+                "Tasks that panicked; each cost one client.",
+            )?,
         })
     }
 }

@@ -35,7 +35,10 @@ impl IamMetrics {
         let tokens_signed = IntCounter::new("postern_tokens_signed_total", "IAM tokens signed.")?;
         registry.register(Box::new(tokens_signed.clone()))?;
         let credential_loads = IntCounterVec::new(
-            Opts::new("postern_credential_loads_total", "Loads of the host's AWS credentials, by outcome."),
+            Opts::new(
+                "postern_credential_loads_total",
+                "Loads of the host's AWS credentials, by outcome.",
+            ),
             &["outcome"],
         )?;
         registry.register(Box::new(credential_loads.clone()))?;
@@ -49,8 +52,14 @@ impl IamMetrics {
             credential_loads,
             credentials_expire,
             budget_queue: by_endpoint("postern_budget_queue", "Logins that wait for the login budget.")?,
-            budget_in_flight: by_endpoint("postern_budget_in_flight", "Logins to the server that are under way.")?,
-            budget_available: by_endpoint("postern_budget_available", "Logins that the budget would allow now.")?,
+            budget_in_flight: by_endpoint(
+                "postern_budget_in_flight",
+                "Logins to the server that are under way.",
+            )?,
+            budget_available: by_endpoint(
+                "postern_budget_available",
+                "Logins that the budget would allow now.",
+            )?,
             budget_limit: by_endpoint("postern_budget_limit", "Logins in any one second at most.")?,
         })
     }
@@ -60,6 +69,7 @@ impl Observer for IamMetrics {
     fn loaded(&self, load: Load, expires_at: Option<SystemTime>) {
         self.credential_loads.with_label_values(&[load.label()]).inc();
         let since_1970 = expires_at.and_then(|end| end.duration_since(SystemTime::UNIX_EPOCH).ok());
-        self.credentials_expire.set(since_1970.unwrap_or_default().as_secs_f64());
+        self.credentials_expire
+            .set(since_1970.unwrap_or_default().as_secs_f64());
     }
 }

@@ -34,18 +34,26 @@ impl LoginMetrics {
 
     /// Those of `target`.
     pub fn of<'a>(&'a self, target: &'a TargetName) -> TargetLogins<'a> {
-        TargetLogins { metrics: self, target }
+        TargetLogins {
+            metrics: self,
+            target,
+        }
     }
 }
 
 impl TargetLogins<'_> {
     /// How long one phase took; `phase` comes from a closed set.
     pub fn phase(&self, phase: &'static str) -> Histogram {
-        self.metrics.seconds.with_label_values(&[self.target.as_str(), phase])
+        self.metrics
+            .seconds
+            .with_label_values(&[self.target.as_str(), phase])
     }
 
     /// An attempt has ended; `outcome` comes from a closed set.
     pub fn ended(&self, outcome: &'static str) {
-        self.metrics.outcomes.with_label_values(&[self.target.as_str(), outcome]).inc();
+        self.metrics
+            .outcomes
+            .with_label_values(&[self.target.as_str(), outcome])
+            .inc();
     }
 }

@@ -59,7 +59,10 @@ impl PoolMetrics {
             registry.register(Box::new(counters.clone()))?;
             Ok::<_, prometheus::Error>(counters)
         };
-        let options = HistogramOpts::new("postern_pool_wait_seconds", "How long clients waited for a server connection.");
+        let options = HistogramOpts::new(
+            "postern_pool_wait_seconds",
+            "How long clients waited for a server connection.",
+        );
         let wait_seconds = HistogramVec::new(options.buckets(SECONDS.to_vec()), &POOL)?;
         registry.register(Box::new(wait_seconds.clone()))?;
         let [target, database, user] = POOL;
@@ -70,12 +73,22 @@ impl PoolMetrics {
                 &[target, database, user, "state"],
             )?,
             size: gauges("postern_pool_size", "Server connections at most.", &POOL)?,
-            waiting: gauges("postern_pool_waiting_clients", "Clients that wait for a server connection.", &POOL)?,
+            waiting: gauges(
+                "postern_pool_waiting_clients",
+                "Clients that wait for a server connection.",
+                &POOL,
+            )?,
             wait_seconds,
             timeouts: counters("postern_pool_wait_timeouts_total", "Clients that waited in vain.")?,
             leases: counters("postern_pool_leases_total", "Server connections lent to clients.")?,
-            cleaned: counters("postern_pool_resets_total", "Server connections that were reset after a client.")?,
-            discarded: counters("postern_pool_discards_total", "Server connections that were closed after a client.")?,
+            cleaned: counters(
+                "postern_pool_resets_total",
+                "Server connections that were reset after a client.",
+            )?,
+            discarded: counters(
+                "postern_pool_discards_total",
+                "Server connections that were closed after a client.",
+            )?,
         })
     }
 
@@ -83,7 +96,10 @@ impl PoolMetrics {
     pub fn of(&self, key: &PoolKey) -> OnePool {
         let labels = [key.target.as_str(), key.database.as_str(), key.user.as_str()];
         let [target, database, user] = labels;
-        let in_state = |state: &str| self.connections.with_label_values(&[target, database, user, state]);
+        let in_state = |state: &str| {
+            self.connections
+                .with_label_values(&[target, database, user, state])
+        };
         OnePool {
             idle: in_state("idle"),
             leased: in_state("leased"),

@@ -37,7 +37,11 @@ pub enum StreamError {
 impl Stream {
     /// A plain stream over `tcp`.
     pub fn plain(tcp: TcpStream) -> Self {
-        Self { tcp, tls: None, unsent: Vec::new() }
+        Self {
+            tcp,
+            tls: None,
+            unsent: Vec::new(),
+        }
     }
 
     /// The socket.
@@ -202,7 +206,11 @@ fn poll_read<'a>(tcp: &mut TcpStream, cx: &mut Context<'_>, raw: &'a mut [u8]) -
 }
 
 /// Ready when no record waits any more.
-fn poll_write_records(tcp: &mut TcpStream, tls: &mut tls::Session, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+fn poll_write_records(
+    tcp: &mut TcpStream,
+    tls: &mut tls::Session,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<()>> {
     while tls.has_records() {
         match tls.write_records(&mut PolledWrite { tcp, cx }) {
             Ok(_) => {}

@@ -79,7 +79,14 @@ struct Idle<C> {
 impl<C, W> Pool<C, W> {
     /// An empty pool.
     pub fn new(limits: Limits) -> Self {
-        Self { limits, idle: Vec::new(), waiting: VecDeque::new(), next_wait: 0, leased: 0, opening: 0 }
+        Self {
+            limits,
+            idle: Vec::new(),
+            waiting: VecDeque::new(),
+            next_wait: 0,
+            leased: 0,
+            opening: 0,
+        }
     }
 
     /// Lends the connection that was used last, if one is idle and nobody waits.
@@ -113,7 +120,11 @@ impl<C, W> Pool<C, W> {
 
     /// How many connections are to be opened now, `at_most` so many; they count as opening from here on.
     pub fn start_opening(&mut self, now: Instant, at_most: usize) -> usize {
-        let fresh = self.idle.iter().filter(|idle| idle.member.expires_at > now + self.limits.replace_ahead).count();
+        let fresh = self
+            .idle
+            .iter()
+            .filter(|idle| idle.member.expires_at > now + self.limits.replace_ahead)
+            .count();
         let wanted = self.waiting.len() + self.limits.min_idle.saturating_sub(fresh);
         let room = self.limits.size.saturating_sub(self.total());
         let start = wanted.saturating_sub(self.opening).min(room).min(at_most);
@@ -146,7 +157,11 @@ impl<C, W> Pool<C, W> {
     /// Takes out the idle connections that have lived or idled long enough.
     pub fn expire(&mut self, now: Instant) -> Vec<C> {
         let mut kept = self.idle.len();
-        let Limits { min_idle, idle_timeout, .. } = self.limits;
+        let Limits {
+            min_idle,
+            idle_timeout,
+            ..
+        } = self.limits;
         self.idle
             .extract_if(.., |idle| {
                 let idled = kept > min_idle && now.saturating_duration_since(idle.since) >= idle_timeout;
@@ -160,7 +175,9 @@ impl<C, W> Pool<C, W> {
 
     /// Takes out the idle connections that `is_dead` says so of.
     pub fn remove_dead(&mut self, mut is_dead: impl FnMut(&mut C) -> bool) -> Vec<C> {
-        let dead = self.idle.extract_if(.., |idle| is_dead(&mut idle.member.connection));
+        let dead = self
+            .idle
+            .extract_if(.., |idle| is_dead(&mut idle.member.connection));
         dead.map(|idle| idle.member.connection).collect()
     }
 

@@ -5,11 +5,19 @@ use super::*;
 const SECOND: Duration = Duration::from_secs(1);
 
 fn limits(size: usize, min_idle: usize) -> Limits {
-    Limits { size, min_idle, idle_timeout: 60 * SECOND, replace_ahead: 10 * SECOND }
+    Limits {
+        size,
+        min_idle,
+        idle_timeout: 60 * SECOND,
+        replace_ahead: 10 * SECOND,
+    }
 }
 
 fn member(id: u32, expires_at: Instant) -> Member<u32> {
-    Member { connection: id, expires_at }
+    Member {
+        connection: id,
+        expires_at,
+    }
 }
 
 #[test]
@@ -24,9 +32,17 @@ fn a_returned_connection_goes_to_the_longest_waiter() {
     };
     assert_eq!(pool.abandon(first), None, "already served");
     assert!(pool.checkout(now).is_none(), "nobody overtakes a waiter");
-    let Placement::HandOff("second", lent) = pool.returned(lent, now) else { panic!("not handed on") };
+    let Placement::HandOff("second", lent) = pool.returned(lent, now) else {
+        panic!("not handed on")
+    };
     assert!(matches!(pool.returned(lent, now), Placement::Parked));
-    assert_eq!(pool.census(), Census { idle: 1, ..Census::default() });
+    assert_eq!(
+        pool.census(),
+        Census {
+            idle: 1,
+            ..Census::default()
+        }
+    );
 }
 
 #[test]
@@ -35,11 +51,17 @@ fn idle_connections_end_but_for_the_minimum() {
     let mut pool: Pool<u32, ()> = Pool::new(limits(5, 1));
     for id in 0..3 {
         pool.opening += 1;
-        let Placement::Parked = pool.opened(member(id, now + 600 * SECOND), now) else { panic!() };
+        let Placement::Parked = pool.opened(member(id, now + 600 * SECOND), now) else {
+            panic!()
+        };
     }
     assert_eq!(pool.expire(now + 59 * SECOND), Vec::<u32>::new());
     assert_eq!(pool.expire(now + 60 * SECOND), [0, 1]);
-    assert_eq!(pool.expire(now + 600 * SECOND), [2], "a lifetime ends whatever the minimum");
+    assert_eq!(
+        pool.expire(now + 600 * SECOND),
+        [2],
+        "a lifetime ends whatever the minimum"
+    );
 }
 
 #[test]
@@ -47,10 +69,16 @@ fn a_replacement_is_opened_before_the_end() {
     let now = Instant::now();
     let mut pool: Pool<u32, ()> = Pool::new(limits(5, 1));
     assert_eq!(pool.start_opening(now, usize::MAX), 1);
-    let Placement::Parked = pool.opened(member(1, now + 100 * SECOND), now) else { panic!() };
+    let Placement::Parked = pool.opened(member(1, now + 100 * SECOND), now) else {
+        panic!()
+    };
     assert_eq!(pool.start_opening(now + 89 * SECOND, usize::MAX), 0);
     assert_eq!(pool.start_opening(now + 91 * SECOND, usize::MAX), 1);
-    assert_eq!(pool.start_opening(now + 91 * SECOND, usize::MAX), 0, "one is on its way");
+    assert_eq!(
+        pool.start_opening(now + 91 * SECOND, usize::MAX),
+        0,
+        "one is on its way"
+    );
 }
 
 #[derive(Clone, Debug)]

@@ -37,7 +37,8 @@ impl Parameters {
 
     /// What stands here with another value than in `other`, or not there at all.
     pub fn differing_from<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = (&'a str, &'a str)> {
-        self.iter().filter(|(name, value)| other.0.get(*name).map(String::as_str) != Some(*value))
+        self.iter()
+            .filter(|(name, value)| other.0.get(*name).map(String::as_str) != Some(*value))
     }
 }
 
@@ -54,7 +55,10 @@ mod tests {
         after.report(b"TimeZone\0Europe/Berlin\0");
         after.report(b"garbage without an end");
         assert_eq!(after.get("timezone"), Some("Europe/Berlin"));
-        assert_eq!(after.differing_from(&before).collect::<Vec<_>>(), [("TimeZone", "Europe/Berlin")]);
+        assert_eq!(
+            after.differing_from(&before).collect::<Vec<_>>(),
+            [("TimeZone", "Europe/Berlin")]
+        );
         assert_eq!(before.differing_from(&before).count(), 0);
     }
 }

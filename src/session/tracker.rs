@@ -101,13 +101,19 @@ impl Tracker {
         while let Some(frame) = self.client.next(&mut input, |_| false)? {
             let tag = frame.tag;
             if tag == b'X' {
-                return Ok(ClientChunk { forward: boundary, terminated: true });
+                return Ok(ClientChunk {
+                    forward: boundary,
+                    terminated: true,
+                });
             }
             self.ledger.sent(tag);
             boundary = self.client.body_end(chunk.len() - input.len(), chunk.len());
         }
         let forward = chunk.len().saturating_sub(self.client.partial_header().len());
-        Ok(ClientChunk { forward, terminated: false })
+        Ok(ClientChunk {
+            forward,
+            terminated: false,
+        })
     }
 
     /// The beginning of a header, which goes to the server together with what follows.
@@ -227,7 +233,11 @@ impl Ledger {
     }
 
     fn drop_copy_ends(&mut self) {
-        while self.owed.front().is_some_and(|first| first.what == Request::CopyEnd) {
+        while self
+            .owed
+            .front()
+            .is_some_and(|first| first.what == Request::CopyEnd)
+        {
             self.owed.pop_front();
         }
     }
@@ -236,7 +246,10 @@ impl Ledger {
     fn copy_begins(&mut self) {
         let first_end = self.owed.iter().position(|owed| owed.what == Request::CopyEnd);
         let before_end = first_end.unwrap_or(self.owed.len());
-        let had_sync = self.owed.range(..before_end).any(|owed| owed.what == Request::Sync);
+        let had_sync = self
+            .owed
+            .range(..before_end)
+            .any(|owed| owed.what == Request::Sync);
         let mut place = 0;
         self.owed.retain(|owed| {
             place += 1;

@@ -25,7 +25,10 @@ impl Connector {
             .with_root_certificates(roots.0.clone())
             .with_no_client_auth();
         config.alpn_protocols = vec![ALPN_POSTGRESQL.to_vec()];
-        Ok(Self { config: Arc::new(config), name })
+        Ok(Self {
+            config: Arc::new(config),
+            name,
+        })
     }
 
     /// A new session, whose handshake hasn't begun.

@@ -34,7 +34,9 @@ impl Failure {
             Error::InvalidCertificate(CertificateError::UnknownIssuer) => Self::UnknownIssuer,
             Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            ) => Self::WrongName { expected: expected.to_owned() },
+            ) => Self::WrongName {
+                expected: expected.to_owned(),
+            },
             Error::InvalidCertificate(
                 CertificateError::Expired
                 | CertificateError::ExpiredContext { .. }

@@ -16,7 +16,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
 pub use client::Connector;
 pub use failure::Failure;
-pub use roots::{RootsError, Roots};
+pub use roots::{Roots, RootsError};
 pub use server::{Acceptor, CertificateError};
 pub use session::Session;
 

@@ -62,9 +62,10 @@ impl Roots {
         let mut store = RootCertStore::empty();
         for (place, certificate) in certificates.enumerate() {
             let certificate = certificate.map_err(|error| RootsError::Unreadable(error.to_string()))?;
-            store
-                .add(certificate)
-                .map_err(|error| RootsError::Unusable { number: place + 1, reason: error.to_string() })?;
+            store.add(certificate).map_err(|error| RootsError::Unusable {
+                number: place + 1,
+                reason: error.to_string(),
+            })?;
         }
         if store.is_empty() {
             return Err(RootsError::Empty);
@@ -86,6 +87,9 @@ mod tests {
     fn a_file_without_certificates_is_refused() {
         let file = tempfile::NamedTempFile::new().unwrap();
         assert!(matches!(Roots::from_file(file.path()), Err(RootsError::Empty)));
-        assert!(matches!(Roots::from_file(Path::new("/nowhere")), Err(RootsError::Unreadable(_))));
+        assert!(matches!(
+            Roots::from_file(Path::new("/nowhere")),
+            Err(RootsError::Unreadable(_))
+        ));
     }
 }

@@ -65,8 +65,8 @@ impl Acceptor {
 
     /// A new session, whose handshake hasn't begun.
     pub fn accept(&self) -> Result<Session, Failure> {
-        let connection =
-            ServerConnection::new(self.config.clone()).map_err(|error| Failure::new(&error, "this server"))?;
+        let connection = ServerConnection::new(self.config.clone())
+            .map_err(|error| Failure::new(&error, "this server"))?;
         Ok(Session::new(connection.into(), "this server".into()))
     }
 
@@ -76,7 +76,10 @@ impl Acceptor {
         self.end_point.as_ref()
     }
 
-    fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Self, CertificateError> {
+    fn new(
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<Self, CertificateError> {
         let mismatch = |error: rustls::Error| CertificateError::Mismatch(error.to_string());
         let end_point = chain.first().and_then(|own| end_point(own));
         let mut config = ServerConfig::builder_with_provider(provider())
@@ -89,7 +92,10 @@ impl Acceptor {
         // libpq and the drivers never resume, as PostgreSQL itself doesn't let them.
         config.send_tls13_tickets = 0;
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        Ok(Self { config: Arc::new(config), end_point })
+        Ok(Self {
+            config: Arc::new(config),
+            end_point,
+        })
     }
 }
 

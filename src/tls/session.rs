@@ -29,7 +29,9 @@ impl Session {
                 Ok(_) => {}
                 Err(error) => return Err(Failure::Protocol(error.to_string())),
             }
-            self.connection.process_new_packets().map_err(|error| Failure::new(&error, &self.peer))?;
+            self.connection
+                .process_new_packets()
+                .map_err(|error| Failure::new(&error, &self.peer))?;
             let mut reader = self.connection.reader();
             while let Ok(chunk) = reader.fill_buf()
                 && !chunk.is_empty()
@@ -44,7 +46,10 @@ impl Session {
 
     /// Encrypts `plain`; [`Session::write_records`] sends it.
     pub fn send(&mut self, plain: &[u8]) -> Result<(), Failure> {
-        self.connection.writer().write_all(plain).map_err(|error| Failure::Protocol(error.to_string()))
+        self.connection
+            .writer()
+            .write_all(plain)
+            .map_err(|error| Failure::Protocol(error.to_string()))
     }
 
     /// Queues the alert that ends the session in order.

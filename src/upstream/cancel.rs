@@ -15,12 +15,20 @@ use crate::wire::startup::{self, CancelKey};
 /// Asks `target` to stop what the backend of `key` is doing, and waits until it has.
 pub async fn cancel(target: &Target, key: &CancelKey) -> Result<(), OpenError> {
     let limit = target.timeouts.reset;
-    timeout(limit, send(target, key)).await.unwrap_or(Err(OpenError::Timeout { phase: Phase::Connect, limit }))
+    timeout(limit, send(target, key))
+        .await
+        .unwrap_or(Err(OpenError::Timeout {
+            phase: Phase::Connect,
+            limit,
+        }))
 }
 
 async fn send(target: &Target, key: &CancelKey) -> Result<(), OpenError> {
     let mut stream = encrypt(Stream::plain(dial(target).await?), target).await?;
-    stream.send(&startup::cancel_request(key)).await.map_err(|error| closed(Phase::Login, error))?;
+    stream
+        .send(&startup::cancel_request(key))
+        .await
+        .map_err(|error| closed(Phase::Login, error))?;
     let mut rest = Vec::new();
     // The server says nothing; it closes, with or without the end of TLS in order.
     while matches!(stream.read_into(&mut rest).await, Ok(1..)) {

@@ -90,8 +90,17 @@ struct Answer {
 
 impl Connection {
     pub(super) fn new(stream: Stream, greeting: Greeting, target: Arc<Target>) -> Self {
-        let Greeting { cancel_key, parameters } = greeting;
-        Self { stream, parameters, cancel_key, target, touched: false }
+        let Greeting {
+            cancel_key,
+            parameters,
+        } = greeting;
+        Self {
+            stream,
+            parameters,
+            cancel_key,
+            target,
+            touched: false,
+        }
     }
 
     /// The server's process and its key, if the server gave one.
@@ -111,8 +120,10 @@ impl Connection {
 
     /// Makes the session's settings what a client asked for, by difference to what they are, in one round trip.
     pub async fn apply(&mut self, settings: &[Setting]) -> Result<(), SettingsError> {
-        let mut wanted: Vec<&Setting> =
-            settings.iter().filter(|(name, value)| self.parameters.get(name) != Some(value)).collect();
+        let mut wanted: Vec<&Setting> = settings
+            .iter()
+            .filter(|(name, value)| self.parameters.get(name) != Some(value))
+            .collect();
         if wanted.is_empty() {
             return Ok(());
         }
@@ -120,7 +131,9 @@ impl Connection {
         wanted.sort_by_key(|(name, _)| name.eq_ignore_ascii_case("client_encoding"));
         self.touched = true;
         let limit = self.target.timeouts.reset;
-        let answer = timeout(limit, self.ask(&set_config(&wanted), b"S")).await.map_err(|_| Broken::TimedOut)??;
+        let answer = timeout(limit, self.ask(&set_config(&wanted), b"S"))
+            .await
+            .map_err(|_| Broken::TimedOut)??;
         match answer.error {
             None => Ok(()),
             Some((state, message)) => Err(SettingsError::Refused { state, message }),
@@ -142,7 +155,9 @@ impl Connection {
             // What isn't done by now is cancelled below.
             drained.unwrap_or_else(|_| Ok(Answer::default()))?;
         }
-        timeout(limit, Box::pin(self.wind_up(tracker))).await.map_err(|_| Broken::TimedOut)??;
+        timeout(limit, Box::pin(self.wind_up(tracker)))
+            .await
+            .map_err(|_| Broken::TimedOut)??;
         self.touched = false;
         Ok(())
     }
@@ -152,7 +167,10 @@ impl Connection {
         let mut context = Context::from_waker(Waker::noop());
         loop {
             let parameters = &mut self.parameters;
-            match self.stream.poll_read_with(&mut context, |_, bytes| idle_bytes(bytes, parameters)) {
+            match self
+                .stream
+                .poll_read_with(&mut context, |_, bytes| idle_bytes(bytes, parameters))
+            {
                 Poll::Pending => return self.stream.has_unsent(),
                 Poll::Ready(Ok(true)) => {}
                 Poll::Ready(Ok(false) | Err(_)) => return true,
@@ -175,8 +193,10 @@ impl Connection {
             let key = self.cancel_key.clone().ok_or(Broken::NotCancellable)?;
             let target = self.target.clone();
             // The server may be blocked on sending: read on while the cancel is under way.
-            let (cancelled, drained) =
-                tokio::join!(cancel(&target, &key), drain(&mut self.stream, &mut self.parameters, &mut tracker));
+            let (cancelled, drained) = tokio::join!(
+                cancel(&target, &key),
+                drain(&mut self.stream, &mut self.parameters, &mut tracker)
+            );
             drained?;
             cancelled.map_err(|_| Broken::NotCancellable)?;
         }
@@ -193,7 +213,11 @@ impl Connection {
             query("ROLLBACK", &mut message);
         }
         query("DISCARD ALL", &mut message);
-        let queries = if tracker.status() == TransactionStatus::Idle { &b"Q"[..] } else { b"QQ" };
+        let queries = if tracker.status() == TransactionStatus::Idle {
+            &b"Q"[..]
+        } else {
+            b"QQ"
+        };
         match self.ask(&message, queries).await?.error {
             None => Ok(()),
             Some((_, message)) => Err(Broken::NotReset(message)),
@@ -210,7 +234,11 @@ impl Connection {
 }
 
 /// Reads until everything that `tracker` knows of is answered; the last error that came is in the answer.
-async fn drain(stream: &mut Stream, parameters: &mut Parameters, tracker: &mut Tracker) -> Result<Answer, Broken> {
+async fn drain(
+    stream: &mut Stream,
+    parameters: &mut Parameters,
+    tracker: &mut Tracker,
+) -> Result<Answer, Broken> {
     let mut answer = Answer::default();
     let mut errors = Frames::default();
     while tracker.is_busy() {
@@ -269,7 +297,9 @@ fn set_config(settings: &[&Setting]) -> Vec<u8> {
             }
             body.extend_from_slice(&[0, 0]);
         });
-        frame(b'E', &mut message, |body| body.extend_from_slice(&[0, 0, 0, 0, 0]));
+        frame(b'E', &mut message, |body| {
+            body.extend_from_slice(&[0, 0, 0, 0, 0])
+        });
     }
     frame(b'S', &mut message, |_| {});
     message
@@ -288,5 +318,9 @@ fn frame(tag: u8, message: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
     message.extend_from_slice(&[0; 4]);
     body(message);
     let length = ((message.len() - start) as u32).to_be_bytes();
-    message.iter_mut().skip(start).zip(length).for_each(|(slot, byte)| *slot = byte);
+    message
+        .iter_mut()
+        .skip(start)
+        .zip(length)
+        .for_each(|(slot, byte)| *slot = byte);
 }

@@ -23,12 +23,18 @@ pub(super) async fn dial(target: &Target) -> Result<TcpStream, OpenError> {
     let deadline = Instant::now() + limit;
     timeout_at(deadline, resolve_and_connect(target))
         .await
-        .unwrap_or(Err(OpenError::Timeout { phase: Phase::Connect, limit }))
+        .unwrap_or(Err(OpenError::Timeout {
+            phase: Phase::Connect,
+            limit,
+        }))
 }
 
 async fn resolve_and_connect(target: &Target) -> Result<TcpStream, OpenError> {
     let host = &target.endpoint.host;
-    let unresolved = |reason: String| OpenError::Resolve { host: host.clone(), reason };
+    let unresolved = |reason: String| OpenError::Resolve {
+        host: host.clone(),
+        reason,
+    };
     let addresses = match target.dial_address {
         Some(address) => vec![address],
         None => tokio::net::lookup_host((host.as_str(), target.endpoint.port))
@@ -37,10 +43,14 @@ async fn resolve_and_connect(target: &Target) -> Result<TcpStream, OpenError> {
             .collect(),
     };
     let mut addresses = by_turns(addresses).into_iter();
-    let first = addresses.next().ok_or_else(|| unresolved("it has no address".to_owned()))?;
+    let first = addresses
+        .next()
+        .ok_or_else(|| unresolved("it has no address".to_owned()))?;
     let stream = race(first, addresses).await?;
-    options::apply(&stream, Liveness::SERVER)
-        .map_err(|error| OpenError::Connect { address: first, reason: error.to_string() })?;
+    options::apply(&stream, Liveness::SERVER).map_err(|error| OpenError::Connect {
+        address: first,
+        reason: error.to_string(),
+    })?;
     Ok(stream)
 }
 
@@ -51,13 +61,19 @@ async fn race(first: SocketAddr, mut rest: impl Iterator<Item = SocketAddr>) -> 
         attempts.spawn(async move { (address, TcpStream::connect(address).await) });
     };
     start(&mut attempts, first);
-    let mut last = OpenError::Connect { address: first, reason: "no attempt was finished".to_owned() };
+    let mut last = OpenError::Connect {
+        address: first,
+        reason: "no attempt was finished".to_owned(),
+    };
     loop {
         let ended = timeout_at(Instant::now() + HEAD_START, attempts.join_next()).await;
         match ended {
             Ok(Some(Ok((_, Ok(stream))))) => return Ok(stream),
             Ok(Some(Ok((address, Err(error))))) => {
-                last = OpenError::Connect { address, reason: error.to_string() };
+                last = OpenError::Connect {
+                    address,
+                    reason: error.to_string(),
+                };
             }
             Ok(Some(Err(_)) | None) | Err(_) => {}
         }
@@ -72,8 +88,9 @@ async fn race(first: SocketAddr, mut rest: impl Iterator<Item = SocketAddr>) -> 
 /// The order of the resolver, with the families by turns.
 fn by_turns(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
-    let (mut these, mut those): (Vec<_>, Vec<_>) =
-        addresses.into_iter().partition(|address| address.is_ipv6() == first_is_v6);
+    let (mut these, mut those): (Vec<_>, Vec<_>) = addresses
+        .into_iter()
+        .partition(|address| address.is_ipv6() == first_is_v6);
     these.reverse();
     those.reverse();
     let mut order = Vec::with_capacity(these.len() + those.len());
@@ -90,9 +107,16 @@ mod tests {
 
     #[test]
     fn families_take_turns() {
-        let parse = |list: &[&str]| list.iter().map(|text| text.parse().unwrap()).collect::<Vec<SocketAddr>>();
+        let parse = |list: &[&str]| {
+            list.iter()
+                .map(|text| text.parse().unwrap())
+                .collect::<Vec<SocketAddr>>()
+        };
         let resolved = parse(&["[::1]:1", "[::2]:1", "[::3]:1", "1.0.0.1:1"]);
-        assert_eq!(by_turns(resolved), parse(&["[::1]:1", "1.0.0.1:1", "[::2]:1", "[::3]:1"]));
+        assert_eq!(
+            by_turns(resolved),
+            parse(&["[::1]:1", "1.0.0.1:1", "[::2]:1", "[::3]:1"])
+        );
         assert_eq!(by_turns(vec![]), vec![]);
     }
 
@@ -103,6 +127,9 @@ mod tests {
         let dead: SocketAddr = "127.0.0.1:1".parse().unwrap();
         let stream = race(dead, [living].into_iter()).await.unwrap();
         assert_eq!(stream.peer_addr().unwrap(), living);
-        assert!(matches!(race(dead, [dead].into_iter()).await, Err(OpenError::Connect { .. })));
+        assert!(matches!(
+            race(dead, [dead].into_iter()).await,
+            Err(OpenError::Connect { .. })
+        ));
     }
 }

@@ -60,7 +60,9 @@ pub enum OpenError {
         succeeded_before: bool,
     },
     /// The server wants to know the user by other means than an IAM token.
-    #[error("the server asks for {0} and not for a cleartext password, which is how RDS asks for an IAM token")]
+    #[error(
+        "the server asks for {0} and not for a cleartext password, which is how RDS asks for an IAM token"
+    )]
     NotIam(&'static str),
     /// The server let us in without asking for anything.
     #[error("the server let us in without asking for a token")]
@@ -119,10 +121,17 @@ impl OpenError {
     /// be kept waiting for it.
     pub fn is_permanent(&self) -> bool {
         match self {
-            Self::TlsRefused | Self::Tls(_) | Self::Sign(_) | Self::NotIam(_) | Self::NotAsked | Self::Protocol(_) => {
-                true
-            }
-            Self::Refused { state, succeeded_before, .. } => match state.get(..2) {
+            Self::TlsRefused
+            | Self::Tls(_)
+            | Self::Sign(_)
+            | Self::NotIam(_)
+            | Self::NotAsked
+            | Self::Protocol(_) => true,
+            Self::Refused {
+                state,
+                succeeded_before,
+                ..
+            } => match state.get(..2) {
                 // Authorization: after earlier successes it is throttling or an outage (RDS says 28000 for both).
                 Some("28") => !succeeded_before,
                 // Too many connections, shutting down, starting up, broken pipe and the like pass.

@@ -59,7 +59,12 @@ impl Gates {
     /// One gate for each endpoint of `targets`.
     pub fn new<'a>(targets: impl Iterator<Item = &'a Target>, now: Instant) -> Self {
         let gates = targets
-            .map(|target| (target.endpoint.clone(), Arc::new(Gate::new(Governor::new(target.budget, now)))))
+            .map(|target| {
+                (
+                    target.endpoint.clone(),
+                    Arc::new(Gate::new(Governor::new(target.budget, now))),
+                )
+            })
             .collect();
         Self { gates }
     }
@@ -71,7 +76,9 @@ impl Gates {
 
     /// Each endpoint with its usage.
     pub fn usage(&self, now: Instant) -> impl Iterator<Item = (&Endpoint, Usage)> {
-        self.gates.iter().map(move |(endpoint, gate)| (endpoint, gate.usage(now)))
+        self.gates
+            .iter()
+            .map(move |(endpoint, gate)| (endpoint, gate.usage(now)))
     }
 
     /// Wakes those whose time has come, for as long as it is polled.
@@ -87,21 +94,37 @@ impl Gates {
 
 impl Gate {
     fn new(governor: Governor) -> Self {
-        let state = State { governor, waiting: HashMap::new(), verdicts: Vec::new() };
-        Self { state: Mutex::new(state), changed: Notify::new() }
+        let state = State {
+            governor,
+            waiting: HashMap::new(),
+            verdicts: Vec::new(),
+        };
+        Self {
+            state: Mutex::new(state),
+            changed: Notify::new(),
+        }
     }
 
     /// Waits for the right to have a login under way; `None` if the deadline comes first.
     pub async fn slot(self: &Arc<Self>, deadline: Instant) -> Option<Slot> {
-        let (ticket, _) = self.ask(|governor, now| governor.request_slot(now, deadline)).await?;
-        Some(Slot { gate: self.clone(), ticket, outcome: LoginOutcome::NotAttempted })
+        let (ticket, _) = self
+            .ask(|governor, now| governor.request_slot(now, deadline))
+            .await?;
+        Some(Slot {
+            gate: self.clone(),
+            ticket,
+            outcome: LoginOutcome::NotAttempted,
+        })
     }
 
     /// Waits until one login more is within the budget, and counts it; `false` if the deadline comes first. The
     /// password must be sent at once.
     pub async fn spend(&self, deadline: Instant) -> bool {
         loop {
-            let Some((_, granted)) = self.ask(|governor, now| governor.request_spend(now, deadline)).await else {
+            let Some((_, granted)) = self
+                .ask(|governor, now| governor.request_spend(now, deadline))
+                .await
+            else {
                 return false;
             };
             // A grant that was picked up late would fall into a later second's budget: it is lost.
@@ -133,7 +156,10 @@ impl Gate {
             ticket
         };
         self.changed.notify_one();
-        let mut leaving = Leaving { gate: self, ticket: Some(ticket) };
+        let mut leaving = Leaving {
+            gate: self,
+            ticket: Some(ticket),
+        };
         let verdict = receiver.await;
         leaving.ticket = None;
         match verdict {
@@ -171,7 +197,10 @@ impl State {
     fn settle(&mut self, now: Instant) {
         self.governor.poll(now, &mut self.verdicts);
         for Verdict { ticket, outcome } in self.verdicts.drain(..) {
-            let told = self.waiting.remove(&ticket).is_some_and(|waiter| waiter.send((outcome, now)).is_ok());
+            let told = self
+                .waiting
+                .remove(&ticket)
+                .is_some_and(|waiter| waiter.send((outcome, now)).is_ok());
             if !told {
                 self.governor.abandon(ticket);
             }

@@ -35,7 +35,11 @@ const MAX_LOGIN_MESSAGES: usize = 1_000;
 pub(super) const APPLICATION_NAME: &str = "postern";
 
 /// Opens a connection for `key`, which belongs to `target`.
-pub(super) async fn open(target: &Arc<Target>, key: &PoolKey, services: &Services) -> Result<Connection, OpenError> {
+pub(super) async fn open(
+    target: &Arc<Target>,
+    key: &PoolKey,
+    services: &Services,
+) -> Result<Connection, OpenError> {
     let patience = target.pool.wait_timeout.max(target.timeouts.login);
     let deadline = Instant::now() + patience;
     let gate = services
@@ -46,30 +50,52 @@ pub(super) async fn open(target: &Arc<Target>, key: &PoolKey, services: &Service
     let token = services.tokens.get(target, &key.user, patience).await?;
     let waited = Instant::now();
     let mut slot = gate.slot(deadline).await.ok_or(OpenError::Budget(patience))?;
-    metrics.phase(Phase::Budget.label()).observe(waited.elapsed().as_secs_f64());
+    metrics
+        .phase(Phase::Budget.label())
+        .observe(waited.elapsed().as_secs_f64());
 
     let phase = Instant::now();
     let tcp = dial(target).await?;
-    metrics.phase(Phase::Connect.label()).observe(phase.elapsed().as_secs_f64());
+    metrics
+        .phase(Phase::Connect.label())
+        .observe(phase.elapsed().as_secs_f64());
     let phase = Instant::now();
     let limit = target.timeouts.tls;
     let mut stream = timeout(limit, encrypt(Stream::plain(tcp), target))
         .await
-        .unwrap_or(Err(OpenError::Timeout { phase: Phase::Tls, limit }))?;
-    metrics.phase(Phase::Tls.label()).observe(phase.elapsed().as_secs_f64());
+        .unwrap_or(Err(OpenError::Timeout {
+            phase: Phase::Tls,
+            limit,
+        }))?;
+    metrics
+        .phase(Phase::Tls.label())
+        .observe(phase.elapsed().as_secs_f64());
 
     spend(&gate, deadline, patience).await?;
     // From here on the server counts a login, whatever comes of it. The budget may have taken its time, so the token
     // is asked for again.
     slot.set_outcome(LoginOutcome::Failed);
-    let token = services.tokens.get(target, &key.user, Duration::ZERO).await.unwrap_or(token);
+    let token = services
+        .tokens
+        .get(target, &key.user, Duration::ZERO)
+        .await
+        .unwrap_or(token);
     let phase = Instant::now();
     let limit = target.timeouts.login;
-    let login = Login { stream: &mut stream, received: Vec::new(), messages: 0 };
+    let login = Login {
+        stream: &mut stream,
+        received: Vec::new(),
+        messages: 0,
+    };
     let greeting = timeout_at((phase + limit).into(), login.run(key, token.secret()))
         .await
-        .unwrap_or(Err(OpenError::Timeout { phase: Phase::Login, limit }));
-    metrics.phase(Phase::Login.label()).observe(phase.elapsed().as_secs_f64());
+        .unwrap_or(Err(OpenError::Timeout {
+            phase: Phase::Login,
+            limit,
+        }));
+    metrics
+        .phase(Phase::Login.label())
+        .observe(phase.elapsed().as_secs_f64());
     let greeting = greeting.inspect_err(|error| refused(&mut slot, error))?;
     slot.set_outcome(LoginOutcome::Succeeded);
     Ok(Connection::new(stream, greeting, target.clone()))
@@ -84,18 +110,31 @@ pub(super) struct Greeting {
 
 /// Goes over to TLS as RDS wants it: SSLRequest, `S`, handshake.
 pub(super) async fn encrypt(mut stream: Stream, target: &Target) -> Result<Stream, OpenError> {
-    stream.send(&startup::ssl_request()).await.map_err(|error| closed(Phase::Tls, error))?;
+    stream
+        .send(&startup::ssl_request())
+        .await
+        .map_err(|error| closed(Phase::Tls, error))?;
     let mut answer = Vec::new();
-    let read = stream.read_into(&mut answer).await.map_err(|error| closed(Phase::Tls, error))?;
+    let read = stream
+        .read_into(&mut answer)
+        .await
+        .map_err(|error| closed(Phase::Tls, error))?;
     match (read, answer.as_slice()) {
         (0, _) => return Err(closed_by_peer(Phase::Tls)),
         (_, b"S") => {}
         (_, b"N") => return Err(OpenError::TlsRefused),
         // More than one byte would be plaintext that somebody slipped in before the handshake (CVE-2021-23222).
-        _ => return Err(OpenError::Protocol("an unexpected answer to the request for TLS".to_owned())),
+        _ => {
+            return Err(OpenError::Protocol(
+                "an unexpected answer to the request for TLS".to_owned(),
+            ));
+        }
     }
     let mut early = Vec::new();
-    stream.upgrade(target.tls.connect()?, &[], &mut early).await.map_err(|error| closed(Phase::Tls, error))?;
+    stream
+        .upgrade(target.tls.connect()?, &[], &mut early)
+        .await
+        .map_err(|error| closed(Phase::Tls, error))?;
     if !early.is_empty() {
         return Err(OpenError::Protocol("bytes before the startup message".to_owned()));
     }
@@ -103,7 +142,11 @@ pub(super) async fn encrypt(mut stream: Stream, target: &Target) -> Result<Strea
 }
 
 async fn spend(gate: &Arc<Gate>, deadline: Instant, patience: Duration) -> Result<(), OpenError> {
-    if gate.spend(deadline).await { Ok(()) } else { Err(OpenError::Budget(patience)) }
+    if gate.spend(deadline).await {
+        Ok(())
+    } else {
+        Err(OpenError::Budget(patience))
+    }
 }
 
 fn refused(slot: &mut Slot, error: &OpenError) {
@@ -125,7 +168,8 @@ impl Login<'_> {
             ("database", key.database.as_str()),
             ("application_name", APPLICATION_NAME),
         ];
-        self.send(&startup::startup_message(ProtocolVersion::V3_0, &parameters)).await?;
+        self.send(&startup::startup_message(ProtocolVersion::V3_0, &parameters))
+            .await?;
         self.authenticate(token).await?;
         self.greeting().await
     }
@@ -139,7 +183,9 @@ impl Login<'_> {
                 b'R' => match Body::new(&body).i32().map_err(truncated)? {
                     0 if sent => return Ok(()),
                     0 => return Err(OpenError::NotAsked),
-                    3 if sent => return Err(OpenError::Protocol("a second request for a password".to_owned())),
+                    3 if sent => {
+                        return Err(OpenError::Protocol("a second request for a password".to_owned()));
+                    }
                     3 => {
                         self.send(&password_message(token)).await?;
                         sent = true;
@@ -174,7 +220,9 @@ impl Login<'_> {
         match tag {
             b'N' => Ok(()),
             b'E' => Err(refusal(body)),
-            tag => Err(OpenError::Protocol(format!("an unexpected message of type {tag:#04x} during the login"))),
+            tag => Err(OpenError::Protocol(format!(
+                "an unexpected message of type {tag:#04x} during the login"
+            ))),
         }
     }
 
@@ -182,12 +230,16 @@ impl Login<'_> {
     async fn message(&mut self) -> Result<(u8, Vec<u8>), OpenError> {
         self.messages += 1;
         if self.messages > MAX_LOGIN_MESSAGES {
-            return Err(OpenError::Protocol("endless messages during the login".to_owned()));
+            return Err(OpenError::Protocol(
+                "endless messages during the login".to_owned(),
+            ));
         }
         loop {
             let mut frames = Frames::default();
             let mut rest = self.received.as_slice();
-            let frame = frames.next(&mut rest, |_| true).map_err(|error| OpenError::Protocol(error.to_string()))?;
+            let frame = frames
+                .next(&mut rest, |_| true)
+                .map_err(|error| OpenError::Protocol(error.to_string()))?;
             if let Some(frame) = frame {
                 let message = (frame.tag, frame.body.to_vec());
                 let used = self.received.len() - rest.len();
@@ -195,9 +247,15 @@ impl Login<'_> {
                 return Ok(message);
             }
             if self.received.len() > MAX_LOGIN_BYTES {
-                return Err(OpenError::Protocol("a message of more than 64 KiB during the login".to_owned()));
+                return Err(OpenError::Protocol(
+                    "a message of more than 64 KiB during the login".to_owned(),
+                ));
             }
-            let read = self.stream.read_into(&mut self.received).await.map_err(|error| closed(Phase::Login, error))?;
+            let read = self
+                .stream
+                .read_into(&mut self.received)
+                .await
+                .map_err(|error| closed(Phase::Login, error))?;
             if read == 0 {
                 return Err(closed_by_peer(Phase::Login));
             }
@@ -205,7 +263,10 @@ impl Login<'_> {
     }
 
     async fn send(&mut self, bytes: &[u8]) -> Result<(), OpenError> {
-        self.stream.send(bytes).await.map_err(|error| closed(Phase::Login, error))
+        self.stream
+            .send(bytes)
+            .await
+            .map_err(|error| closed(Phase::Login, error))
     }
 }
 
@@ -221,7 +282,11 @@ fn password_message(token: &str) -> Zeroizing<Vec<u8>> {
 
 fn refusal(body: &[u8]) -> OpenError {
     let (state, message) = state_and_message(body);
-    OpenError::Refused { state, message, succeeded_before: false }
+    OpenError::Refused {
+        state,
+        message,
+        succeeded_before: false,
+    }
 }
 
 /// Names of the requests that aren't for a cleartext password (PostgreSQL documentation, "Message Formats").
@@ -242,10 +307,16 @@ fn truncated(_: Truncated) -> OpenError {
 pub(super) fn closed(phase: Phase, error: StreamError) -> OpenError {
     match error {
         StreamError::Tls(failure) => failure.into(),
-        StreamError::Io(error) => OpenError::Closed { phase, reason: error.to_string() },
+        StreamError::Io(error) => OpenError::Closed {
+            phase,
+            reason: error.to_string(),
+        },
     }
 }
 
 fn closed_by_peer(phase: Phase) -> OpenError {
-    OpenError::Closed { phase, reason: "end of stream".to_owned() }
+    OpenError::Closed {
+        phase,
+        reason: "end of stream".to_owned(),
+    }
 }

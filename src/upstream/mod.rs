@@ -1,7 +1,7 @@
 //! Connections to servers: opening them within the login budget, pooling them, cleaning them, cancelling on them.
 //!
-//! The way of a connection: [`gate`] (a slot) → [`dial`] → TLS → [`gate`] (a login of the budget) → [`tokens`] →
-//! [`login`] → [`pool`]. A token leaves the process in [`login`] and nowhere else.
+//! The way of a connection: [`gate`] (a slot) → `dial` → TLS → [`gate`] (a login of the budget) → [`tokens`] →
+//! `login` → [`pool`]. A token leaves the process in `login` and nowhere else.
 
 pub mod cancel;
 pub mod connection;

@@ -88,7 +88,9 @@ impl ServerPool {
             size: target.pool.size,
             min_idle: target.pool.min_idle,
             idle_timeout: target.pool.idle_timeout,
-            replace_ahead: (target.pool.lifetime / 20).max(REPLACE_AHEAD_LEAST).min(target.pool.lifetime / 2),
+            replace_ahead: (target.pool.lifetime / 20)
+                .max(REPLACE_AHEAD_LEAST)
+                .min(target.pool.lifetime / 2),
         };
         let pool = Rc::new(Self {
             key,
@@ -121,13 +123,20 @@ impl ServerPool {
 
     /// Whether a client could get a connection: there was one, and the last attempt hasn't failed for good.
     pub fn is_usable(&self) -> bool {
-        self.has_succeeded.get() && self.trouble.borrow().as_ref().is_none_or(|trouble| !trouble.error.is_permanent())
+        self.has_succeeded.get()
+            && self
+                .trouble
+                .borrow()
+                .as_ref()
+                .is_none_or(|trouble| !trouble.error.is_permanent())
     }
 
     /// What a server would report to a client with these settings, if that is known; and the settings, shared.
     pub fn greeting(&self, settings: &[Setting]) -> Option<(Rc<[Setting]>, Rc<Parameters>)> {
         let greetings = self.greetings.borrow();
-        greetings.get_key_value(settings).map(|(settings, parameters)| (settings.clone(), parameters.clone()))
+        greetings
+            .get_key_value(settings)
+            .map(|(settings, parameters)| (settings.clone(), parameters.clone()))
     }
 
     /// Remembers what a server reports once `settings` have taken.
@@ -142,7 +151,10 @@ impl ServerPool {
     /// An idle connection, if there is one and nobody waits.
     pub fn try_lease(self: &Rc<Self>) -> Option<Lease> {
         while let Some(member) = self.checkout() {
-            let mut lease = Lease { member: Some(member), pool: self.clone() };
+            let mut lease = Lease {
+                member: Some(member),
+                pool: self.clone(),
+            };
             if !lease.is_dead() {
                 self.metrics.leases.inc();
                 self.tend();
@@ -168,7 +180,12 @@ impl ServerPool {
     async fn wait(self: &Rc<Self>) -> Result<Lease, LeaseError> {
         let (sender, receiver) = oneshot::channel();
         let id = self.members.borrow_mut().wait(sender);
-        let mut waiting = Waiting { pool: self.clone(), id, receiver, asked: Instant::now() };
+        let mut waiting = Waiting {
+            pool: self.clone(),
+            id,
+            receiver,
+            asked: Instant::now(),
+        };
         self.tend();
         let patience = self.target.pool.wait_timeout;
         match tokio::time::timeout(patience, &mut waiting.receiver).await {
@@ -179,7 +196,11 @@ impl ServerPool {
             Ok(Ok(Err(error))) => Err(LeaseError::Open(error)),
             Ok(Err(_)) | Err(_) => {
                 self.metrics.timeouts.inc();
-                let error = self.trouble.borrow().as_ref().map(|trouble| trouble.error.clone());
+                let error = self
+                    .trouble
+                    .borrow()
+                    .as_ref()
+                    .map(|trouble| trouble.error.clone());
                 Err(LeaseError::TimedOut(patience, error))
             }
         }
@@ -234,7 +255,9 @@ impl ServerPool {
 
     async fn open(self: Rc<Self>) {
         let began = Instant::now();
-        let mut opening = Opening { pool: Some(self.clone()) };
+        let mut opening = Opening {
+            pool: Some(self.clone()),
+        };
         let opened = login::open(&self.target, &self.key, &self.services).await;
         let logins = self.services.metrics.login.of(&self.key.target);
         opening.pool = None;
@@ -262,7 +285,10 @@ impl ServerPool {
             self.learn(&Rc::default(), &connection.parameters);
         }
         let expires_at = Instant::now() + jittered(self.target.pool.lifetime);
-        let member = Member { connection, expires_at };
+        let member = Member {
+            connection,
+            expires_at,
+        };
         let placement = self.members.borrow_mut().opened(member, Instant::now());
         self.place(placement);
     }
@@ -278,11 +304,19 @@ impl ServerPool {
         };
         let wait = jittered(pause);
         warn!(pool = %self.key, %error, permanent = error.is_permanent(), retry_in = ?wait, "cannot open a server connection");
-        *self.trouble.borrow_mut() = Some(Trouble { error: error.clone(), pause, retry_at: Instant::now() + wait });
+        *self.trouble.borrow_mut() = Some(Trouble {
+            error: error.clone(),
+            pause,
+            retry_at: Instant::now() + wait,
+        });
         let disappointed: Vec<Waiter> = {
             let mut members = self.members.borrow_mut();
             members.open_failed();
-            if error.is_permanent() { members.abandon_all().collect() } else { Vec::new() }
+            if error.is_permanent() {
+                members.abandon_all().collect()
+            } else {
+                Vec::new()
+            }
         };
         for waiter in disappointed {
             let _ = waiter.send(Err(error.clone()));
@@ -304,8 +338,13 @@ impl ServerPool {
                     break;
                 }
                 Placement::HandOff(waiter, member) => {
-                    let lease = Lease { member: Some(member), pool: self.clone() };
-                    let Err(Ok(mut lease)) = waiter.send(Ok(lease)) else { break };
+                    let lease = Lease {
+                        member: Some(member),
+                        pool: self.clone(),
+                    };
+                    let Err(Ok(mut lease)) = waiter.send(Ok(lease)) else {
+                        break;
+                    };
                     let Some(member) = lease.member.take() else { break };
                     placement = self.members.borrow_mut().returned(member, Instant::now());
                 }
@@ -331,7 +370,9 @@ impl Lease {
                 self.pool.metrics.cleaned.inc();
                 self.park();
             }
-            Err(error) => debug!(pool = %self.pool.key, %error, "a server connection is closed and not given back"),
+            Err(error) => {
+                debug!(pool = %self.pool.key, %error, "a server connection is closed and not given back")
+            }
         }
     }
 
@@ -362,16 +403,30 @@ impl Drop for Lease {
 impl Deref for Lease {
     type Target = Connection;
 
-    #[expect(clippy::expect_used, reason = "the member is taken out only by methods that end the lease")]
+    #[expect(
+        clippy::expect_used,
+        reason = "the member is taken out only by methods that end the lease"
+    )]
     fn deref(&self) -> &Connection {
-        &self.member.as_ref().expect("a lease has its connection until it ends").connection
+        &self
+            .member
+            .as_ref()
+            .expect("a lease has its connection until it ends")
+            .connection
     }
 }
 
 impl DerefMut for Lease {
-    #[expect(clippy::expect_used, reason = "the member is taken out only by methods that end the lease")]
+    #[expect(
+        clippy::expect_used,
+        reason = "the member is taken out only by methods that end the lease"
+    )]
     fn deref_mut(&mut self) -> &mut Connection {
-        &mut self.member.as_mut().expect("a lease has its connection until it ends").connection
+        &mut self
+            .member
+            .as_mut()
+            .expect("a lease has its connection until it ends")
+            .connection
     }
 }
 
@@ -383,7 +438,12 @@ impl std::fmt::Debug for Lease {
 
 impl std::fmt::Debug for ServerPool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "ServerPool({}, {:?})", self.key, self.members.borrow().census())
+        write!(
+            f,
+            "ServerPool({}, {:?})",
+            self.key,
+            self.members.borrow().census()
+        )
     }
 }
 
@@ -397,7 +457,10 @@ struct Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.pool.metrics.wait_seconds.observe(self.asked.elapsed().as_secs_f64());
+        self.pool
+            .metrics
+            .wait_seconds
+            .observe(self.asked.elapsed().as_secs_f64());
         drop(self.pool.members.borrow_mut().abandon(self.id));
         if let Ok(Ok(lease)) = self.receiver.try_recv() {
             lease.give_back_unused();

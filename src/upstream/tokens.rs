@@ -49,17 +49,29 @@ struct Held {
 impl Tokens {
     /// No token yet.
     pub fn new(credentials: CredentialCache, metrics: Arc<Metrics>) -> Self {
-        Self { credentials, tokens: Mutex::default(), metrics }
+        Self {
+            credentials,
+            tokens: Mutex::default(),
+            metrics,
+        }
     }
 
     /// A token for `user` of `target`. Waits for credentials if there are none yet, until whoever waits gives up.
-    pub async fn get(&self, target: &Target, user: &DbUser, patience: Duration) -> Result<Arc<Token>, OpenError> {
+    pub async fn get(
+        &self,
+        target: &Target,
+        user: &DbUser,
+        patience: Duration,
+    ) -> Result<Arc<Token>, OpenError> {
         let mut credentials = self.credentials.clone();
         let deadline = tokio::time::Instant::now() + patience;
         loop {
             match self.get_now(target, user, SystemTime::now()) {
                 Err(error @ OpenError::Credentials(_)) => {
-                    if tokio::time::timeout_at(deadline, credentials.changed()).await.is_err() {
+                    if tokio::time::timeout_at(deadline, credentials.changed())
+                        .await
+                        .is_err()
+                    {
                         return Err(error);
                     }
                 }
@@ -79,7 +91,9 @@ impl Tokens {
         let keys = self.credentials.keys(now + ON_THE_WAY);
         let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(held) = tokens.get(&key) {
-            let current = keys.as_ref().is_ok_and(|keys| keys.access_key_id() == held.token.access_key_id());
+            let current = keys
+                .as_ref()
+                .is_ok_and(|keys| keys.access_key_id() == held.token.access_key_id());
             let good = held.token.times().is_usable(now, MARGIN);
             if good && (keys.is_err() || (current && now < held.refresh_at)) {
                 return Ok(held.token.clone());
@@ -88,7 +102,13 @@ impl Tokens {
         let token = Arc::new(token::sign(&*keys?, &key.host, key.port, &key.region, user, now)?);
         self.metrics.iam.tokens_signed.inc();
         let refresh_at = token.times().refresh_at(0.5);
-        tokens.insert(key, Held { token: token.clone(), refresh_at });
+        tokens.insert(
+            key,
+            Held {
+                token: token.clone(),
+                refresh_at,
+            },
+        );
         Ok(token)
     }
 }

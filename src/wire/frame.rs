@@ -145,7 +145,10 @@ impl Frames {
         }
         self.gathering = false;
         let [tag, ..] = self.header;
-        Some(Frame { tag, body: &self.gathered })
+        Some(Frame {
+            tag,
+            body: &self.gathered,
+        })
     }
 }
 

@@ -25,7 +25,9 @@ pub fn settings(options: &str) -> Result<Vec<Setting>, UnsupportedSwitch> {
                 None => return Err(UnsupportedSwitch(word)),
             },
         };
-        let (name, value) = setting.split_once('=').ok_or_else(|| UnsupportedSwitch(word.clone()))?;
+        let (name, value) = setting
+            .split_once('=')
+            .ok_or_else(|| UnsupportedSwitch(word.clone()))?;
         // As PostgreSQL's ParseLongOption: a dash in a name stands for an underscore.
         settings.push((name.replace('-', "_"), value.to_owned()));
     }

@@ -128,7 +128,13 @@ pub fn state_and_message(body: &[u8]) -> (String, String) {
         && code != 0
         && let Ok(text) = fields.cstring()
     {
-        let line = || String::from_utf8_lossy(text).chars().filter(|c| !c.is_control()).take(MAX_FIELD_BYTES / 4).collect();
+        let line = || {
+            String::from_utf8_lossy(text)
+                .chars()
+                .filter(|c| !c.is_control())
+                .take(MAX_FIELD_BYTES / 4)
+                .collect()
+        };
         match code {
             b'C' => state = line(),
             b'M' => message = line(),

@@ -141,14 +141,23 @@ fn cancel(mut body: Body<'_>) -> Result<Opening, BadOpening> {
     if !(4..=MAX_CANCEL_SECRET_BYTES).contains(&secret.len()) {
         return Err(BadOpening::CancelLength);
     }
-    Ok(Opening::Cancel(CancelKey { pid, secret: secret.to_vec() }))
+    Ok(Opening::Cancel(CancelKey {
+        pid,
+        secret: secret.to_vec(),
+    }))
 }
 
 fn startup(code: i32, mut body: Body<'_>) -> Result<Startup, BadOpening> {
     let [a, b, c, d] = code.to_be_bytes();
-    let version = ProtocolVersion { major: u16::from_be_bytes([a, b]), minor: u16::from_be_bytes([c, d]) };
+    let version = ProtocolVersion {
+        major: u16::from_be_bytes([a, b]),
+        minor: u16::from_be_bytes([c, d]),
+    };
     if version.major != 3 {
-        return Err(BadOpening::Version { major: version.major, minor: version.minor });
+        return Err(BadOpening::Version {
+            major: version.major,
+            minor: version.minor,
+        });
     }
     let mut parameters: Vec<(String, String)> = Vec::new();
     loop {
@@ -215,12 +224,21 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let key = CancelKey { pid: 7, secret: vec![9; 32] };
+        let key = CancelKey {
+            pid: 7,
+            secret: vec![9; 32],
+        };
         assert_eq!(parse(&cancel_request(&key)), Ok(Opening::Cancel(key)));
         assert_eq!(parse(&ssl_request()), Ok(Opening::SslRequest));
         let packet = startup_message(ProtocolVersion::V3_2, &[("user", "app"), ("database", "")]);
         let parameters = vec![("user".into(), "app".into()), ("database".into(), String::new())];
-        assert_eq!(parse(&packet), Ok(Opening::Startup(Startup { version: ProtocolVersion::V3_2, parameters })));
+        assert_eq!(
+            parse(&packet),
+            Ok(Opening::Startup(Startup {
+                version: ProtocolVersion::V3_2,
+                parameters
+            }))
+        );
     }
 
     #[test]
@@ -234,7 +252,10 @@ mod tests {
         assert_eq!(parse(&trailing), Err(BadOpening::Layout));
         assert!(parse(&startup_message(ProtocolVersion { major: 2, minor: 0 }, &[])).is_err());
         for secret in [0, 3, 257] {
-            let key = CancelKey { pid: 1, secret: vec![0; secret] };
+            let key = CancelKey {
+                pid: 1,
+                secret: vec![0; secret],
+            };
             assert_eq!(parse(&cancel_request(&key)), Err(BadOpening::CancelLength));
         }
     }

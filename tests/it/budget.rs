@@ -13,7 +13,13 @@ use crate::gateway::{Gateway, Options, connect};
 fn restarts_under_load_do_not_exceed_the_budget() {
     const SECONDS: u64 = 30;
     let lab = Lab::start(LabConfig::default()).unwrap();
-    lab.faults().change(|faults| faults.latency = Latency::Lognormal { p50_ms: 40.0, p95_ms: 120.0, max_ms: 1000.0 });
+    lab.faults().change(|faults| {
+        faults.latency = Latency::Lognormal {
+            p50_ms: 40.0,
+            p95_ms: 120.0,
+            max_ms: 1000.0,
+        }
+    });
     let options = Options {
         pool: "size = 20\nmin_idle = 2",
         iam: "logins_per_second = 20\nburst = 20\nlogins_in_flight = 8",
@@ -25,7 +31,10 @@ fn restarts_under_load_do_not_exceed_the_budget() {
     let load = {
         let (done, served) = (done.clone(), served.clone());
         std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
             runtime.block_on(async move {
                 let mut clients = tokio::task::JoinSet::new();
                 for _ in 0..200 {
@@ -39,7 +48,9 @@ fn restarts_under_load_do_not_exceed_the_budget() {
                             match answered {
                                 Ok(_) => drop(served.fetch_add(1, Ordering::Relaxed)),
                                 // While the gateway is away, and when it goes under a client.
-                                Err(error) if error.code().is_none() => tokio::time::sleep(Duration::from_millis(20)).await,
+                                Err(error) if error.code().is_none() => {
+                                    tokio::time::sleep(Duration::from_millis(20)).await
+                                }
                                 Err(error) => panic!("a client failed: {error:?}"),
                             }
                         }
@@ -69,7 +80,13 @@ fn restarts_under_load_do_not_exceed_the_budget() {
 #[tokio::test]
 async fn a_thousand_client_logins_cost_at_most_the_size_of_the_pool() {
     let lab = Lab::start(LabConfig::default()).unwrap();
-    let gateway = Gateway::start(&lab, &Options { pool: "size = 20\nmin_idle = 1", ..Options::default() });
+    let gateway = Gateway::start(
+        &lab,
+        &Options {
+            pool: "size = 20\nmin_idle = 1",
+            ..Options::default()
+        },
+    );
     let before = lab.logins().len();
     let mut clients = tokio::task::JoinSet::new();
     for _ in 0..25 {

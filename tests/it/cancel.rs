@@ -18,19 +18,36 @@ fn a_cancel_ends_the_query_of_its_own_client() {
     let gateway = Gateway::start(&lab, &Options::default());
     let (mut raw, greeting) = Raw::login(&gateway, "app_rw");
     let key = greeting.iter().find(|message| message.tag == 'K').unwrap();
-    let key = CancelKey { pid: i32::from_be_bytes(key.body[..4].try_into().unwrap()), secret: key.body[4..].to_vec() };
+    let key = CancelKey {
+        pid: i32::from_be_bytes(key.body[..4].try_into().unwrap()),
+        secret: key.body[4..].to_vec(),
+    };
     raw.message('Q', b"select pg_sleep(600)\0");
-    let wrong = CancelKey { pid: key.pid, secret: vec![0; 4] };
+    let wrong = CancelKey {
+        pid: key.pid,
+        secret: vec![0; 4],
+    };
     for (key, outcome) in [(wrong, "unknown"), (key, "forwarded")] {
         let mut cancel = Raw::connect(&gateway);
         std::thread::sleep(Duration::from_millis(200));
         cancel.send(&cancel_request(&key));
-        assert!(cancel.is_closed(), "the end of the connection says that it is done");
+        assert!(
+            cancel.is_closed(),
+            "the end of the connection says that it is done"
+        );
         gateway.wait_for_metric("postern_cancel_requests_total", &[outcome], 1.0);
     }
-    let error = raw.until('Z').into_iter().find(|message| message.tag == 'E').unwrap();
+    let error = raw
+        .until('Z')
+        .into_iter()
+        .find(|message| message.tag == 'E')
+        .unwrap();
     assert_eq!(error.field(b'C').unwrap(), "57014");
-    assert_eq!(raw.query("select 1").last().unwrap().tag, 'Z', "the session goes on");
+    assert_eq!(
+        raw.query("select 1").last().unwrap().tag,
+        'Z',
+        "the session goes on"
+    );
 }
 
 /// Clients come, run a short query, cancel it at a random moment, and leave, over few servers, while others run
@@ -40,7 +57,13 @@ async fn a_storm_of_cancels_hits_nobody_else() {
     const ROUNDS: usize = 10_000;
     const ATTACKERS: usize = 12;
     let lab = Lab::start(LabConfig::default()).unwrap();
-    let gateway = Arc::new(Gateway::start(&lab, &Options { pool: "size = 4\nmin_idle = 4", ..Options::default() }));
+    let gateway = Arc::new(Gateway::start(
+        &lab,
+        &Options {
+            pool: "size = 4\nmin_idle = 4",
+            ..Options::default()
+        },
+    ));
     let rounds = Arc::new(AtomicUsize::new(0));
     let done = Arc::new(AtomicBool::new(false));
     let mut tasks = tokio::task::JoinSet::new();
@@ -51,10 +74,11 @@ async fn a_storm_of_cancels_hits_nobody_else() {
                 let client = connect(&gateway.client("app_rw")).await.unwrap();
                 let token = client.cancel_token();
                 let pause = Duration::from_micros((seed as u64 * 137 + 11) % 900);
-                let (answer, cancelled) = tokio::join!(client.simple_query("select pg_sleep(0.0005)"), async {
-                    tokio::time::sleep(pause).await;
-                    token.cancel_query(NoTls).await
-                });
+                let (answer, cancelled) =
+                    tokio::join!(client.simple_query("select pg_sleep(0.0005)"), async {
+                        tokio::time::sleep(pause).await;
+                        token.cancel_query(NoTls).await
+                    });
                 cancelled.unwrap();
                 if let Err(error) = answer {
                     assert_eq!(error.code(), Some(&SqlState::QUERY_CANCELED), "{error}");
@@ -71,7 +95,10 @@ async fn a_storm_of_cancels_hits_nobody_else() {
         bystanders.spawn(async move {
             while !done.load(Ordering::Relaxed) {
                 let client = connect(&gateway.client("app_rw")).await.unwrap();
-                client.simple_query("select pg_sleep(0.001)").await.expect("an innocent query was cancelled");
+                client
+                    .simple_query("select pg_sleep(0.001)")
+                    .await
+                    .expect("an innocent query was cancelled");
                 innocent.fetch_add(1, Ordering::Relaxed);
             }
         });

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,6 @@ pub(crate) struct Options {
     pub(crate) iam: &'static str,
     pub(crate) timeouts: &'static str,
     pub(crate) users: &'static [&'static str],
-    pub(crate) endpoint: Option<String>,
     pub(crate) tls: String,
     /// Don't wait until it is ready.
     pub(crate) not_ready: bool,
@@ -37,7 +36,6 @@ impl Default for Options {
             iam: "logins_per_second = 200\nburst = 200",
             timeouts: "",
             users: &["app_ro", "app_rw"],
-            endpoint: None,
             tls: String::new(),
             not_ready: false,
         }
@@ -57,13 +55,52 @@ pub(crate) struct Gateway {
 impl Gateway {
     /// A gateway in front of `lab`, ready for clients.
     pub(crate) fn start(lab: &Lab, options: &Options) -> Self {
+        let behind = Behind {
+            endpoint: format!("{}:{}", lab.endpoint_host(), lab.endpoint_port()),
+            region: lab.region().to_owned(),
+            dial: lab.dial_address(),
+            ca: lab.ca_file(),
+            environment: lab.env(),
+        };
+        Self::in_front_of(behind, options)
+    }
+
+    /// The same in front of a lab that runs as a process of its own and has written its files to `directory`.
+    pub(crate) fn before(directory: &Path, options: &Options) -> Self {
+        let read = |name: &str| std::fs::read_to_string(directory.join(name)).unwrap();
+        let (config, environment) = (read("postern.toml"), read("env"));
+        let value = |key: &str| {
+            let line = config.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+            line.trim_matches([' ', '=', '"']).to_owned()
+        };
+        let behind = Behind {
+            endpoint: value("endpoint"),
+            region: "us-east-1".to_owned(),
+            dial: value("dial_address").parse().unwrap(),
+            ca: directory.join("ca.pem"),
+            environment: environment
+                .lines()
+                .filter_map(|line| line.strip_prefix("export ")?.split_once('='))
+                .map(|(name, value)| (name.to_owned(), value.trim_matches('\'').to_owned()))
+                .collect(),
+        };
+        Self::in_front_of(behind, options)
+    }
+
+    fn in_front_of(behind: Behind, options: &Options) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (port, admin) = (free_port(), free_port());
-        let config = configuration(lab, options, port, admin);
+        let config = configuration(&behind, options, port, admin);
         std::fs::write(directory.path().join("postern.toml"), config).unwrap();
-        let environment = lab.env();
+        let environment = behind.environment;
         let child = spawn(&directory, &environment);
-        let gateway = Self { child, directory, environment, port, admin };
+        let gateway = Self {
+            child,
+            directory,
+            environment,
+            port,
+            admin,
+        };
         gateway.wait_for(if options.not_ready { "/livez" } else { "/readyz" });
         gateway
     }
@@ -78,7 +115,11 @@ impl Gateway {
 
     /// Sends a signal by name, as `kill` knows it.
     pub(crate) fn signal(&self, name: &str) {
-        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status().unwrap();
+        let sent = Command::new("kill")
+            .arg(format!("-{name}"))
+            .arg(self.child.id().to_string())
+            .status()
+            .unwrap();
         assert!(sent.success());
     }
 
@@ -112,7 +153,10 @@ impl Gateway {
     /// Memory of its own, in KiB.
     pub(crate) fn private_kib(&self) -> u64 {
         let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id())).unwrap();
-        let line = rollup.lines().find(|line| line.starts_with("Private_Dirty:")).unwrap();
+        let line = rollup
+            .lines()
+            .find(|line| line.starts_with("Private_Dirty:"))
+            .unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
@@ -120,7 +164,11 @@ impl Gateway {
     pub(crate) fn page(&self, path: &str) -> Option<(u16, String)> {
         let mut tcp = TcpStream::connect(("127.0.0.1", self.admin)).ok()?;
         tcp.set_read_timeout(Some(PATIENCE)).unwrap();
-        write!(tcp, "GET {path} HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n").ok()?;
+        write!(
+            tcp,
+            "GET {path} HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n"
+        )
+        .ok()?;
         let mut text = String::new();
         tcp.read_to_string(&mut text).ok()?;
         let status = text.split(' ').nth(1)?.parse().ok()?;
@@ -132,7 +180,10 @@ impl Gateway {
     pub(crate) fn metric(&self, name: &str, labels: &[&str]) -> f64 {
         let (_, page) = self.page("/metrics").unwrap();
         page.lines()
-            .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])))
+            .filter(|line| {
+                line.strip_prefix(name)
+                    .is_some_and(|rest| rest.starts_with(['{', ' ']))
+            })
             .filter(|line| labels.iter().all(|label| line.contains(label)))
             .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
             .sum()
@@ -142,7 +193,11 @@ impl Gateway {
     pub(crate) fn wait_for_metric(&self, name: &str, labels: &[&str], value: f64) {
         let deadline = Instant::now() + PATIENCE;
         while (self.metric(name, labels) - value).abs() > f64::EPSILON {
-            assert!(Instant::now() < deadline, "{name}{labels:?} is {}, not {value}", self.metric(name, labels));
+            assert!(
+                Instant::now() < deadline,
+                "{name}{labels:?} is {}, not {value}",
+                self.metric(name, labels)
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -150,19 +205,22 @@ impl Gateway {
     /// A client's configuration.
     pub(crate) fn client(&self, user: &str) -> Config {
         let mut config = Config::new();
-        config.host("127.0.0.1").port(self.port).user(user).dbname("orders").application_name("it");
         config
-    }
-
-    /// A client that is logged in.
-    pub(crate) async fn connect(&self, user: &str) -> Client {
-        connect(&self.client(user)).await.unwrap()
+            .host("127.0.0.1")
+            .port(self.port)
+            .user(user)
+            .dbname("orders")
+            .application_name("it");
+        config
     }
 
     /// Runs psql against it.
     pub(crate) fn psql(&self, connection: &str, sql: &str) -> Output {
         Command::new("psql")
-            .arg(format!("host=127.0.0.1 port={} dbname=orders {connection}", self.port))
+            .arg(format!(
+                "host=127.0.0.1 port={} dbname=orders {connection}",
+                self.port
+            ))
             .args(["-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", sql])
             .output()
             .unwrap()
@@ -187,7 +245,10 @@ impl Drop for Gateway {
         if std::thread::panicking() {
             let log = self.log();
             let tail = log.lines().rev().take(40).collect::<Vec<_>>();
-            eprintln!("the gateway's log:\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+            eprintln!(
+                "the gateway's log:\n{}",
+                tail.into_iter().rev().collect::<Vec<_>>().join("\n")
+            );
         }
     }
 }
@@ -211,7 +272,11 @@ pub(crate) fn stderr(output: &Output) -> String {
 }
 
 fn spawn(directory: &tempfile::TempDir, environment: &[(String, String)]) -> Child {
-    let log = std::fs::OpenOptions::new().create(true).append(true).open(directory.path().join("log")).unwrap();
+    let log = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(directory.path().join("log"))
+        .unwrap();
     Command::new(PathBuf::from(env!("CARGO_BIN_EXE_postern")))
         .args(["run", "--config"])
         .arg(directory.path().join("postern.toml"))
@@ -224,23 +289,36 @@ fn spawn(directory: &tempfile::TempDir, environment: &[(String, String)]) -> Chi
         .unwrap()
 }
 
-fn configuration(lab: &Lab, options: &Options, port: u16, admin: u16) -> String {
+/// What a gateway stands in front of.
+struct Behind {
+    endpoint: String,
+    region: String,
+    dial: SocketAddr,
+    ca: PathBuf,
+    environment: Vec<(String, String)>,
+}
+
+fn configuration(behind: &Behind, options: &Options, port: u16, admin: u16) -> String {
     let mut text = String::new();
     let users = format!("{:?}", options.users);
-    let endpoint = options.endpoint.clone().unwrap_or_else(|| format!("{}:{}", lab.endpoint_host(), lab.endpoint_port()));
-    let (dial, ca) = (lab.dial_address(), lab.ca_file());
+    let Behind {
+        endpoint,
+        region,
+        dial,
+        ca,
+        ..
+    } = behind;
     write!(
         text,
         "log.level = \"debug\"\n[listen]\naddresses = [\"127.0.0.1:{port}\", \"[::1]:{port}\"]\n{}\n\
          [admin]\nhttp = \"127.0.0.1:{admin}\"\n{}\n[identity]\n{}\n\
-         [[targets]]\nname = \"orders\"\nendpoint = \"{endpoint}\"\nregion = \"{}\"\ndial_address = \"{dial}\"\n\
+         [[targets]]\nname = \"orders\"\nendpoint = \"{endpoint}\"\nregion = \"{region}\"\ndial_address = \"{dial}\"\n\
          tls_ca_file = {ca:?}\ndatabases = [\"orders\"]\nusers = {users}\n\
          [targets.pool]\n{}\n[targets.iam]\n{}\n[targets.timeouts]\n{}\n\
          [[rules]]\nprincipals = [\"*\"]\ntargets = [\"orders\"]\nusers = [\"*\"]\n",
         options.listen,
         options.tls,
         options.identity,
-        lab.region(),
         options.pool,
         options.iam,
         options.timeouts,
@@ -250,5 +328,9 @@ fn configuration(lab: &Lab, options: &Options, port: u16, admin: u16) -> String 
 }
 
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }

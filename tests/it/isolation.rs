@@ -12,13 +12,22 @@ const ONE: &str = "size = 1\nmin_idle = 0";
 
 fn gateway() -> (Lab, Gateway) {
     let lab = Lab::start(LabConfig::default()).unwrap();
-    let gateway = Gateway::start(&lab, &Options { pool: ONE, ..Options::default() });
+    let gateway = Gateway::start(
+        &lab,
+        &Options {
+            pool: ONE,
+            ..Options::default()
+        },
+    );
     (lab, gateway)
 }
 
 fn text(raw: &mut Raw, sql: &str) -> String {
     let messages = raw.query(sql);
-    let row = messages.iter().find(|message| message.tag == 'D').unwrap_or_else(|| panic!("{sql}: {messages:?}"));
+    let row = messages
+        .iter()
+        .find(|message| message.tag == 'D')
+        .unwrap_or_else(|| panic!("{sql}: {messages:?}"));
     String::from_utf8_lossy(&row.body[6..]).into_owned()
 }
 
@@ -42,7 +51,11 @@ fn session_state_does_not_outlive_its_client() {
     }
     first.message('X', b"");
     let (mut second, _) = Raw::login(&gateway, "app_rw");
-    assert_eq!(text(&mut second, "select pg_backend_pid()::text"), backend, "the test needs the same server");
+    assert_eq!(
+        text(&mut second, "select pg_backend_pid()::text"),
+        backend,
+        "the test needs the same server"
+    );
     let left = "select concat_ws(' ', current_setting('work_mem'), current_setting('search_path'), \
                 (select count(*) from pg_class where relname = 'secrets'), (select count(*) from pg_prepared_statements), \
                 (select count(*) from pg_listening_channels()), (select count(*) from pg_cursors), \
@@ -64,7 +77,13 @@ fn an_open_transaction_is_rolled_back() {
         }
         drop(first);
         let (mut second, _) = Raw::login(&gateway, "app_rw");
-        assert_eq!(text(&mut second, "select coalesce(to_regclass('left_over')::text, 'none')"), "none");
+        assert_eq!(
+            text(
+                &mut second,
+                "select coalesce(to_regclass('left_over')::text, 'none')"
+            ),
+            "none"
+        );
         second.message('X', b"");
     }
 }
@@ -78,7 +97,11 @@ fn a_failed_transaction_is_rolled_back() {
     drop(first);
     let (mut second, _) = Raw::login(&gateway, "app_rw");
     assert_eq!(text(&mut second, "select 'fine'"), "fine");
-    assert_eq!(gateway.metric("postern_pool_discards_total", &[]), 0.0, "and the server is kept");
+    assert_eq!(
+        gateway.metric("postern_pool_discards_total", &[]),
+        0.0,
+        "and the server is kept"
+    );
 }
 
 #[test]
@@ -98,7 +121,11 @@ fn a_query_whose_client_is_gone_is_cancelled() {
 fn what_was_asked_before_a_goodbye_is_carried_out() {
     let (_lab, gateway) = gateway();
     let (mut first, _) = Raw::login(&gateway, "app_rw");
-    let bytes = [frame('Q', b"create table made as select 1 as x from pg_sleep(0.3)\0"), frame('X', b"")].concat();
+    let bytes = [
+        frame('Q', b"create table made as select 1 as x from pg_sleep(0.3)\0"),
+        frame('X', b""),
+    ]
+    .concat();
     first.send(&bytes);
     drop(first);
     let (mut second, _) = Raw::login(&gateway, "app_rw");
@@ -143,7 +170,8 @@ fn an_extended_query_without_its_sync_does_not_reach_the_next() {
 }
 
 fn wait_until_active(lab: &Lab, count: usize) {
-    let sql = "select count(*) from pg_stat_activity where query like 'select pg_sleep(600)%' and state = 'active'";
+    let sql =
+        "select count(*) from pg_stat_activity where query like 'select pg_sleep(600)%' and state = 'active'";
     for _ in 0..500 {
         if lab.superuser_sql(sql).unwrap().trim() == count.to_string() {
             return;

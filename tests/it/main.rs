@@ -1,9 +1,17 @@
 //! Everything that needs a running gateway, a lab or the source tree, in one binary.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test that can't go on has failed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test that can't go on has failed"
+)]
 
 mod budget;
 mod cancel;
+mod corpus;
+mod drivers;
 mod gateway;
+mod hostile;
 mod isolation;
 mod layers;
 mod login;

@@ -14,7 +14,13 @@ fn lab() -> Lab {
 #[test]
 fn the_minimum_is_there_before_the_first_client_and_the_maximum_is_never_passed() {
     let lab = lab();
-    let gateway = Gateway::start(&lab, &Options { pool: "size = 3\nmin_idle = 2", ..Options::default() });
+    let gateway = Gateway::start(
+        &lab,
+        &Options {
+            pool: "size = 3\nmin_idle = 2",
+            ..Options::default()
+        },
+    );
     gateway.wait_for_metric("postern_pool_connections", &["idle", "app_rw"], 2.0);
     let mut clients: Vec<Raw> = (0..3).map(|_| Raw::login(&gateway, "app_rw").0).collect();
     for client in &mut clients {
@@ -23,7 +29,11 @@ fn the_minimum_is_there_before_the_first_client_and_the_maximum_is_never_passed(
     let (mut fourth, _) = Raw::login(&gateway, "app_rw");
     fourth.message('Q', b"select 4\0");
     gateway.wait_for_metric("postern_pool_waiting_clients", &["app_rw"], 1.0);
-    assert_eq!(lab.peak_connections(), 3 + 2, "three of app_rw and the minimum of app_ro");
+    assert_eq!(
+        lab.peak_connections(),
+        3 + 2,
+        "three of app_rw and the minimum of app_ro"
+    );
     clients.pop().unwrap().message('X', b"");
     assert_eq!(fourth.until('Z').last().unwrap().tag, 'Z');
     assert_eq!(lab.peak_connections(), 5, "handed on, not opened anew");
@@ -33,7 +43,13 @@ fn the_minimum_is_there_before_the_first_client_and_the_maximum_is_never_passed(
 fn who_waits_in_vain_gets_a_clear_error() {
     let pool = "size = 1\nmin_idle = 0\nwait_timeout = \"3s\"";
     let lab = lab();
-    let gateway = Gateway::start(&lab, &Options { pool, ..Options::default() });
+    let gateway = Gateway::start(
+        &lab,
+        &Options {
+            pool,
+            ..Options::default()
+        },
+    );
     let (mut holder, _) = Raw::login(&gateway, "app_rw");
     holder.query("select 1");
     let (mut waiter, _) = Raw::login(&gateway, "app_rw");
@@ -41,7 +57,10 @@ fn who_waits_in_vain_gets_a_clear_error() {
     let error = waiter.last_error();
     assert_eq!(error.field(b'C').unwrap(), "53300");
     assert!(error.field(b'H').is_some());
-    assert_eq!(gateway.metric("postern_pool_wait_timeouts_total", &["app_rw"]), 1.0);
+    assert_eq!(
+        gateway.metric("postern_pool_wait_timeouts_total", &["app_rw"]),
+        1.0
+    );
     assert_eq!(gateway.metric("postern_pool_waiting_clients", &["app_rw"]), 0.0);
     holder.query("select 3");
 }
@@ -49,7 +68,13 @@ fn who_waits_in_vain_gets_a_clear_error() {
 #[test]
 fn who_waits_long_is_told_so() {
     let lab = lab();
-    let gateway = Gateway::start(&lab, &Options { pool: "size = 1\nmin_idle = 0", ..Options::default() });
+    let gateway = Gateway::start(
+        &lab,
+        &Options {
+            pool: "size = 1\nmin_idle = 0",
+            ..Options::default()
+        },
+    );
     let (mut holder, _) = Raw::login(&gateway, "app_rw");
     holder.query("select 1");
     let (mut waiter, _) = Raw::login(&gateway, "app_rw");
@@ -63,13 +88,22 @@ fn who_waits_long_is_told_so() {
 #[test]
 fn waiters_are_served_in_their_order_and_those_who_left_are_skipped() {
     let lab = lab();
-    let gateway = Gateway::start(&lab, &Options { pool: "size = 1\nmin_idle = 0", ..Options::default() });
+    let gateway = Gateway::start(
+        &lab,
+        &Options {
+            pool: "size = 1\nmin_idle = 0",
+            ..Options::default()
+        },
+    );
     let (mut holder, _) = Raw::login(&gateway, "app_rw");
     holder.query("create table served (place serial, who int)");
     let mut waiters = Vec::new();
     for who in 0..6 {
         let (mut waiter, _) = Raw::login(&gateway, "app_rw");
-        waiter.message('Q', format!("insert into served (who) values ({who})\0").as_bytes());
+        waiter.message(
+            'Q',
+            format!("insert into served (who) values ({who})\0").as_bytes(),
+        );
         gateway.wait_for_metric("postern_pool_waiting_clients", &["app_rw"], f64::from(who) + 1.0);
         waiters.push(waiter);
     }
@@ -89,9 +123,18 @@ fn waiters_are_served_in_their_order_and_those_who_left_are_skipped() {
 #[test]
 fn connections_that_the_server_has_closed_are_replaced() {
     let lab = lab();
-    let gateway = Gateway::start(&lab, &Options { pool: "min_idle = 2", ..Options::default() });
+    let gateway = Gateway::start(
+        &lab,
+        &Options {
+            pool: "min_idle = 2",
+            ..Options::default()
+        },
+    );
     for _ in 0..3 {
-        lab.superuser_sql("select pg_terminate_backend(pid, 5000) from pg_stat_activity where usename = 'app_rw'").unwrap();
+        lab.superuser_sql(
+            "select pg_terminate_backend(pid, 5000) from pg_stat_activity where usename = 'app_rw'",
+        )
+        .unwrap();
         let (mut client, _) = Raw::login(&gateway, "app_rw");
         assert_eq!(client.query("select 1").last().unwrap().tag, 'Z');
         client.message('X', b"");
@@ -103,7 +146,13 @@ fn connections_that_the_server_has_closed_are_replaced() {
 fn connections_end_with_their_lifetime_and_their_replacement_is_there() {
     let lab = lab();
     let pool = "min_idle = 2\nlifetime = \"3s\"";
-    let gateway = Gateway::start(&lab, &Options { pool, ..Options::default() });
+    let gateway = Gateway::start(
+        &lab,
+        &Options {
+            pool,
+            ..Options::default()
+        },
+    );
     let logins = lab.logins().len();
     for _ in 0..500 {
         assert!(gateway.metric("postern_pool_connections", &["app_rw", "idle"]) >= 1.0);
@@ -118,8 +167,15 @@ fn connections_end_with_their_lifetime_and_their_replacement_is_there() {
 #[test]
 fn connections_are_opened_beside_each_other() {
     let lab = lab();
-    let gateway = Gateway::start(&lab, &Options { pool: "size = 8\nmin_idle = 0", ..Options::default() });
-    lab.faults().change(|faults| faults.latency = Latency::FixedMs(500));
+    let gateway = Gateway::start(
+        &lab,
+        &Options {
+            pool: "size = 8\nmin_idle = 0",
+            ..Options::default()
+        },
+    );
+    lab.faults()
+        .change(|faults| faults.latency = Latency::FixedMs(500));
     let mut clients: Vec<Raw> = (0..8)
         .map(|_| {
             let mut raw = Raw::connect(&gateway);

@@ -43,7 +43,10 @@ impl Raw {
     /// Logs in by trust; returns what came up to ReadyForQuery.
     pub(crate) fn login(gateway: &Gateway, user: &str) -> (Self, Vec<Message>) {
         let mut raw = Self::connect(gateway);
-        raw.send(&startup_message(ProtocolVersion::V3_0, &[("user", user), ("database", "orders")]));
+        raw.send(&startup_message(
+            ProtocolVersion::V3_0,
+            &[("user", user), ("database", "orders")],
+        ));
         let messages = raw.until('Z');
         (raw, messages)
     }
@@ -72,14 +75,20 @@ impl Raw {
         let len = u32::from_be_bytes(header[1..].try_into().unwrap()) as usize - 4;
         let mut body = vec![0; len];
         self.tcp.read_exact(&mut body).ok()?;
-        Some(Message { tag: char::from(header[0]), body })
+        Some(Message {
+            tag: char::from(header[0]),
+            body,
+        })
     }
 
     /// The messages up to the first of that type; an error ends it as well if it is fatal.
     pub(crate) fn until(&mut self, tag: char) -> Vec<Message> {
         let mut messages = Vec::new();
         while let Some(message) = self.next() {
-            let last = message.tag == tag || message.field(b'S').is_some_and(|s| message.tag == 'E' && s == "FATAL");
+            let last = message.tag == tag
+                || message
+                    .field(b'S')
+                    .is_some_and(|s| message.tag == 'E' && s == "FATAL");
             messages.push(message);
             if last {
                 break;
@@ -91,7 +100,10 @@ impl Raw {
     /// The error that ends the connection.
     pub(crate) fn last_error(&mut self) -> Message {
         let messages = self.until('\0');
-        let error = messages.into_iter().find(|message| message.tag == 'E').expect("no error came");
+        let error = messages
+            .into_iter()
+            .find(|message| message.tag == 'E')
+            .expect("no error came");
         assert!(self.is_closed(), "the connection goes on after {error:?}");
         error
     }

@@ -24,16 +24,32 @@ fn assert_sound(lab: &Lab) {
     let logins = lab.logins();
     assert!(logins.len() > 5, "the test needs logins: {}", logins.len());
     for login in &logins {
-        assert!(matches!(login.outcome, Outcome::Accepted | Outcome::Pending), "{login:?}");
+        assert!(
+            matches!(login.outcome, Outcome::Accepted | Outcome::Pending),
+            "{login:?}"
+        );
         let token = login.token.as_ref().unwrap();
-        assert!(token.key_expires.is_none_or(|end| login.wall < end), "a token older than its credentials: {login:?}");
+        assert!(
+            token.key_expires.is_none_or(|end| login.wall < end),
+            "a token older than its credentials: {login:?}"
+        );
     }
 }
 
 #[test]
 fn short_credentials_rotation_and_an_outage_of_imds() {
-    let lab = Lab::start(LabConfig { credentials_lifetime: Duration::from_secs(120), ..LabConfig::default() }).unwrap();
-    let gateway = Gateway::start(&lab, &Options { pool: SHORT_LIVES, ..Options::default() });
+    let lab = Lab::start(LabConfig {
+        credentials_lifetime: Duration::from_secs(120),
+        ..LabConfig::default()
+    })
+    .unwrap();
+    let gateway = Gateway::start(
+        &lab,
+        &Options {
+            pool: SHORT_LIVES,
+            ..Options::default()
+        },
+    );
     run_for(&gateway, Duration::from_secs(2));
     lab.imds().rotate().unwrap();
     run_for(&gateway, Duration::from_secs(2));
@@ -42,14 +58,27 @@ fn short_credentials_rotation_and_an_outage_of_imds() {
     lab.imds().set_fault(AwsFault::None);
     run_for(&gateway, Duration::from_secs(10));
     assert_sound(&lab);
-    assert!(gateway.metric("postern_credential_loads_total", &["new"]) >= 2.0, "rotated ones were taken over");
+    assert!(
+        gateway.metric("postern_credential_loads_total", &["new"]) >= 2.0,
+        "rotated ones were taken over"
+    );
     assert!(gateway.metric("postern_tokens_signed_total", &[]) >= 2.0);
 }
 
 #[test]
 fn credentials_of_a_few_seconds_are_renewed_in_time() {
-    let lab = Lab::start(LabConfig { credentials_lifetime: Duration::from_secs(14), ..LabConfig::default() }).unwrap();
-    let gateway = Gateway::start(&lab, &Options { pool: SHORT_LIVES, ..Options::default() });
+    let lab = Lab::start(LabConfig {
+        credentials_lifetime: Duration::from_secs(14),
+        ..LabConfig::default()
+    })
+    .unwrap();
+    let gateway = Gateway::start(
+        &lab,
+        &Options {
+            pool: SHORT_LIVES,
+            ..Options::default()
+        },
+    );
     run_for(&gateway, Duration::from_secs(25));
     assert_sound(&lab);
 }

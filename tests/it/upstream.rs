@@ -17,7 +17,10 @@ fn options() -> Options {
 
 fn refusal(gateway: &Gateway) -> Message {
     let mut raw = Raw::connect(gateway);
-    raw.send(&startup_message(ProtocolVersion::V3_0, &[("user", "app_ro"), ("database", "orders")]));
+    raw.send(&startup_message(
+        ProtocolVersion::V3_0,
+        &[("user", "app_ro"), ("database", "orders")],
+    ));
     raw.last_error()
 }
 
@@ -36,7 +39,10 @@ fn a_server_that_is_not_the_endpoint_gets_no_token() {
         lab.faults().change(|faults| faults.certificate = certificate);
         let gateway = Gateway::start(&lab, &options());
         let error = refusal(&gateway);
-        assert!(error.field(b'D').unwrap().contains(part), "{certificate:?}: {error:?}");
+        assert!(
+            error.field(b'D').unwrap().contains(part),
+            "{certificate:?}: {error:?}"
+        );
         assert!(error.field(b'H').is_some(), "{error:?}");
     }
     assert_eq!(tokens_seen(&lab), 0);
@@ -72,15 +78,27 @@ fn every_wrong_answer_has_its_own_error() {
         assert_eq!((tokens_seen(&lab) - before).min(1), tokens, "{fault:?}");
         lab.faults().clear();
     }
-    assert!(lab.logins().iter().all(|login| !login.in_clear), "a token went out without TLS");
+    assert!(
+        lab.logins().iter().all(|login| !login.in_clear),
+        "a token went out without TLS"
+    );
 }
 
 #[test]
 fn a_user_without_rds_iam_is_named() {
     let lab = Lab::start(LabConfig::default()).unwrap();
-    let gateway = Gateway::start(&lab, &Options { users: &["app_password"], ..options() });
+    let gateway = Gateway::start(
+        &lab,
+        &Options {
+            users: &["app_password"],
+            ..options()
+        },
+    );
     let mut raw = Raw::connect(&gateway);
-    raw.send(&startup_message(ProtocolVersion::V3_0, &[("user", "app_password"), ("database", "orders")]));
+    raw.send(&startup_message(
+        ProtocolVersion::V3_0,
+        &[("user", "app_password"), ("database", "orders")],
+    ));
     let error = raw.last_error();
     assert!(error.field(b'H').unwrap().contains("rds_iam"), "{error:?}");
     assert_eq!(tokens_seen(&lab), 0);
@@ -89,10 +107,20 @@ fn a_user_without_rds_iam_is_named() {
 #[test]
 fn names_that_need_encoding_work() {
     let lab = Lab::start(LabConfig::default()).unwrap();
-    let gateway = Gateway::start(&lab, &Options { users: &["odd user+x"], ..options() });
+    let gateway = Gateway::start(
+        &lab,
+        &Options {
+            users: &["odd user+x"],
+            ..options()
+        },
+    );
     let (mut raw, _) = Raw::login(&gateway, "odd user+x");
     let rows = raw.query("select current_user");
-    assert!(rows.iter().any(|row| row.tag == 'D' && row.body.ends_with(b"odd user+x")), "{rows:?}");
+    assert!(
+        rows.iter()
+            .any(|row| row.tag == 'D' && row.body.ends_with(b"odd user+x")),
+        "{rows:?}"
+    );
 }
 
 #[test]
@@ -111,9 +139,19 @@ fn a_server_that_is_lost_under_a_client_is_an_error_and_not_silence() {
 fn a_refusal_by_the_server_is_not_repeated_in_a_loop() {
     let lab = Lab::start(LabConfig::default()).unwrap();
     lab.faults().every_login(LoginFault::RefuseToken);
-    let gateway = Gateway::start(&lab, &Options { not_ready: true, pool: "min_idle = 1", ..options() });
+    let gateway = Gateway::start(
+        &lab,
+        &Options {
+            not_ready: true,
+            pool: "min_idle = 1",
+            ..options()
+        },
+    );
     std::thread::sleep(std::time::Duration::from_secs(5));
     let attempts = lab.logins().len();
-    assert!((2..=14).contains(&attempts), "{attempts} attempts of two users in five seconds");
+    assert!(
+        (2..=14).contains(&attempts),
+        "{attempts} attempts of two users in five seconds"
+    );
     drop(gateway);
 }

@@ -20,7 +20,15 @@ fn at(seconds: u64) -> SystemTime {
 /// The vector of the SDK's own unit test (`aws-sdk-rds` 1.159.0, `src/auth_token.rs`).
 #[test]
 fn a_known_token() {
-    let token = sign(&keys(None), HOST, 3306, "us-east-1", &"peccy".into(), at(1_724_709_600)).unwrap();
+    let token = sign(
+        &keys(None),
+        HOST,
+        3306,
+        "us-east-1",
+        &"peccy".into(),
+        at(1_724_709_600),
+    )
+    .unwrap();
     assert_eq!(
         token.secret(),
         "prod-instance.us-east-1.rds.amazonaws.com:3306/?Action=connect&DBUser=peccy&X-Amz-Algorithm=AWS4-HMAC-SHA256\
@@ -42,7 +50,12 @@ async fn plain_names_give_the_sdks_token() {
                 .time_source(StaticTimeSource::new(now))
                 .region(Region::new("eu-central-1"))
                 .build();
-            let config = Config::builder().hostname(HOST).port(5432).username(user).build().unwrap();
+            let config = Config::builder()
+                .hostname(HOST)
+                .port(5432)
+                .username(user)
+                .build()
+                .unwrap();
             let expected = AuthTokenGenerator::new(config).auth_token(&sdk).await.unwrap();
             let token = sign(&keys, HOST, 5432, "eu-central-1", &user.into(), now).unwrap();
             assert_eq!(token.secret(), expected.as_str());
@@ -52,11 +65,27 @@ async fn plain_names_give_the_sdks_token() {
 
 #[test]
 fn odd_names_are_encoded_and_never_smuggle() {
-    for (user, encoded) in
-        [("a b", "a%20b"), ("a+b", "a%2Bb"), ("a&DBUser=root", "a%26DBUser%3Droot"), ("a#b", "a%23b"), ("é", "%C3%A9")]
-    {
-        let token = sign(&keys(None), HOST, 5432, "us-east-1", &user.into(), at(1_790_000_000)).unwrap();
-        assert!(token.secret().contains(&format!("&DBUser={encoded}&X-Amz-")), "{}", token.secret());
+    for (user, encoded) in [
+        ("a b", "a%20b"),
+        ("a+b", "a%2Bb"),
+        ("a&DBUser=root", "a%26DBUser%3Droot"),
+        ("a#b", "a%23b"),
+        ("é", "%C3%A9"),
+    ] {
+        let token = sign(
+            &keys(None),
+            HOST,
+            5432,
+            "us-east-1",
+            &user.into(),
+            at(1_790_000_000),
+        )
+        .unwrap();
+        assert!(
+            token.secret().contains(&format!("&DBUser={encoded}&X-Amz-")),
+            "{}",
+            token.secret()
+        );
         assert_eq!(token.secret().matches("DBUser=").count(), 1);
     }
     assert!(sign(&keys(None), HOST, 5432, "us-east-1", &"".into(), at(0)).is_err());
@@ -65,7 +94,15 @@ fn odd_names_are_encoded_and_never_smuggle() {
 
 #[test]
 fn nothing_secret_is_printed() {
-    let token = sign(&keys(Some("hush")), HOST, 5432, "us-east-1", &"app".into(), at(1_790_000_000)).unwrap();
+    let token = sign(
+        &keys(Some("hush")),
+        HOST,
+        5432,
+        "us-east-1",
+        &"app".into(),
+        at(1_790_000_000),
+    )
+    .unwrap();
     assert_eq!(format!("{token:?}"), "Token(signed by akid)");
     assert_eq!(format!("{:?}", keys(Some("hush"))), "Keys(akid)");
 }

@@ -70,7 +70,11 @@ fn clean_is_a_fact() {
         ("<I", false, false),
     ] {
         let tracker = play(script);
-        assert_eq!((tracker.is_idle(), tracker.is_settled()), (idle, settled), "{script}: {tracker:?}");
+        assert_eq!(
+            (tracker.is_idle(), tracker.is_settled()),
+            (idle, settled),
+            "{script}: {tracker:?}"
+        );
     }
 }
 
@@ -80,7 +84,13 @@ fn terminate_never_reaches_the_server() {
     let mut bytes = frames("Q");
     let forward = bytes.len();
     bytes.extend(frames("X"));
-    assert_eq!(tracker.from_client(&bytes), Ok(ClientChunk { forward, terminated: true }));
+    assert_eq!(
+        tracker.from_client(&bytes),
+        Ok(ClientChunk {
+            forward,
+            terminated: true
+        })
+    );
 
     let mut tracker = Tracker::default();
     for byte in &frames("Q")[..7] {

@@ -1,0 +1,116 @@
+//! Real clients doing their ordinary work, against every PostgreSQL that is at hand.
+//!
+//! What these need is prepared by `tests/run` and found through `POSTERN_TEST_ENV`; without it, a test says so and
+//! passes.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::gateway::{Gateway, Options, PATIENCE, stderr};
+
+/// A lab as a process of its own, so that it can have a PostgreSQL of its own choice.
+struct Outside {
+    child: Child,
+    directory: tempfile::TempDir,
+}
+
+impl Outside {
+    fn start(bin: &Path, program: &Path) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let child = Command::new(program)
+            .args(["up", "--dir"])
+            .arg(directory.path())
+            .env("PGBIN", bin)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while !directory.path().join("ready").exists() {
+            assert!(Instant::now() < deadline, "the lab isn't ready");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Self { child, directory }
+    }
+}
+
+impl Drop for Outside {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
+        let _ = self.child.wait();
+    }
+}
+
+fn environment() -> Option<PathBuf> {
+    let directory = std::env::var_os("POSTERN_TEST_ENV")
+        .map(PathBuf::from)
+        .filter(|directory| directory.is_dir());
+    if directory.is_none() {
+        println!("skipped: POSTERN_TEST_ENV isn't set; tests/run prepares it");
+    }
+    directory
+}
+
+fn work(major: &str, commands: &[&[&str]]) {
+    let Some(environment) = environment() else { return };
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let lab_program = Path::new(env!("CARGO_BIN_EXE_postern")).with_file_name("postern-lab");
+    assert!(
+        lab_program.exists(),
+        "{} isn't built: cargo build --workspace --bins",
+        lab_program.display()
+    );
+    let lab = Outside::start(&environment.join(major).join("bin"), &lab_program);
+    let gateway = Gateway::before(
+        lab.directory.path(),
+        &Options {
+            pool: "size = 80",
+            ..Options::default()
+        },
+    );
+    for command in commands {
+        let program = match command[0] {
+            "python3" => environment.join("venv/bin/python3"),
+            other => PathBuf::from(other),
+        };
+        let output = Command::new(program)
+            .arg(root.join("tests/drivers").join(command[1]))
+            .args(["127.0.0.1", &gateway.port.to_string(), "app_rw", "orders"])
+            .args(&command[2..])
+            .env("NODE_PATH", environment.join("node/node_modules"))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            output.status.success(),
+            "{major} {command:?}: {said}{}",
+            stderr(&output)
+        );
+        println!("{major}: {}", said.trim());
+    }
+    assert_eq!(gateway.metric("postern_panics_total", &[]), 0.0);
+}
+
+const ORDINARY: &[&[&str]] = &[
+    &["python3", "psycopg_work.py"],
+    &["python3", "asyncpg_work.py"],
+    &["node", "node_work.js"],
+    &["python3", "libpq18_work.py"],
+    &["bash", "pgbench_work.sh"],
+    &["bash", "copy_gigabyte.sh", "64"],
+];
+
+#[test]
+fn drivers_work_with_postgresql_15() {
+    work("pg15", ORDINARY);
+}
+
+#[test]
+fn drivers_work_with_postgresql_17() {
+    work("pg17", ORDINARY);
+}
+
+#[test]
+fn drivers_work_with_postgresql_18() {
+    work("pg18", ORDINARY);
+}
