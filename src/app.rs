@@ -19,7 +19,7 @@ use tracing::{info, warn};
 
 use crate::admin::http::{self, Health, Pages};
 use crate::aws::credentials::{CredentialCache, Load, Observer};
-use crate::config::Config;
+use crate::config::{Config, Target};
 use crate::gateway::{ErrorKind, Readiness, Shard, Shared, Shutdown};
 use crate::identity::Source;
 use crate::metrics::Metrics;
@@ -28,7 +28,7 @@ use crate::upstream::gate::Gates;
 use crate::upstream::tokens::Tokens;
 
 /// File descriptors for listeners, runtimes, logs, AWS calls and cancel requests.
-const OTHER_FILES: u64 = 256;
+const OTHER_FILES: usize = 256;
 
 /// Runs the gateway until a signal ends it and its clients are gone.
 pub fn run(config: Config) -> anyhow::Result<()> {
@@ -39,8 +39,9 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     control.block_on(supervise(config))
 }
 
-async fn supervise(config: Config) -> anyhow::Result<()> {
-    raise_file_limit(&config);
+async fn supervise(mut config: Config) -> anyhow::Result<()> {
+    no_core_dumps();
+    raise_file_limit(&mut config);
     if config.identity.sources.contains(&Source::Trust) {
         warn!(
             "identity.sources contains \"trust\": whoever reaches a listening port is let in without being asked who they are"
@@ -212,15 +213,21 @@ fn begin_at_zero(metrics: &Metrics, config: &Config) {
     }
 }
 
-/// Raises the soft limit to the hard one, and says so if that isn't enough.
-fn raise_file_limit(config: &Config) {
+/// A core would hold tokens and keys.
+fn no_core_dumps() {
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    if let Err(error) = setrlimit(Resource::Core, none) {
+        warn!(%error, "core dumps could not be switched off; one would hold tokens");
+    }
+}
+
+/// Raises the soft limit of open files to the hard one. If that isn't enough, fewer clients are let in: without a
+/// file descriptor left, credentials couldn't be renewed either.
+fn raise_file_limit(config: &mut Config) {
     let limit = getrlimit(Resource::Nofile);
-    let servers: usize = config
-        .targets
-        .iter()
-        .map(|target| target.pool.size * target.databases.len() * target.users.len())
-        .sum();
-    let needed = (config.limits.max_clients + servers) as u64 + OTHER_FILES;
     let raised = Rlimit {
         current: limit.maximum,
         maximum: limit.maximum,
@@ -229,11 +236,29 @@ fn raise_file_limit(config: &Config) {
         Ok(()) => limit.maximum,
         Err(_) => limit.current,
     };
-    if let Some(current) = current.filter(|current| *current < needed) {
+    let pools = |target: &Arc<Target>| {
+        target
+            .pool
+            .size
+            .saturating_mul(target.databases.len() * target.users.len())
+    };
+    let servers = config.targets.iter().map(pools).fold(0, usize::saturating_add);
+    let others = servers.saturating_add(OTHER_FILES);
+    let Some(room) = current.map(|current| {
+        usize::try_from(current)
+            .unwrap_or(usize::MAX)
+            .saturating_sub(others)
+    }) else {
+        return;
+    };
+    let wanted = config.limits.max_clients;
+    if room < wanted {
+        config.limits.max_clients = room.max(1);
         warn!(
             limit = current,
-            needed,
-            "the limit of open files is too low for listen.max_clients and the pools: raise LimitNOFILE of the service, or lower them"
+            needed = wanted.saturating_add(others),
+            max_clients = config.limits.max_clients,
+            "the limit of open files is too low for listen.max_clients and the pools, so fewer clients are let in: raise LimitNOFILE of the service"
         );
     }
 }

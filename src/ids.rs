@@ -70,7 +70,7 @@ impl fmt::Display for PoolKey {
 }
 
 /// One client's session, for logs and the audit record. Unique within a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub u64);
 
 impl fmt::Display for SessionId {

@@ -20,9 +20,11 @@ LOGIN_DELAY = 0.2
 # pam_ftp asks for a password, as RDS does, and then has no opinion on any user but "ftp"; pam_permit lets everybody in.
 PAM_ASK = "auth optional pam_ftp.so\n"
 PAM_PERMIT = "auth required pam_permit.so\naccount required pam_permit.so\n"
+# Named by process, so that two runs at a time don't remove each other's.
+PAM_QUICK, PAM_SLOW = f"postern-bench-{os.getpid()}", f"postern-bench-{os.getpid()}-slow"
 PAM_SERVICES = {
-    "postern-bench": PAM_ASK + PAM_PERMIT,
-    "postern-bench-slow": PAM_ASK + f"auth optional pam_exec.so quiet /bin/sleep {LOGIN_DELAY}\n" + PAM_PERMIT,
+    PAM_QUICK: PAM_ASK + PAM_PERMIT,
+    PAM_SLOW: PAM_ASK + f"auth optional pam_exec.so quiet /bin/sleep {LOGIN_DELAY}\n" + PAM_PERMIT,
 }
 
 
@@ -149,8 +151,8 @@ class Postgres:
         if done.returncode:
             raise RuntimeError(f"initdb: {done.stderr}")
         place.write("data/pg_hba.conf", "local all postgres trust\n"
-                    "hostssl all bench 127.0.0.1/32 pam pamservice=postern-bench\n"
-                    "hostssl all bench_slow 127.0.0.1/32 pam pamservice=postern-bench-slow\n")
+                    f"hostssl all bench 127.0.0.1/32 pam pamservice={PAM_QUICK}\n"
+                    f"hostssl all bench_slow 127.0.0.1/32 pam pamservice={PAM_SLOW}\n")
         options = dict(self.settings, port=self.port, listen_addresses="127.0.0.1",
                        unix_socket_directories=place.directory, ssl_cert_file=place.path("rsa.pem"),
                        ssl_key_file=place.path("rsa.key"))

@@ -6,8 +6,8 @@ use anyhow::Context as _;
 use clap::Subcommand;
 
 use super::ConfigFile;
-use crate::config::effective;
 use crate::config::file::File;
+use crate::config::{effective, environment};
 
 /// Look at the configuration.
 #[derive(Debug, Subcommand)]
@@ -48,7 +48,7 @@ impl Config {
 fn show(file: &ConfigFile) -> anyhow::Result<String> {
     file.load()?;
     let text = std::fs::read_to_string(&file.config)?;
-    let mut shown = effective(&text, std::env::vars())?;
+    let mut shown = effective(&text, environment())?;
     for verifier in shown.identity.scram.verifiers.values_mut() {
         "(hidden)".clone_into(verifier);
     }

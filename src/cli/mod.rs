@@ -80,6 +80,9 @@ fn report(error: &anyhow::Error) {
 
 impl ConfigFile {
     fn load(&self) -> anyhow::Result<crate::config::Config> {
-        Ok(crate::config::Config::load(&self.config, std::env::vars())?)
+        Ok(crate::config::Config::load(
+            &self.config,
+            crate::config::environment(),
+        )?)
     }
 }

@@ -14,9 +14,19 @@ use crate::identity::{Source, Verifier};
 use crate::ids::{DbUser, TargetName};
 use crate::policy::{Glob, Rule, Rules};
 use crate::tls;
+use tracing_subscriber::EnvFilter;
 
 /// PostgreSQL's port.
 const DEFAULT_PORT: u16 = 5432;
+
+/// The most that a count may be; beyond it is a typing error.
+const MAX_COUNT: usize = 1_000_000;
+
+/// The longest that a duration may be; beyond it is a typing error.
+const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// The shortest lifetime of a server connection: below it, the login budget is spent on replacements.
+const LIFETIME_LEAST: Duration = Duration::from_secs(1);
 
 /// A new process doesn't know what its predecessor spent; it comes up to its full rate over this time.
 const SLOW_START: Duration = Duration::from_secs(10);
@@ -58,6 +68,23 @@ pub(super) fn config(file: &File) -> Result<Config, ConfigError> {
         }
     }
     let listen = &file.listen;
+    let open = listen
+        .addresses
+        .iter()
+        .find(|address| !address.ip().is_loopback());
+    if let Some(address) = open
+        && file
+            .identity
+            .sources
+            .iter()
+            .any(|source| source == Source::Trust.name())
+    {
+        let message = format!(
+            "\"trust\" lets in whoever reaches the port, and other hosts can reach {address} (listen.addresses); \
+             listen on 127.0.0.1 and ::1 only, or use \"scram\""
+        );
+        return Err(ConfigError::value("identity.sources", message));
+    }
     if listen.addresses.is_empty() {
         return Err(ConfigError::value(
             "listen.addresses",
@@ -83,11 +110,11 @@ pub(super) fn config(file: &File) -> Result<Config, ConfigError> {
             max_clients: at_least_one("listen.max_clients", listen.max_clients)?,
             login_timeout: positive("listen.login_timeout", listen.login_timeout)?,
             silent_timeout: positive("listen.silent_timeout", listen.silent_timeout)?,
-            drain_timeout: listen.drain_timeout.0,
+            drain_timeout: at_most_a_year("listen.drain_timeout", listen.drain_timeout)?,
         },
         log: Log {
             format: file.log.format,
-            level: file.log.level.clone(),
+            level: log_level(&file.log.level)?,
         },
         targets,
     })
@@ -115,6 +142,10 @@ fn identity(typed: &file::Identity) -> Result<Identity, ConfigError> {
             "identity.sources",
             "is empty, so nobody could come in; expected \"scram\" or \"trust\"",
         ));
+    }
+    if sources.len() > 1 {
+        let message = "has more than one entry; \"scram\" and \"trust\" both decide for good, so only the first would ever count";
+        return Err(ConfigError::value("identity.sources", message));
     }
     let verifiers = typed.scram.verifiers.iter().map(|(name, text)| {
         let verifier: Verifier = text.parse().map_err(|error| {
@@ -149,7 +180,11 @@ fn target(typed: &file::Target, roots: &tls::Roots) -> Result<Target, ConfigErro
     let endpoint =
         endpoint(&typed.endpoint).map_err(|message| ConfigError::value(key("endpoint"), message))?;
     let region = match (&typed.region, region_of(&endpoint.host)) {
-        (Some(region), _) => region.clone(),
+        (Some(region), _) if is_region(region) => region.clone(),
+        (Some(region), _) => {
+            let message = format!("\"{region}\" is not a region; expected one such as \"eu-west-1\"");
+            return Err(ConfigError::value(key("region"), message));
+        }
         (None, Some(region)) => region.to_owned(),
         (None, None) => {
             let message = format!(
@@ -220,6 +255,13 @@ fn endpoint(text: &str) -> Result<Endpoint, String> {
     Ok(Endpoint { host, port })
 }
 
+fn is_region(text: &str) -> bool {
+    !text.is_empty()
+        && text
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+}
+
 /// The label before `rds.amazonaws.com` or `rds.amazonaws.com.cn` (RDS User Guide, "Finding the endpoint").
 fn region_of(host: &str) -> Option<&str> {
     let rest = host
@@ -251,7 +293,15 @@ fn pool(typed: &file::Pool, key: &str) -> Result<PoolConfig, ConfigError> {
         size,
         min_idle: typed.min_idle,
         idle_timeout: positive(&format!("{key}.idle_timeout"), typed.idle_timeout)?,
-        lifetime: positive(&format!("{key}.lifetime"), typed.lifetime)?,
+        lifetime: match positive(&format!("{key}.lifetime"), typed.lifetime)? {
+            lifetime if lifetime < LIFETIME_LEAST => {
+                return Err(ConfigError::value(
+                    format!("{key}.lifetime"),
+                    "is below 1s; the login budget would go into replacements",
+                ));
+            }
+            lifetime => lifetime,
+        },
         wait_timeout: positive(&format!("{key}.wait_timeout"), typed.wait_timeout)?,
     })
 }
@@ -274,6 +324,12 @@ fn rules(typed: &[file::Rule]) -> Result<Rules, ConfigError> {
         Ok(list.iter().map(|text| Glob::new(text)).collect())
     };
     let rules = typed.iter().enumerate().map(|(number, rule)| {
+        let kinds = |pattern: &&String| !pattern.contains([':', '*', '?']);
+        if let Some(pattern) = rule.principals.iter().find(kinds) {
+            let message =
+                format!("\"{pattern}\" matches no principal; they are written \"trust:\" and \"scram:NAME\"");
+            return Err(ConfigError::value(format!("rules[{number}].principals"), message));
+        }
         Ok(Rule {
             principals: globs(number, "principals", &rule.principals)?,
             targets: globs(number, "targets", &rule.targets)?,
@@ -285,8 +341,11 @@ fn rules(typed: &[file::Rule]) -> Result<Rules, ConfigError> {
 }
 
 fn at_least_one(key: &str, value: usize) -> Result<usize, ConfigError> {
-    if value == 0 {
-        return Err(ConfigError::value(key, "is 0; expected at least 1"));
+    if !(1..=MAX_COUNT).contains(&value) {
+        return Err(ConfigError::value(
+            key,
+            format!("is {value}; expected 1 to {MAX_COUNT}"),
+        ));
     }
     Ok(value)
 }
@@ -295,5 +354,39 @@ fn positive(key: &str, value: Written) -> Result<Duration, ConfigError> {
     if value.0.is_zero() {
         return Err(ConfigError::value(key, "is 0; expected a duration above it"));
     }
+    at_most_a_year(key, value)
+}
+
+fn at_most_a_year(key: &str, value: Written) -> Result<Duration, ConfigError> {
+    if value.0 > YEAR {
+        return Err(ConfigError::value(
+            key,
+            format!(
+                "is {}; expected a year at most",
+                humantime::format_duration(value.0)
+            ),
+        ));
+    }
     Ok(value.0)
+}
+
+/// A filter that means nothing would switch the log off without a word.
+fn log_level(text: &str) -> Result<String, ConfigError> {
+    let levels = ["off", "error", "warn", "info", "debug", "trace"];
+    let is_level = |text: &str| levels.contains(&text.to_ascii_lowercase().as_str());
+    let good = !text.is_empty()
+        && text
+            .split(',')
+            .map(str::trim)
+            .all(|directive| match directive.rsplit_once('=') {
+                Some((_, level)) => is_level(level),
+                None => is_level(directive),
+            });
+    if good && EnvFilter::try_new(text).is_ok() {
+        return Ok(text.to_owned());
+    }
+    let message = format!(
+        "\"{text}\" is not a level or a filter; expected error, warn, info or debug, or as in \"info,postern::upstream=debug\""
+    );
+    Err(ConfigError::value("log.level", message))
 }

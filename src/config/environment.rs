@@ -90,8 +90,18 @@ fn syntax(text: &str, error: &toml::de::Error) -> ConfigError {
     }
 }
 
+/// Errors of serde quote the value that is of the wrong type, which may be a verifier.
+fn without_secrets(message: &str) -> &str {
+    if message.contains("SCRAM-SHA-256") || message.contains("md5") {
+        "a value (hidden here) is of the wrong type; verifiers are written as a table of name = \"SCRAM-SHA-256$…\""
+    } else {
+        message
+    }
+}
+
 /// Adds the nearest known name to serde's "unknown field `x`, expected one of `a`, `b`".
 fn with_nearest(message: &str) -> String {
+    let message = without_secrets(message);
     let mut quoted = message.split('`').skip(1).step_by(2);
     if !message.starts_with("unknown field") && !message.starts_with("unknown variant") {
         return message.to_owned();

@@ -172,6 +172,12 @@ impl Config {
     }
 }
 
+/// The environment's variables, as far as they are text; no other can be one of ours.
+pub fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
 /// What the file and the environment say together, defaults written out.
 pub fn effective(
     text: &str,

@@ -90,6 +90,25 @@ fn wrong_values_name_key_value_and_expectation() {
 }
 
 #[test]
+fn a_pattern_that_matches_no_principal_is_refused() {
+    let rule = "[[rules]]\nprincipals = [\"trust\"]\ntargets = [\"*\"]\nusers = [\"*\"]\n";
+    assert!(error(&format!("{MINIMAL}{rule}")).contains("rules[0].principals"));
+}
+
+#[test]
+fn a_verifier_is_not_repeated_in_an_error() {
+    let text = MINIMAL.replace(
+        "[[targets]]",
+        "scram.verifiers = \"SCRAM-SHA-256$4096:SALT$STORED:KEY\"\n[[targets]]",
+    );
+    let message = error(&text);
+    assert!(
+        !message.contains("STORED") && message.contains("hidden"),
+        "{message}"
+    );
+}
+
+#[test]
 fn one_endpoint_has_one_budget() {
     let second = MINIMAL
         .split_once("[[targets]]")

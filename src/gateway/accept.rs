@@ -35,11 +35,11 @@ pub(super) async fn accept(shard: Rc<Shard>, listener: TcpListener) {
             }
         };
         shard.shared.metrics.client.accepted.inc();
-        if metrics.get() >= limit.saturating_add(RESERVE) {
+        let over_limit = metrics.get() >= limit && !shard.clients.evict_silent();
+        if over_limit && metrics.get() >= limit.saturating_add(RESERVE) {
             warn!(limit, "a client was closed at once: far too many");
             continue;
         }
-        let over_limit = metrics.get() >= limit;
         metrics.inc();
         let id = shard.shared.next_session();
         let mut task = Box::pin(serve(shard.clone(), tcp, id, over_limit));

@@ -8,7 +8,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aws_lc_rs::{constant_time, rand};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::timeout;
 
 use crate::config::Target;
 use crate::upstream;
@@ -19,10 +20,27 @@ const SECRET_BYTES_3_0: usize = 4;
 /// Length of a secret under protocol 3.2, which allows up to 256; PostgreSQL 18 sends 32.
 const SECRET_BYTES_3_2: usize = 32;
 
+/// Cancel requests to servers at a time; each is a connection with a TLS handshake.
+const MAX_IN_FLIGHT: usize = 32;
+
+/// Cancel requests of one client at a time: one that is under way, and one for a query that began since. More would hit
+/// nothing else.
+const MAX_IN_FLIGHT_PER_CLIENT: u32 = 2;
+
 /// The keys of all clients, shared by all threads: a cancel may arrive at another thread than its query.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Cancels {
     entries: Mutex<HashMap<i32, Arc<Entry>>>,
+    places: Semaphore,
+}
+
+impl Default for Cancels {
+    fn default() -> Self {
+        Self {
+            entries: Mutex::default(),
+            places: Semaphore::new(MAX_IN_FLIGHT),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -47,6 +65,8 @@ pub(super) enum Outcome {
     Idle,
     /// There is no such key.
     Unknown,
+    /// Enough of them are under way for this key already.
+    Enough,
     /// The server couldn't be asked.
     Failed,
 }
@@ -57,6 +77,7 @@ impl Outcome {
             Self::Forwarded => "forwarded",
             Self::Idle => "idle",
             Self::Unknown => "unknown",
+            Self::Enough => "enough",
             Self::Failed => "failed",
         }
     }
@@ -108,14 +129,19 @@ impl Cancels {
         else {
             return Outcome::Unknown;
         };
-        let Some((target, server)) = entry.begin() else {
-            return Outcome::Idle;
+        let (target, server) = match entry.begin() {
+            Ok(server) => server,
+            Err(outcome) => return outcome,
         };
         let _in_flight = InFlight(&entry);
+        let place = timeout(target.timeouts.reset, self.places.acquire()).await;
+        let Ok(Ok(_place)) = place else {
+            return Outcome::Failed;
+        };
         match upstream::cancel::cancel(&target, &server).await {
             Ok(()) => Outcome::Forwarded,
             Err(error) => {
-                tracing::warn!(target = %target.name, %error, "a cancel request could not be passed on");
+                tracing::warn!(endpoint = %target.endpoint, %error, "a cancel request could not be passed on");
                 Outcome::Failed
             }
         }
@@ -127,11 +153,14 @@ impl Cancels {
 }
 
 impl Entry {
-    fn begin(&self) -> Option<(Arc<Target>, CancelKey)> {
+    fn begin(&self) -> Result<(Arc<Target>, CancelKey), Outcome> {
         let mut lease = self.lock();
-        let server = lease.server.clone()?;
+        let server = lease.server.clone().ok_or(Outcome::Idle)?;
+        if lease.in_flight >= MAX_IN_FLIGHT_PER_CLIENT {
+            return Err(Outcome::Enough);
+        }
         lease.in_flight += 1;
-        Some(server)
+        Ok(server)
     }
 
     fn lock(&self) -> MutexGuard<'_, Leased> {

@@ -1,9 +1,12 @@
 //! The clients of one thread, so that they can be told of a shutdown.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
+
+use tokio::sync::Notify;
 
 use super::shard::Shutdown;
 use crate::ids::SessionId;
@@ -13,6 +16,14 @@ use crate::ids::SessionId;
 pub(super) struct Clients {
     wakers: RefCell<HashMap<SessionId, Option<Waker>>>,
     shutdown: Cell<Shutdown>,
+    /// Those that haven't sent anything yet, the oldest first.
+    silent: RefCell<BTreeMap<SessionId, Rc<Notify>>>,
+}
+
+/// A client's place among those that haven't sent anything yet.
+pub(super) struct Silent<'a> {
+    client: &'a Client,
+    told: Rc<Notify>,
 }
 
 /// One client's place among them.
@@ -36,6 +47,12 @@ impl Clients {
 
     pub(super) fn len(&self) -> usize {
         self.wakers.borrow().len()
+    }
+
+    /// Makes the one go that has been silent for the longest; whether there was one.
+    pub(super) fn evict_silent(&self) -> bool {
+        let oldest = self.silent.borrow_mut().pop_first();
+        oldest.inspect(|(_, told)| told.notify_one()).is_some()
     }
 
     /// Tells every client.
@@ -66,6 +83,44 @@ impl Client {
                 .insert(self.session, known.clone());
         }
         self.clients.shutdown.get()
+    }
+}
+
+impl Client {
+    /// Counts as silent until the guard is dropped.
+    pub(super) fn be_silent(&self) -> Silent<'_> {
+        let told = Rc::new(Notify::new());
+        self.clients
+            .silent
+            .borrow_mut()
+            .insert(self.session, told.clone());
+        Silent { client: self, told }
+    }
+
+    /// Returns when the gateway begins to go down.
+    pub(super) async fn shutdown(&self) {
+        poll_fn(|cx| match self.poll_shutdown(cx) {
+            Shutdown::No => Poll::Pending,
+            Shutdown::Drain | Shutdown::Now => Poll::Ready(()),
+        })
+        .await;
+    }
+}
+
+impl Silent<'_> {
+    /// Returns when its place is wanted for somebody who speaks.
+    pub(super) async fn evicted(&self) {
+        self.told.notified().await;
+    }
+}
+
+impl Drop for Silent<'_> {
+    fn drop(&mut self) {
+        self.client
+            .clients
+            .silent
+            .borrow_mut()
+            .remove(&self.client.session);
     }
 }
 

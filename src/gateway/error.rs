@@ -157,8 +157,20 @@ impl ClientError {
         )
     }
 
-    pub(super) fn too_long(what: &str) -> Self {
-        Self::new(ErrorKind::Protocol, format!("{what} is too long"))
+    pub(super) fn bad_type(tag: u8) -> Self {
+        Self::new(
+            ErrorKind::Protocol,
+            format!("invalid frontend message type {tag}"),
+        )
+        .hint("The client sent something that isn't PostgreSQL's protocol; reconnect.")
+    }
+
+    pub(super) fn channel_binding(message: &str) -> Self {
+        let mut error = Self::new(ErrorKind::Authentication, message).hint(
+            "Somebody may stand between the client and this gateway; or the client's library is at fault.",
+        );
+        error.report.state = sqlstate::INVALID_AUTHORIZATION;
+        error
     }
 
     pub(super) fn replication() -> Self {
@@ -242,10 +254,15 @@ impl ClientError {
 
     pub(super) fn settings(error: &SettingsError) -> Self {
         match error {
-            SettingsError::Refused { state, message } => Self::new(ErrorKind::Setting, message.clone())
-                .detail(format!(
-                    "The server refused a parameter of the connection (SQLSTATE {state})."
-                )),
+            SettingsError::Refused { state, message } => {
+                let mut error = Self::new(ErrorKind::Setting, message.clone())
+                    .detail(format!(
+                        "The server refused a parameter of the connection (SQLSTATE {state})."
+                    ))
+                    .hint("Check the connection's parameters, PGOPTIONS among them.");
+                error.report.state = sqlstate::of_setting(state);
+                error
+            }
             SettingsError::Broken(_) => Self::server_lost(),
         }
     }

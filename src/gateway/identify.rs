@@ -81,7 +81,7 @@ impl Identifier {
         reply::authentication_sasl(&names, &mut conversation.reply);
         conversation.flush().await?;
 
-        let message = conversation.password_message().await?;
+        let message = conversation.sasl_message().await?;
         let (mechanism, client_first) = initial_response(&message)?;
         if !offered.contains(&mechanism) {
             return Err(ClientError::unexpected("SASL mechanism").into());
@@ -94,7 +94,7 @@ impl Identifier {
         reply::authentication_sasl_continue(server_first, &mut conversation.reply);
         conversation.flush().await?;
 
-        let client_final = conversation.password_message().await?;
+        let client_final = conversation.sasl_message().await?;
         let server_final = exchange.client_final(&client_final).map_err(failed)?;
         reply::authentication_sasl_final(server_final, &mut conversation.reply);
         Ok(())
@@ -137,10 +137,10 @@ fn initial_response(message: &[u8]) -> Result<(Mechanism, &[u8]), ClientError> {
 }
 
 fn refusal(error: &ScramError, user: &str) -> ClientError {
-    if error.is_malformed() {
-        ClientError::unexpected("form of a SCRAM message")
-    } else {
-        ClientError::authentication(user)
+    match error {
+        ScramError::Malformed(_) => ClientError::unexpected("form of a SCRAM message"),
+        ScramError::Downgraded | ScramError::OtherChannel => ClientError::channel_binding(&error.to_string()),
+        ScramError::WrongPassword => ClientError::authentication(user),
     }
 }
 

@@ -9,16 +9,15 @@ use bytes::BytesMut;
 use super::error::ClientError;
 use crate::net::stream::{Stream, StreamError};
 use crate::tls::Acceptor;
-use crate::wire::frame::Frames;
+use crate::wire::frame::{BadLength, HEADER_BYTES};
 use crate::wire::reply;
 use crate::wire::startup::{self, CancelKey, Opening, ProtocolVersion, Startup, TLS_HANDSHAKE};
 
 /// The newest protocol that is spoken here.
 const NEWEST: ProtocolVersion = ProtocolVersion::V3_2;
 
-/// The longest message that a client may send before it is let in: a password. PostgreSQL's own limit
-/// (`PG_MAX_AUTH_TOKEN_LENGTH`, `auth.h`).
-const MAX_LOGIN_MESSAGE_BYTES: usize = 65_535;
+/// The longest message of a SASL exchange, as PostgreSQL has it (`PG_MAX_SASL_MESSAGE_LENGTH`, `auth-sasl.h`).
+const MAX_SASL_MESSAGE_BYTES: u32 = 1_024;
 
 /// A client that has said what it wants.
 #[derive(Debug)]
@@ -153,28 +152,26 @@ impl Conversation {
         self.stream.send(&reply).await
     }
 
-    /// The body of the next message, which must be of type `p`: a password or a part of SASL.
-    pub(super) async fn password_message(&mut self) -> Result<Vec<u8>, LoginFailure> {
-        loop {
-            let mut frames = Frames::default();
-            let mut rest = self.received.as_slice();
-            let frame = frames
-                .next(&mut rest, |_| true)
-                .map_err(ClientError::bad_length)?;
-            if let Some(frame) = frame {
-                if frame.tag != b'p' {
-                    return Err(ClientError::unexpected("message instead of a password").into());
-                }
-                let body = frame.body.to_vec();
-                let used = self.received.len() - rest.len();
-                self.received.drain(..used);
-                return Ok(body);
-            }
-            if self.received.len() > MAX_LOGIN_MESSAGE_BYTES {
-                return Err(ClientError::too_long("the password message").into());
-            }
+    /// The body of the next message, which must be a part of SASL: of type `p`.
+    pub(super) async fn sasl_message(&mut self) -> Result<Vec<u8>, LoginFailure> {
+        while self.received.len() < HEADER_BYTES {
             self.fill().await?;
         }
+        if let [tag, a, b, c, d, ..] = *self.received.as_slice() {
+            let length = u32::from_be_bytes([a, b, c, d]);
+            if tag != b'p' {
+                return Err(ClientError::unexpected("message instead of a password").into());
+            }
+            if !(4..=MAX_SASL_MESSAGE_BYTES).contains(&length) {
+                return Err(ClientError::bad_length(BadLength { tag, length }).into());
+            }
+            let end = length as usize + 1;
+            while self.received.len() < end {
+                self.fill().await?;
+            }
+            return Ok(self.received.drain(..end).skip(HEADER_BYTES).collect());
+        }
+        Err(ClientError::internal().into())
     }
 
     async fn opening_packet(&mut self) -> Result<Vec<u8>, LoginFailure> {

@@ -7,9 +7,10 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 
 use super::clients::Client;
+use super::error::ClientError;
 use super::shard::Shutdown;
 use crate::net::stream::{Stream, StreamError};
-use crate::session::tracker::Tracker;
+use crate::session::tracker::{Ended, Tracker};
 use crate::upstream::connection::Connection;
 use crate::wire::frame::BadLength;
 
@@ -20,8 +21,8 @@ pub(super) enum End {
     Terminated,
     /// The client is gone, or TLS with it failed.
     ClientLost,
-    /// The client broke the framing.
-    ClientBroke(BadLength),
+    /// The client broke the protocol.
+    ClientBroke(ClientError),
     /// The server has closed, or TLS with it failed.
     ServerLost(Option<StreamError>),
     /// The server broke the framing.
@@ -35,7 +36,7 @@ impl std::fmt::Display for End {
         match self {
             Self::Terminated => f.write_str("the client said goodbye"),
             Self::ClientLost => f.write_str("the client is gone"),
-            Self::ClientBroke(error) => write!(f, "the client broke the protocol: {error}"),
+            Self::ClientBroke(error) => write!(f, "the client broke the protocol: {}", error.report.message),
             Self::ServerLost(None) => f.write_str("the server closed the connection"),
             Self::ServerLost(Some(error)) => write!(f, "the server is lost: {error}"),
             Self::ServerBroke(error) => write!(f, "the server broke the protocol: {error}"),
@@ -56,34 +57,30 @@ pub(super) struct Traffic {
 /// What happens before a client that has no server says something.
 #[derive(Debug)]
 pub(super) enum First {
-    /// Bytes for a server; whether a Terminate came after them.
-    Bytes(Vec<u8>, bool),
+    /// Bytes for a server, and the end if it came right after them.
+    Bytes(Vec<u8>, Option<End>),
     /// The end.
     End(End),
 }
 
 /// Waits for the first message of a client that has no server.
-pub(super) async fn first_message(stream: &mut Stream, client: &Client, tracker: &mut Tracker) -> First {
+pub(super) async fn first_message(
+    stream: &mut Stream,
+    client: &Client,
+    tracker: &mut Tracker,
+    early: Vec<u8>,
+) -> First {
+    if !early.is_empty()
+        && let Some(first) = look_at(&early, tracker)
+    {
+        return first;
+    }
     poll_fn(|cx| {
         if client.poll_shutdown(cx) != Shutdown::No {
             return Poll::Ready(First::End(End::Shutdown));
         }
         loop {
-            let held_back = tracker.held_back().to_vec();
-            let read = stream.poll_read_with(cx, |_, bytes| {
-                if bytes.is_empty() {
-                    return Some(First::End(End::ClientLost));
-                }
-                match tracker.from_client(bytes) {
-                    Err(error) => Some(First::End(End::ClientBroke(error))),
-                    Ok(chunk) if chunk.forward > 0 => {
-                        let forward = bytes.get(..chunk.forward).unwrap_or_default();
-                        Some(First::Bytes([&held_back, forward].concat(), chunk.terminated))
-                    }
-                    Ok(chunk) => chunk.terminated.then_some(First::End(End::Terminated)),
-                }
-            });
-            match read {
+            match stream.poll_read_with(cx, |_, bytes| look_at(bytes, tracker)) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(_)) => return Poll::Ready(First::End(End::ClientLost)),
                 Poll::Ready(Ok(Some(first))) => return Poll::Ready(first),
@@ -92,6 +89,29 @@ pub(super) async fn first_message(stream: &mut Stream, client: &Client, tracker:
         }
     })
     .await
+}
+
+/// What the bytes amount to for a client that has no server; `None` if there is no message yet.
+fn look_at(bytes: &[u8], tracker: &mut Tracker) -> Option<First> {
+    if bytes.is_empty() {
+        return Some(First::End(End::ClientLost));
+    }
+    let held_back = tracker.held_back().to_vec();
+    let chunk = tracker.from_client(bytes);
+    let end = chunk.ended.map(end_of);
+    if chunk.forward > 0 {
+        let forward = bytes.get(..chunk.forward).unwrap_or_default();
+        return Some(First::Bytes([&held_back, forward].concat(), end));
+    }
+    end.map(First::End)
+}
+
+fn end_of(ended: Ended) -> End {
+    match ended {
+        Ended::Goodbye => End::Terminated,
+        Ended::BadLength(error) => End::ClientBroke(ClientError::bad_length(error)),
+        Ended::BadType(tag) => End::ClientBroke(ClientError::bad_type(tag)),
+    }
 }
 
 /// Runs until one side ends.
@@ -217,10 +237,7 @@ fn send_on(bytes: &[u8], server: &mut Stream, tracker: &mut Tracker, cx: &mut Co
         .iter_mut()
         .zip(held_back)
         .for_each(|(slot, byte)| *slot = *byte);
-    let chunk = match tracker.from_client(bytes) {
-        Ok(chunk) => chunk,
-        Err(error) => return Some(End::ClientBroke(error)),
-    };
+    let chunk = tracker.from_client(bytes);
     if chunk.forward > 0 {
         let held_back = prefix.get(..prefix_len).unwrap_or_default();
         let forward = bytes.get(..chunk.forward).unwrap_or_default();
@@ -232,5 +249,5 @@ fn send_on(bytes: &[u8], server: &mut Stream, tracker: &mut Tracker, cx: &mut Co
             return Some(End::ServerLost(Some(error)));
         }
     }
-    chunk.terminated.then_some(End::Terminated)
+    chunk.ended.map(end_of)
 }

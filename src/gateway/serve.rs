@@ -1,12 +1,14 @@
 //! One client from its first byte to its last.
 
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use prometheus::IntGauge;
 use tokio::net::TcpStream;
+use tokio::task::spawn_local;
 use tokio::time::{timeout, timeout_at};
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use super::admit::{Admitted, admit};
 use super::attach::{NoServer, attach, greet};
@@ -27,7 +29,10 @@ use crate::upstream::pool::{Lease, ServerPool};
 use crate::wire::reply;
 
 /// How long a client that is told of an error may take to read it.
-const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(2);
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// How long a client beyond the limit may take to begin.
+const OVER_LIMIT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A client that is logged in.
 struct Session {
@@ -35,7 +40,25 @@ struct Session {
     key: Registered,
     pool: Rc<ServerPool>,
     settings: Rc<[Setting]>,
+    /// What it sent together with its login, before it could know that it was let in.
+    early: Vec<u8>,
     lease: Option<Lease>,
+}
+
+/// Counts a login that is under way.
+struct LoggingIn(IntGauge);
+
+impl LoggingIn {
+    fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for LoggingIn {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 /// Serves the client that has connected with `tcp`. `over_limit`: there are too many, it is only told so.
@@ -65,19 +88,20 @@ async fn log_in(
 ) -> Option<Box<Session>> {
     let metrics = &shard.shared.metrics.client;
     let mut conversation = Conversation::new(Stream::plain(tcp));
-    let silent = timeout(shard.shared.limits.silent_timeout, conversation.first_byte()).await;
-    if !matches!(silent, Ok(Ok(()))) {
+    if !speaks(shard, client, &mut conversation, over_limit).await {
         metrics.abandoned.inc();
         return None;
     }
     let began = Instant::now();
-    metrics.logging_in.inc();
+    let _logging_in = LoggingIn::new(&metrics.logging_in);
     let deadline = began + shard.shared.limits.login_timeout;
-    let admitted = timeout_at(
-        deadline.into(),
-        introduce(shard, client, conversation, over_limit),
-    )
-    .await;
+    let admitted = tokio::select! {
+        admitted = timeout_at(deadline.into(), introduce(shard, client, conversation, over_limit)) => admitted,
+        () = client.shutdown() => {
+            metrics.abandoned.inc();
+            return None;
+        }
+    };
     let session = match admitted {
         Ok(Ok(Some(admitted))) => Box::pin(welcome(shard, client, admitted)).await,
         Ok(Ok(None)) => None,
@@ -99,11 +123,26 @@ async fn log_in(
             None
         }
     };
-    metrics.logging_in.dec();
     if session.is_some() {
         metrics.login_seconds.observe(began.elapsed().as_secs_f64());
     }
     session
+}
+
+/// Waits for the first byte. Clients that connect and say nothing are normal: SSM's agent may dial long before a person
+/// does. They are kept, but for those beyond the limit, and until their place is wanted.
+async fn speaks(shard: &Shard, client: &Client, conversation: &mut Conversation, over_limit: bool) -> bool {
+    let patience = if over_limit {
+        OVER_LIMIT_PATIENCE
+    } else {
+        shard.shared.limits.silent_timeout
+    };
+    let silent = client.be_silent();
+    tokio::select! {
+        first = timeout(patience, conversation.first_byte()) => matches!(first, Ok(Ok(()))),
+        () = silent.evicted() => false,
+        () = client.shutdown() => false,
+    }
 }
 
 /// The steps up to the decision; `None` for a cancel request, which is done then.
@@ -177,17 +216,17 @@ async fn welcome(shard: &Rc<Shard>, client: &Client, admitted: Admitted) -> Opti
         return None;
     };
     reply::authentication_ok(&mut conversation.reply);
-    let mut lease = None;
     let (settings, parameters) = match pool.greeting(&settings) {
         Some(known) => known,
         None => {
-            let settings = settings.into();
+            let settings: Rc<[Setting]> = settings.into();
             // What follows may take its time; the client learns that it was let in.
             conversation.flush().await.ok()?;
             match attach(&mut conversation.stream, client, &pool, &settings).await {
-                Ok(attached) => {
-                    let parameters = Rc::new(attached.parameters.clone());
-                    lease = Some(attached);
+                Ok(lease) => {
+                    let parameters = Rc::new(lease.parameters.clone());
+                    // Whoever logs in and asks nothing keeps no server.
+                    spawn_local(Box::pin(lease.give_back(Tracker::default(), Farewell::Said)));
                     (settings, parameters)
                 }
                 Err(NoServer::ClientGone) => return None,
@@ -208,18 +247,18 @@ async fn welcome(shard: &Rc<Shard>, client: &Client, admitted: Admitted) -> Opti
         .with_label_values(&[source.name()])
         .inc();
     info!(session = %client.session, %principal, pool = %pool.key(), rule, "login");
-    let Conversation { stream, received, .. } = conversation;
-    if !received.is_empty() {
-        // Nobody may speak before ReadyForQuery; what was sent then can't be given its place any more.
-        warn!(session = %client.session, "the client sent messages before it was let in");
-        return None;
-    }
+    let Conversation {
+        stream,
+        received: early,
+        ..
+    } = conversation;
     Some(Box::new(Session {
         stream,
         key,
         pool,
         settings,
-        lease,
+        early,
+        lease: None,
     }))
 }
 
@@ -251,8 +290,10 @@ impl Session {
         let (farewell, error) = match end {
             Ok(End::Terminated) => (Some(Farewell::Said), None),
             Ok(End::ClientLost) => (Some(Farewell::None), None),
-            Ok(End::ClientBroke(error)) => (Some(Farewell::None), Some(ClientError::bad_length(error))),
+            Ok(End::ClientBroke(error)) => (Some(Farewell::None), Some(error)),
             Ok(End::Shutdown) => (Some(Farewell::None), Some(ClientError::shutdown())),
+            // A server that has said why it goes has said enough.
+            Ok(End::ServerLost(None)) if tracker.ends_in_error() => (None, None),
             Ok(End::ServerLost(_) | End::ServerBroke(_)) => (None, Some(ClientError::server_lost())),
             Err(error) => (Some(Farewell::None), Some(*error)),
         };
@@ -272,34 +313,30 @@ impl Session {
         tracker: &mut Tracker,
         traffic: &mut Traffic,
     ) -> Result<End, Box<ClientError>> {
-        if let Some(lease) = &self.lease {
-            self.key.attach(lease.target(), lease.cancel_key());
-        } else {
-            let (first, terminated) = match first_message(&mut self.stream, client, tracker).await {
-                First::Bytes(bytes, terminated) => (bytes, terminated),
-                First::End(end) => return Ok(end),
-            };
-            traffic.received += first.len() as u64;
-            let mut lease = match Box::pin(attach(&mut self.stream, client, &self.pool, &self.settings)).await
-            {
-                Ok(lease) => lease,
-                Err(NoServer::ClientGone) => return Ok(End::ClientLost),
-                Err(NoServer::Refused(error)) => return Err(error),
-            };
-            self.key.attach(lease.target(), lease.cancel_key());
-            lease.touch();
-            let sent = lease.stream.send(&first).await;
-            self.lease = Some(lease);
-            match sent {
-                Err(error) => return Ok(End::ServerLost(Some(error))),
-                Ok(()) if terminated => return Ok(End::Terminated),
-                Ok(()) => {}
-            }
+        let early = std::mem::take(&mut self.early);
+        let (first, end) = match first_message(&mut self.stream, client, tracker, early).await {
+            First::Bytes(bytes, end) => (bytes, end),
+            First::End(end) => return Ok(end),
+        };
+        traffic.received += first.len() as u64;
+        let mut lease = match Box::pin(attach(&mut self.stream, client, &self.pool, &self.settings)).await {
+            Ok(lease) => lease,
+            Err(NoServer::ClientGone) => return Ok(End::ClientLost),
+            Err(NoServer::Refused(error)) => return Err(error),
+        };
+        self.key.attach(lease.target(), lease.cancel_key());
+        lease.touch();
+        let sent = lease.stream.send(&first).await;
+        self.lease = Some(lease);
+        if let Err(error) = sent {
+            return Ok(End::ServerLost(Some(error)));
+        }
+        if let Some(end) = end {
+            return Ok(end);
         }
         let Some(lease) = &mut self.lease else {
             return Ok(End::ClientLost);
         };
-        lease.touch();
         Ok(pump(&mut self.stream, client, lease, tracker, traffic).await)
     }
 }

@@ -10,13 +10,12 @@ use tokio::net::TcpListener;
 /// so a full queue would stall them all; the kernel cuts this to `net.core.somaxconn` (4096 by default).
 const BACKLOG: i32 = 4096;
 
-/// Binds `address`. Each thread binds its own socket to it (`SO_REUSEPORT`) and the kernel spreads the clients. An
+/// Binds `address`, which nobody else may have: two gateways on one port would each spend a whole login budget. An
 /// IPv6 socket takes IPv6 only, so that peers always show as what they are.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }

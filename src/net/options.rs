@@ -6,7 +6,10 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
-/// When a peer that doesn't answer counts as gone.
+/// When a silent peer counts as gone.
+///
+/// `TCP_USER_TIMEOUT` isn't used: on Linux it also ends a connection whose peer merely doesn't read for that long, and
+/// a backend that waits for a lock doesn't.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Liveness {
     /// Silence after which the kernel asks.
@@ -15,8 +18,6 @@ pub struct Liveness {
     pub keepalive_interval: Duration,
     /// Questions without an answer that end the connection.
     pub keepalive_retries: u32,
-    /// How long sent bytes may stay unacknowledged.
-    pub user_timeout: Duration,
 }
 
 impl Liveness {
@@ -25,7 +26,6 @@ impl Liveness {
         keepalive_idle: Duration::from_secs(60),
         keepalive_interval: Duration::from_secs(15),
         keepalive_retries: 4,
-        user_timeout: Duration::from_secs(120),
     };
 
     /// Servers. A host that is lost in a failover must be noticed in seconds, not in the kernel's minutes.
@@ -33,7 +33,6 @@ impl Liveness {
         keepalive_idle: Duration::from_secs(10),
         keepalive_interval: Duration::from_secs(5),
         keepalive_retries: 3,
-        user_timeout: Duration::from_secs(20),
     };
 }
 
@@ -46,7 +45,5 @@ pub fn apply(socket: &TcpStream, liveness: Liveness) -> io::Result<()> {
         .with_interval(liveness.keepalive_interval)
         .with_retries(liveness.keepalive_retries);
     socket.set_tcp_keepalive(&keepalive)?;
-    #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(liveness.user_timeout))?;
     Ok(())
 }

@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 
 use super::parameters::Parameters;
-use crate::wire::frame::{BadLength, Frames};
+use crate::wire::frame::{BadLength, Frame, Frames};
 
 /// What the last ReadyForQuery said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,11 +25,22 @@ pub enum TransactionStatus {
 /// What a chunk of a client's bytes amounts to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientChunk {
-    /// How many bytes of the chunk go to the server now. What is left of a chunk without a Terminate is the
-    /// beginning of a header ([`Tracker::held_back`]).
+    /// How many bytes of the chunk go to the server now. What is left of a chunk that doesn't end the session is
+    /// the beginning of a header ([`Tracker::held_back`]).
     pub forward: usize,
-    /// Whether a Terminate stood there; what came after it is void.
-    pub terminated: bool,
+    /// Whether the session ends here; what comes after is void.
+    pub ended: Option<Ended>,
+}
+
+/// How a client ends its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// With a Terminate.
+    Goodbye,
+    /// With a length that can't be.
+    BadLength(BadLength),
+    /// With a message that no client may send now. PostgreSQL would end the server connection over it.
+    BadType(u8),
 }
 
 /// The state of one lease.
@@ -49,6 +60,7 @@ struct Ledger {
     lost: bool,
     status: TransactionStatus,
     answered: u64,
+    last_was_error: bool,
 }
 
 /// One thing that the client has sent and whose answer isn't complete, with how often it stands there in a row.
@@ -85,6 +97,7 @@ impl Default for Ledger {
             lost: false,
             status: TransactionStatus::Idle,
             answered: 0,
+            last_was_error: false,
         }
     }
 }
@@ -95,25 +108,28 @@ impl Tracker {
     /// What [`Tracker::held_back`] returned before this call goes to the server in front of the chunk, unless
     /// nothing of the chunk does.
     #[inline]
-    pub fn from_client(&mut self, chunk: &[u8]) -> Result<ClientChunk, BadLength> {
+    pub fn from_client(&mut self, chunk: &[u8]) -> ClientChunk {
         let mut input = chunk;
         let mut boundary = self.client.body_end(0, chunk.len());
-        while let Some(frame) = self.client.next(&mut input, |_| false)? {
-            let tag = frame.tag;
-            if tag == b'X' {
-                return Ok(ClientChunk {
-                    forward: boundary,
-                    terminated: true,
-                });
+        let ended = loop {
+            match self.client.next(&mut input, |_| false) {
+                Ok(None) => break None,
+                Ok(Some(Frame { tag: b'X', .. })) => break Some(Ended::Goodbye),
+                Ok(Some(Frame { tag, .. })) if !is_frontend(tag) => break Some(Ended::BadType(tag)),
+                Ok(Some(Frame { tag, .. })) => self.ledger.sent(tag),
+                Err(error) => break Some(Ended::BadLength(error)),
             }
-            self.ledger.sent(tag);
             boundary = self.client.body_end(chunk.len() - input.len(), chunk.len());
-        }
-        let forward = chunk.len().saturating_sub(self.client.partial_header().len());
-        Ok(ClientChunk {
-            forward,
-            terminated: false,
-        })
+        };
+        let forward = match ended {
+            None => chunk.len().saturating_sub(self.client.partial_header().len()),
+            Some(_) => {
+                // The server never hears of the message that ends the session.
+                self.client = Frames::default();
+                boundary
+            }
+        };
+        ClientChunk { forward, ended }
     }
 
     /// The beginning of a header, which goes to the server together with what follows.
@@ -126,6 +142,7 @@ impl Tracker {
     pub fn from_server(&mut self, chunk: &[u8], parameters: &mut Parameters) -> Result<(), BadLength> {
         let mut input = chunk;
         while let Some(frame) = self.server.next(&mut input, |tag| matches!(tag, b'Z' | b'S'))? {
+            self.ledger.last_was_error = frame.tag == b'E';
             match frame.tag {
                 b'Z' => self.ledger.ready(frame.body),
                 b'S' => parameters.report(frame.body),
@@ -170,6 +187,11 @@ impl Tracker {
         self.ledger.status
     }
 
+    /// Whether the last message from the server was an ErrorResponse. If it closes then, it has said why.
+    pub fn ends_in_error(&self) -> bool {
+        self.ledger.last_was_error
+    }
+
     /// How many ReadyForQuery messages have come.
     pub fn answered(&self) -> u64 {
         self.ledger.answered
@@ -179,6 +201,15 @@ impl Tracker {
     pub fn sent_own(&mut self, tag: u8) {
         self.ledger.sent(tag);
     }
+}
+
+/// Whether a client may send a message of this type once it is logged in (PostgreSQL documentation, "Message Formats").
+#[inline]
+fn is_frontend(tag: u8) -> bool {
+    matches!(
+        tag,
+        b'Q' | b'P' | b'B' | b'D' | b'E' | b'C' | b'S' | b'H' | b'F' | b'd' | b'c' | b'f'
+    )
 }
 
 impl Ledger {

@@ -1,11 +1,9 @@
 //! The messages that Postern sends as a server, encoded by `pgwire`'s structs.
 //!
-//! Each function appends one message to a buffer. Encoding can fail only when a message is longer than the
-//! protocol allows; texts that come from outside are cut before ([`Report`]).
+//! Each function appends one message to a buffer. Texts that come from outside are cut to fit ([`Report`]).
 
 use bytes::BytesMut;
-use pgwire::error::PgWireResult;
-use pgwire::messages::Message as _;
+use pgwire::messages::Message;
 use pgwire::messages::response::{ErrorResponse, NoticeResponse, ReadyForQuery, TransactionStatus};
 use pgwire::messages::startup::{
     Authentication, BackendKeyData, NegotiateProtocolVersion, ParameterStatus, SecretKey,
@@ -71,53 +69,53 @@ impl Report {
 /// An ErrorResponse, or a NoticeResponse if the severity is [`Severity::Notice`].
 pub fn report(report: &Report, out: &mut BytesMut) {
     let fields = report.fields();
-    expect_encoded(match report.severity {
-        Severity::Notice => NoticeResponse::new(fields).encode(out),
-        Severity::Fatal | Severity::Error => ErrorResponse::new(fields).encode(out),
-    });
+    match report.severity {
+        Severity::Notice => append(&NoticeResponse::new(fields), out),
+        Severity::Fatal | Severity::Error => append(&ErrorResponse::new(fields), out),
+    }
 }
 
 /// AuthenticationOk.
 pub fn authentication_ok(out: &mut BytesMut) {
-    expect_encoded(Authentication::Ok.encode(out));
+    append(&Authentication::Ok, out);
 }
 
 /// AuthenticationSASL with the mechanisms on offer.
 pub fn authentication_sasl(mechanisms: &[&str], out: &mut BytesMut) {
     let mechanisms = mechanisms.iter().map(|name| (*name).to_owned()).collect();
-    expect_encoded(Authentication::SASL(mechanisms).encode(out));
+    append(&Authentication::SASL(mechanisms), out);
 }
 
 /// AuthenticationSASLContinue.
 pub fn authentication_sasl_continue(data: Vec<u8>, out: &mut BytesMut) {
-    expect_encoded(Authentication::SASLContinue(data.into()).encode(out));
+    append(&Authentication::SASLContinue(data.into()), out);
 }
 
 /// AuthenticationSASLFinal.
 pub fn authentication_sasl_final(data: Vec<u8>, out: &mut BytesMut) {
-    expect_encoded(Authentication::SASLFinal(data.into()).encode(out));
+    append(&Authentication::SASLFinal(data.into()), out);
 }
 
 /// NegotiateProtocolVersion: the newest minor version spoken here, and the `_pq_.` options that aren't known.
 pub fn negotiate_protocol_version(newest: ProtocolVersion, unknown: Vec<String>, out: &mut BytesMut) {
     let newest = (i32::from(newest.major) << 16) | i32::from(newest.minor);
-    expect_encoded(NegotiateProtocolVersion::new(newest, unknown).encode(out));
+    append(&NegotiateProtocolVersion::new(newest, unknown), out);
 }
 
 /// ParameterStatus.
 pub fn parameter_status(name: &str, value: &str, out: &mut BytesMut) {
-    expect_encoded(ParameterStatus::new(name.to_owned(), value.to_owned()).encode(out));
+    append(&ParameterStatus::new(name.to_owned(), value.to_owned()), out);
 }
 
 /// BackendKeyData.
 pub fn backend_key_data(key: &CancelKey, out: &mut BytesMut) {
     let secret = SecretKey::Bytes(key.secret.clone().into());
-    expect_encoded(BackendKeyData::new(key.pid, secret).encode(out));
+    append(&BackendKeyData::new(key.pid, secret), out);
 }
 
 /// ReadyForQuery outside a transaction.
 pub fn ready_for_query(out: &mut BytesMut) {
-    expect_encoded(ReadyForQuery::new(TransactionStatus::Idle).encode(out));
+    append(&ReadyForQuery::new(TransactionStatus::Idle), out);
 }
 
 /// SQLSTATE and message of an ErrorResponse's body, as one line each; empty where the server sent none.
@@ -149,8 +147,13 @@ fn clean(text: &str) -> String {
     text.get(..end).unwrap_or_default().replace('\0', " ")
 }
 
-fn expect_encoded(result: PgWireResult<()>) {
-    debug_assert!(result.is_ok(), "every text is cut to fit: {result:?}");
+/// A message that is too long for `pgwire` (30,000 bytes) is left out whole: a parameter of that length stays unknown to
+/// the client, and nothing else that is sent can be so long.
+fn append(message: &impl Message, out: &mut BytesMut) {
+    let before = out.len();
+    if message.encode(out).is_err() {
+        out.truncate(before);
+    }
 }
 
 #[cfg(test)]

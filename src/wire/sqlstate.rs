@@ -19,6 +19,25 @@ pub const INVALID_PASSWORD: SqlState = "28P01";
 pub const INVALID_CATALOG_NAME: SqlState = "3D000";
 /// `invalid_parameter_value`
 pub const INVALID_PARAMETER_VALUE: SqlState = "22023";
+/// `undefined_object`
+pub const UNDEFINED_OBJECT: SqlState = "42704";
+/// `insufficient_privilege`
+pub const INSUFFICIENT_PRIVILEGE: SqlState = "42501";
+/// `cant_change_runtime_param`
+pub const CANT_CHANGE_RUNTIME_PARAM: SqlState = "55P02";
+
+/// The state that a server gives for a setting that it refuses, if it is one of those that are usual there.
+pub fn of_setting(state: &str) -> SqlState {
+    [
+        UNDEFINED_OBJECT,
+        INSUFFICIENT_PRIVILEGE,
+        CANT_CHANGE_RUNTIME_PARAM,
+    ]
+    .into_iter()
+    .find(|known| *known == state)
+    .unwrap_or(INVALID_PARAMETER_VALUE)
+}
+
 /// `too_many_connections`
 pub const TOO_MANY_CONNECTIONS: SqlState = "53300";
 /// `admin_shutdown`

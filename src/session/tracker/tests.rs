@@ -28,7 +28,7 @@ fn play(script: &str) -> Tracker {
     for part in script.split_whitespace() {
         let (side, tags) = part.split_at(1);
         match side {
-            ">" => drop(tracker.from_client(&frames(tags)).unwrap()),
+            ">" => drop(tracker.from_client(&frames(tags))),
             _ => tracker.from_server(&frames(tags), &mut parameters).unwrap(),
         }
     }
@@ -79,6 +79,26 @@ fn clean_is_a_fact() {
 }
 
 #[test]
+fn what_a_server_would_die_of_is_stopped_here() {
+    for tag in *b"pz\0Z" {
+        let mut tracker = Tracker::default();
+        let bytes = [frames("Q"), frame(tag, b"x")].concat();
+        let forward = frames("Q").len();
+        assert_eq!(
+            tracker.from_client(&bytes),
+            ClientChunk {
+                forward,
+                ended: Some(Ended::BadType(tag))
+            }
+        );
+        tracker
+            .from_server(&frames("CI"), &mut Parameters::default())
+            .unwrap();
+        assert!(tracker.is_idle(), "the server connection is good");
+    }
+}
+
+#[test]
 fn terminate_never_reaches_the_server() {
     let mut tracker = Tracker::default();
     let mut bytes = frames("Q");
@@ -86,15 +106,15 @@ fn terminate_never_reaches_the_server() {
     bytes.extend(frames("X"));
     assert_eq!(
         tracker.from_client(&bytes),
-        Ok(ClientChunk {
+        ClientChunk {
             forward,
-            terminated: true
-        })
+            ended: Some(Ended::Goodbye)
+        }
     );
 
     let mut tracker = Tracker::default();
     for byte in &frames("Q")[..7] {
-        tracker.from_client(&[*byte]).unwrap();
+        tracker.from_client(&[*byte]);
     }
     assert!(tracker.is_lost(), "in the middle of a message");
 }
@@ -115,19 +135,19 @@ proptest! {
         for pair in cuts.windows(2) {
             let chunk = &bytes[pair[0]..pair[1]];
             let held_back = tracker.held_back().to_vec();
-            let seen = tracker.from_client(chunk).unwrap();
+            let seen = tracker.from_client(chunk);
             if seen.forward > 0 {
                 forwarded.extend(held_back);
                 forwarded.extend(&chunk[..seen.forward]);
             }
-            terminated |= seen.terminated;
+            terminated |= seen.ended == Some(Ended::Goodbye);
             if terminated { break; }
         }
         prop_assert_eq!(forwarded, frames(tags.trim_end_matches('X')));
         prop_assert_eq!(terminated, tags.ends_with('X'));
         let whole = {
             let mut whole = Tracker::default();
-            whole.from_client(&bytes).unwrap();
+            whole.from_client(&bytes);
             whole
         };
         prop_assert_eq!(format!("{:?}", whole.ledger), format!("{:?}", tracker.ledger));
