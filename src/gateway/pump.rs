@@ -123,21 +123,21 @@ pub(super) async fn pump(
     traffic: &mut Traffic,
 ) -> End {
     poll_fn(|cx| {
-        match client.poll_shutdown(cx) {
-            Shutdown::No => {}
-            Shutdown::Drain if !tracker.is_idle() => {}
-            Shutdown::Drain | Shutdown::Now => return Poll::Ready(End::Shutdown),
-        }
+        let shutdown = client.poll_shutdown(cx);
         let mut pump = Pump {
             client: &mut *stream,
             server: &mut *server,
             tracker: &mut *tracker,
             traffic: &mut *traffic,
         };
-        let ended = pump.serve_client(cx).or_else(|| pump.feed_server(cx));
-        match ended {
-            Some(end) => Poll::Ready(end),
-            None => Poll::Pending,
+        if let Some(end) = pump.serve_client(cx).or_else(|| pump.feed_server(cx)) {
+            return Poll::Ready(end);
+        }
+        // Only now: what has just gone through may have ended the transaction.
+        match shutdown {
+            Shutdown::No => Poll::Pending,
+            Shutdown::Drain if !tracker.is_idle() => Poll::Pending,
+            Shutdown::Drain | Shutdown::Now => Poll::Ready(End::Shutdown),
         }
     })
     .await

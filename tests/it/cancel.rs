@@ -10,18 +10,14 @@ use tokio_postgres::NoTls;
 use tokio_postgres::error::SqlState;
 
 use crate::gateway::{Gateway, Options, connect};
-use crate::raw::Raw;
+use crate::raw::{Message, Raw};
 
 #[test]
 fn a_cancel_ends_the_query_of_its_own_client() {
     let lab = Lab::start(LabConfig::default()).unwrap();
     let gateway = Gateway::start(&lab, &Options::default());
     let (mut raw, greeting) = Raw::login(&gateway, "app_rw");
-    let key = greeting.iter().find(|message| message.tag == 'K').unwrap();
-    let key = CancelKey {
-        pid: i32::from_be_bytes(key.body[..4].try_into().unwrap()),
-        secret: key.body[4..].to_vec(),
-    };
+    let key = cancel_key(&greeting);
     raw.message('Q', b"select pg_sleep(600)\0");
     let wrong = CancelKey {
         pid: key.pid,
@@ -48,6 +44,28 @@ fn a_cancel_ends_the_query_of_its_own_client() {
         'Z',
         "the session goes on"
     );
+}
+
+/// Somebody who repeats a cancel a thousand times costs the server a handful of connections.
+#[test]
+fn a_flood_of_cancels_does_not_reach_the_server() {
+    let lab = Lab::start(LabConfig::default()).unwrap();
+    let gateway = Gateway::start(&lab, &Options::default());
+    let (mut raw, greeting) = Raw::login(&gateway, "app_rw");
+    let key = cancel_key(&greeting);
+    raw.query("select 1");
+    let flood: Vec<Raw> = (0..500)
+        .map(|_| {
+            let mut cancel = Raw::connect(&gateway);
+            cancel.send(&cancel_request(&key));
+            cancel
+        })
+        .collect();
+    assert!(lab.open_sockets() < 40, "{}", lab.open_sockets());
+    for mut cancel in flood {
+        assert!(cancel.is_closed());
+    }
+    assert_eq!(raw.query("select 1").last().unwrap().tag, 'Z');
 }
 
 /// Clients come, run a short query, cancel it at a random moment, and leave, over few servers, while others run
@@ -112,4 +130,12 @@ async fn a_storm_of_cancels_hits_nobody_else() {
     }
     assert!(innocent.load(Ordering::Relaxed) > 100, "{innocent:?}");
     assert!(lab.cancel_requests() > ROUNDS / 10, "{}", lab.cancel_requests());
+}
+
+fn cancel_key(greeting: &[Message]) -> CancelKey {
+    let key = greeting.iter().find(|message| message.tag == 'K').unwrap();
+    CancelKey {
+        pid: i32::from_be_bytes(key.body[..4].try_into().unwrap()),
+        secret: key.body[4..].to_vec(),
+    }
 }

@@ -5,7 +5,7 @@ use postern::wire::startup::{ProtocolVersion, ssl_request, startup_message};
 use postern_lab::{Lab, LabConfig};
 
 use crate::gateway::{Gateway, Options, stderr, stdout};
-use crate::raw::Raw;
+use crate::raw::{Raw, frame};
 
 fn lab() -> Lab {
     Lab::start(LabConfig::default()).unwrap()
@@ -264,4 +264,55 @@ fn a_login_has_one_deadline_and_silence_another() {
         'Z',
         "who was silent may still log in"
     );
+}
+
+#[test]
+fn what_is_sent_with_the_login_is_answered_after_it() {
+    let lab = lab();
+    let gateway = Gateway::start(
+        &lab,
+        &Options {
+            pool: "min_idle = 1",
+            ..Options::default()
+        },
+    );
+    let logins = lab.logins().len();
+    for name in ["known", "known", "new"] {
+        let mut raw = Raw::connect(&gateway);
+        let startup = [
+            ("user", "app_ro"),
+            ("database", "orders"),
+            ("application_name", name),
+        ];
+        let query = frame('Q', b"select 'early'\0");
+        raw.send(&[startup_message(ProtocolVersion::V3_0, &startup), query].concat());
+        assert_eq!(raw.until('Z').last().unwrap().tag, 'Z');
+        let answer = raw.until('Z');
+        assert!(
+            answer
+                .iter()
+                .any(|row| row.tag == 'D' && row.body.ends_with(b"early")),
+            "{answer:?}"
+        );
+    }
+    assert!(
+        lab.logins().len() <= logins + 2,
+        "no server connection was thrown away"
+    );
+}
+
+#[test]
+fn silent_connections_make_room_for_those_who_speak() {
+    let lab = lab();
+    let gateway = Gateway::start(
+        &lab,
+        &Options {
+            listen: "max_clients = 3",
+            ..Options::default()
+        },
+    );
+    let silent: Vec<Raw> = (0..60).map(|_| Raw::connect(&gateway)).collect();
+    let (mut raw, _) = Raw::login(&gateway, "app_ro");
+    assert_eq!(raw.query("select 1").last().unwrap().tag, 'Z');
+    drop(silent);
 }

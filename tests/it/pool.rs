@@ -195,7 +195,15 @@ fn connections_are_opened_beside_each_other() {
 #[test]
 fn sigterm_lets_transactions_end_and_a_second_one_does_not() {
     let lab = lab();
-    let mut gateway = Gateway::start(&lab, &Options::default());
+    let listen = "drain_timeout = \"1h\"";
+    let mut gateway = Gateway::start(
+        &lab,
+        &Options {
+            listen,
+            ..Options::default()
+        },
+    );
+    let mut silent = Raw::connect(&gateway);
     let (mut idle, _) = Raw::login(&gateway, "app_rw");
     idle.query("select 1");
     let (mut fresh, _) = Raw::login(&gateway, "app_rw");
@@ -207,6 +215,7 @@ fn sigterm_lets_transactions_end_and_a_second_one_does_not() {
     for raw in [&mut idle, &mut fresh] {
         assert_eq!(raw.last_error().field(b'C').unwrap(), "57P01");
     }
+    assert!(silent.is_closed(), "who says nothing holds nothing up");
     assert_eq!(gateway.page("/readyz").unwrap().0, 503);
     assert_eq!(busy.query("select 'still here'").last().unwrap().body, b"T");
     assert_eq!(busy.query("commit").last().unwrap().body, b"I");
