@@ -164,6 +164,8 @@ async fn introduce(
                 .with_label_values(&[outcome.label()])
                 .inc();
             info!(session = %client.session, outcome = outcome.label(), "cancel request");
+            // libpq takes the end of TCP without the end of TLS for a failure.
+            let _ = timeout(LAST_WORDS, conversation.stream.close()).await;
             return Ok(None);
         }
         Err(failure) => return Err((conversation, failure)),
