@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::io::ReadBuf;
 use tokio::time::sleep;
+use tracing::debug;
 
 use super::clients::Client;
 use super::error::{ClientError, waiting_notice};
@@ -25,6 +26,9 @@ use crate::wire::startup::CancelKey;
 
 /// After this long a client is told that it waits.
 const NOTICE_AFTER: Duration = Duration::from_secs(5);
+
+/// Connections that may turn out to be broken before a client is told so.
+const ATTEMPTS: usize = 3;
 
 /// Why a client got no server.
 #[derive(Debug)]
@@ -43,19 +47,27 @@ pub(super) async fn attach(
     pool: &Rc<ServerPool>,
     settings: &Rc<[Setting]>,
 ) -> Result<Lease, NoServer> {
-    let mut lease = wait(stream, client, pool).await?;
-    match lease.apply(settings).await {
-        Ok(()) => {
-            if pool.greeting(settings).is_none() {
-                pool.learn(settings, &lease.parameters);
+    let mut attempts = ATTEMPTS;
+    loop {
+        let mut lease = wait(stream, client, pool).await?;
+        attempts -= 1;
+        match lease.apply(settings).await {
+            Ok(()) => {
+                if pool.greeting(settings).is_none() {
+                    pool.learn(settings, &lease.parameters);
+                }
+                return Ok(lease);
             }
-            Ok(lease)
-        }
-        Err(error) => {
-            if let SettingsError::Refused { .. } = &error {
-                lease.give_back(Tracker::default(), Farewell::Said).await;
+            // Nothing of the client's was sent: another connection will do.
+            Err(SettingsError::Broken(error)) if attempts > 0 => {
+                debug!(session = %client.session, %error, "a server connection was broken, trying another");
             }
-            Err(NoServer::Refused(Box::new(ClientError::settings(&error))))
+            Err(error) => {
+                if let SettingsError::Refused { .. } = &error {
+                    lease.give_back(Tracker::default(), Farewell::Said).await;
+                }
+                return Err(NoServer::Refused(Box::new(ClientError::settings(&error))));
+            }
         }
     }
 }

@@ -301,6 +301,9 @@ impl Session {
         };
         if let Some(error) = error {
             say(shard, &mut stream, &error).await;
+        } else if farewell.is_none() {
+            // The server's last words may still be on their way.
+            let _ = timeout(LAST_WORDS, stream.close()).await;
         }
         drop(stream);
         key.detach().await;

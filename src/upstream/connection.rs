@@ -243,6 +243,10 @@ async fn drain(
     let mut errors = Frames::default();
     while tracker.is_busy() {
         poll_fn(|cx| {
+            if stream.has_unsent() {
+                // The server can't answer what it hasn't got.
+                let _ = stream.poll_flush(cx)?;
+            }
             stream.poll_read_with(cx, |_, bytes| {
                 if bytes.is_empty() {
                     return Err(Broken::Closed);

@@ -18,5 +18,6 @@ mod layers;
 mod login;
 mod pool;
 mod raw;
+mod readme;
 mod tokens;
 mod upstream;
