@@ -42,7 +42,10 @@ pub(super) async fn accept(shard: Rc<Shard>, listener: TcpListener) {
         }
         metrics.inc();
         let id = shard.shared.next_session();
-        let mut task = Box::pin(serve(shard.clone(), tcp, id, over_limit));
+        // Before its task has run: the next to be accepted may have to take its place.
+        let client = shard.clients.join(id);
+        let silent = client.be_silent();
+        let mut task = Box::pin(serve(shard.clone(), tcp, client, silent, over_limit));
         let done = Done(shard.clone());
         // A defect costs one client.
         spawn_local(std::future::poll_fn(move |cx| {

@@ -54,6 +54,8 @@ struct Entry {
 struct Leased {
     server: Option<(Arc<Target>, CancelKey)>,
     in_flight: u32,
+    /// A cancel may be on its way that nobody has seen the end of.
+    tainted: bool,
 }
 
 /// What became of a cancel request; the metric label.
@@ -133,13 +135,20 @@ impl Cancels {
             Ok(server) => server,
             Err(outcome) => return outcome,
         };
-        let _in_flight = InFlight(&entry);
+        let mut in_flight = InFlight {
+            entry: &entry,
+            is_over: false,
+        };
         let place = timeout(target.timeouts.reset, self.places.acquire()).await;
         let Ok(Ok(_place)) = place else {
+            in_flight.is_over = true;
             return Outcome::Failed;
         };
         match upstream::cancel::cancel(&target, &server).await {
-            Ok(()) => Outcome::Forwarded,
+            Ok(()) => {
+                in_flight.is_over = true;
+                Outcome::Forwarded
+            }
             Err(error) => {
                 tracing::warn!(endpoint = %target.endpoint, %error, "a cancel request could not be passed on");
                 Outcome::Failed
@@ -168,12 +177,19 @@ impl Entry {
     }
 }
 
-struct InFlight<'a>(&'a Entry);
+struct InFlight<'a> {
+    entry: &'a Entry,
+    /// Whether the server is known to be done with it.
+    is_over: bool,
+}
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        self.0.lock().in_flight -= 1;
-        self.0.settled.notify_waiters();
+        let mut lease = self.entry.lock();
+        lease.in_flight -= 1;
+        lease.tainted |= !self.is_over;
+        drop(lease);
+        self.entry.settled.notify_waiters();
     }
 }
 
@@ -188,15 +204,19 @@ impl Registered {
         self.entry.lock().server = server.map(|key| (target.clone(), key.clone()));
     }
 
-    /// From here on, cancels go nowhere; returns when none is under way any more.
-    pub(super) async fn detach(&self) {
+    /// From here on, cancels go nowhere; returns when none is under way any more. `false`: one may still reach the
+    /// server at any time, and the connection must not be lent again.
+    pub(super) async fn detach(&self) -> bool {
         self.entry.lock().server = None;
         loop {
             let settled = self.entry.settled.notified();
             tokio::pin!(settled);
             settled.as_mut().enable();
-            if self.entry.lock().in_flight == 0 {
-                return;
+            {
+                let lease = self.entry.lock();
+                if lease.in_flight == 0 {
+                    return !lease.tainted;
+                }
             }
             settled.await;
         }

@@ -21,8 +21,9 @@ pub(super) struct Clients {
 }
 
 /// A client's place among those that haven't sent anything yet.
-pub(super) struct Silent<'a> {
-    client: &'a Client,
+pub(super) struct Silent {
+    clients: Rc<Clients>,
+    session: SessionId,
     told: Rc<Notify>,
 }
 
@@ -88,13 +89,17 @@ impl Client {
 
 impl Client {
     /// Counts as silent until the guard is dropped.
-    pub(super) fn be_silent(&self) -> Silent<'_> {
+    pub(super) fn be_silent(&self) -> Silent {
         let told = Rc::new(Notify::new());
         self.clients
             .silent
             .borrow_mut()
             .insert(self.session, told.clone());
-        Silent { client: self, told }
+        Silent {
+            clients: self.clients.clone(),
+            session: self.session,
+            told,
+        }
     }
 
     /// Returns when the gateway begins to go down.
@@ -107,20 +112,16 @@ impl Client {
     }
 }
 
-impl Silent<'_> {
+impl Silent {
     /// Returns when its place is wanted for somebody who speaks.
     pub(super) async fn evicted(&self) {
         self.told.notified().await;
     }
 }
 
-impl Drop for Silent<'_> {
+impl Drop for Silent {
     fn drop(&mut self) {
-        self.client
-            .clients
-            .silent
-            .borrow_mut()
-            .remove(&self.client.session);
+        self.clients.silent.borrow_mut().remove(&self.session);
     }
 }
 

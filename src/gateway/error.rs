@@ -165,6 +165,11 @@ impl ClientError {
         .hint("The client sent something that isn't PostgreSQL's protocol; reconnect.")
     }
 
+    pub(super) fn too_much() -> Self {
+        Self::new(ErrorKind::Protocol, "too many messages without an answer")
+            .hint("End pipelines with Sync, and read the answers before sending more.")
+    }
+
     pub(super) fn channel_binding(message: &str) -> Self {
         let mut error = Self::new(ErrorKind::Authentication, message).hint(
             "Somebody may stand between the client and this gateway; or the client's library is at fault.",

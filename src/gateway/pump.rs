@@ -111,6 +111,7 @@ fn end_of(ended: Ended) -> End {
         Ended::Goodbye => End::Terminated,
         Ended::BadLength(error) => End::ClientBroke(ClientError::bad_length(error)),
         Ended::BadType(tag) => End::ClientBroke(ClientError::bad_type(tag)),
+        Ended::TooMuch => End::ClientBroke(ClientError::too_much()),
     }
 }
 
@@ -143,6 +144,9 @@ pub(super) async fn pump(
     .await
 }
 
+/// Reads from one side before the other has its turn: a stream without end must not drown a Terminate.
+const READS_PER_TURN: usize = 16;
+
 struct Pump<'a> {
     client: &'a mut Stream,
     server: &'a mut Connection,
@@ -165,7 +169,7 @@ impl Pump<'_> {
             parameters,
             ..
         } = server;
-        loop {
+        for _ in 0..READS_PER_TURN {
             if client.has_unsent() {
                 match client.poll_flush(cx) {
                     Poll::Ready(Ok(())) => {}
@@ -191,6 +195,8 @@ impl Pump<'_> {
                 Poll::Pending => return None,
             }
         }
+        cx.waker().wake_by_ref();
+        None
     }
 
     /// Moves what the client has for the server, until one of them has to be waited for.
@@ -203,7 +209,7 @@ impl Pump<'_> {
             traffic,
         } = self;
         let server = &mut server.stream;
-        loop {
+        for _ in 0..READS_PER_TURN {
             if server.has_unsent() {
                 match server.poll_flush(cx) {
                     Poll::Ready(Ok(())) => {}
@@ -225,6 +231,8 @@ impl Pump<'_> {
                 Poll::Pending => return None,
             }
         }
+        cx.waker().wake_by_ref();
+        None
     }
 }
 

@@ -1,28 +1,29 @@
 //! One client from its first byte to its last.
 
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use prometheus::IntGauge;
 use tokio::net::TcpStream;
-use tokio::task::spawn_local;
 use tokio::time::{timeout, timeout_at};
 use tracing::{debug, info};
 
 use super::admit::{Admitted, admit};
 use super::attach::{NoServer, attach, greet};
 use super::cancel::Registered;
-use super::clients::Client;
+use super::clients::{Client, Silent};
 use super::error::ClientError;
 use super::identify::Identified;
 use super::negotiate::{Conversation, LoginFailure, negotiate};
 use super::pump::{End, First, Traffic, first_message, pump};
 use super::route::{Routed, route};
 use super::shard::Shard;
-use crate::ids::SessionId;
 use crate::net::options::{self, Liveness};
 use crate::net::stream::Stream;
+use crate::session::parameters::Parameters;
 use crate::session::tracker::Tracker;
 use crate::upstream::connection::{Farewell, Setting};
 use crate::upstream::pool::{Lease, ServerPool};
@@ -40,6 +41,8 @@ struct Session {
     key: Registered,
     pool: Rc<ServerPool>,
     settings: Rc<[Setting]>,
+    /// What it was told of the server.
+    greeted: Rc<Parameters>,
     /// What it sent together with its login, before it could know that it was let in.
     early: Vec<u8>,
     lease: Option<Lease>,
@@ -62,8 +65,13 @@ impl Drop for LoggingIn {
 }
 
 /// Serves the client that has connected with `tcp`. `over_limit`: there are too many, it is only told so.
-pub(super) async fn serve(shard: Rc<Shard>, tcp: TcpStream, id: SessionId, over_limit: bool) {
-    let client = shard.clients.join(id);
+pub(super) async fn serve(
+    shard: Rc<Shard>,
+    tcp: TcpStream,
+    client: Client,
+    silent: Silent,
+    over_limit: bool,
+) {
     let loopback = tcp.peer_addr().is_ok_and(|peer| peer.ip().is_loopback());
     // The kernel of this host tells when a loopback peer ends; it needs no asking.
     let tuned = if loopback {
@@ -72,9 +80,9 @@ pub(super) async fn serve(shard: Rc<Shard>, tcp: TcpStream, id: SessionId, over_
         options::apply(&tcp, Liveness::CLIENT)
     };
     if let Err(error) = tuned {
-        debug!(session = %id, %error, "socket options could not be set");
+        debug!(session = %client.session, %error, "socket options could not be set");
     }
-    if let Some(session) = Box::pin(log_in(&shard, &client, tcp, over_limit)).await {
+    if let Some(session) = Box::pin(log_in(&shard, &client, tcp, silent, over_limit)).await {
         session.run(&shard, &client).await;
     }
 }
@@ -84,11 +92,12 @@ async fn log_in(
     shard: &Rc<Shard>,
     client: &Client,
     tcp: TcpStream,
+    silent: Silent,
     over_limit: bool,
 ) -> Option<Box<Session>> {
     let metrics = &shard.shared.metrics.client;
     let mut conversation = Conversation::new(Stream::plain(tcp));
-    if !speaks(shard, client, &mut conversation, over_limit).await {
+    if !speaks(shard, client, &mut conversation, silent, over_limit).await {
         metrics.abandoned.inc();
         return None;
     }
@@ -131,13 +140,18 @@ async fn log_in(
 
 /// Waits for the first byte. Clients that connect and say nothing are normal: SSM's agent may dial long before a person
 /// does. They are kept, but for those beyond the limit, and until their place is wanted.
-async fn speaks(shard: &Shard, client: &Client, conversation: &mut Conversation, over_limit: bool) -> bool {
+async fn speaks(
+    shard: &Shard,
+    client: &Client,
+    conversation: &mut Conversation,
+    silent: Silent,
+    over_limit: bool,
+) -> bool {
     let patience = if over_limit {
         OVER_LIMIT_PATIENCE
     } else {
         shard.shared.limits.silent_timeout
     };
-    let silent = client.be_silent();
     tokio::select! {
         first = timeout(patience, conversation.first_byte()) => matches!(first, Ok(Ok(()))),
         () = silent.evicted() => false,
@@ -228,7 +242,7 @@ async fn welcome(shard: &Rc<Shard>, client: &Client, admitted: Admitted) -> Opti
                 Ok(lease) => {
                     let parameters = Rc::new(lease.parameters.clone());
                     // Whoever logs in and asks nothing keeps no server.
-                    spawn_local(Box::pin(lease.give_back(Tracker::default(), Farewell::Said)));
+                    lease.give_back(Tracker::default(), Farewell::Said).await;
                     (settings, parameters)
                 }
                 Err(NoServer::ClientGone) => return None,
@@ -259,6 +273,7 @@ async fn welcome(shard: &Rc<Shard>, client: &Client, admitted: Admitted) -> Opti
         key,
         pool,
         settings,
+        greeted: parameters,
         early,
         lease: None,
     }))
@@ -299,15 +314,15 @@ impl Session {
             Ok(End::ServerLost(_) | End::ServerBroke(_)) => (None, Some(ClientError::server_lost())),
             Err(error) => (Some(Farewell::None), Some(*error)),
         };
-        if let Some(error) = error {
+        if let Some(error) = error.filter(|_| tracker.is_between_answers()) {
             say(shard, &mut stream, &error).await;
         } else if farewell.is_none() {
             // The server's last words may still be on their way.
             let _ = timeout(LAST_WORDS, stream.close()).await;
         }
         drop(stream);
-        key.detach().await;
-        if let (Some(lease), Some(farewell)) = (lease, farewell) {
+        let is_untouched = key.detach().await;
+        if let (Some(lease), Some(farewell), true) = (lease, farewell, is_untouched) {
             lease.give_back(tracker, farewell).await;
         }
     }
@@ -331,10 +346,15 @@ impl Session {
         };
         self.key.attach(lease.target(), lease.cancel_key());
         lease.touch();
-        let sent = lease.stream.send(&first).await;
+        let corrections = corrections(&lease.parameters, &self.greeted);
+        let sent = poll_fn(|cx| Poll::Ready(lease.stream.poll_send(cx, &first))).await;
+        let corrected = poll_fn(|cx| Poll::Ready(self.stream.poll_send(cx, &corrections))).await;
         self.lease = Some(lease);
         if let Err(error) = sent {
             return Ok(End::ServerLost(Some(error)));
+        }
+        if corrected.is_err() {
+            return Ok(End::ClientLost);
         }
         if let Some(end) = end {
             return Ok(end);
@@ -344,6 +364,15 @@ impl Session {
         };
         Ok(pump(&mut self.stream, client, lease, tracker, traffic).await)
     }
+}
+
+/// What a client was told of the server and isn't so, on the server that it has got.
+fn corrections(parameters: &Parameters, greeted: &Parameters) -> BytesMut {
+    let mut message = BytesMut::new();
+    for (name, value) in parameters.differing_from(greeted) {
+        reply::parameter_status(name, value, &mut message);
+    }
+    message
 }
 
 /// Sends the error and ends the connection.

@@ -152,6 +152,7 @@ impl Shard {
             let asked = *shutdown.borrow();
             if asked != Shutdown::No && self.clients.shutdown() != asked {
                 accepting.iter().for_each(tokio::task::JoinHandle::abort);
+                self.pools.borrow().values().for_each(|pool| pool.close());
                 self.clients.shut_down(asked);
             }
             if asked != Shutdown::No {

@@ -41,7 +41,12 @@ pub enum Ended {
     BadLength(BadLength),
     /// With a message that no client may send now. PostgreSQL would end the server connection over it.
     BadType(u8),
+    /// With more requests that nothing has answered than anybody could keep account of.
+    TooMuch,
 }
+
+/// Runs of unanswered requests that are kept account of; a pipeline of one kind is a single run.
+const MAX_OWED: usize = 10_000;
 
 /// The state of one lease.
 #[derive(Debug, Default)]
@@ -57,6 +62,9 @@ struct Ledger {
     owed: VecDeque<Owed>,
     unsynced: bool,
     copy: Copying,
+    /// A COPY into which void Syncs fell has been ended by the client and not yet by the server. If it fails after all,
+    /// nobody knows which of those Syncs the server will answer.
+    doubtful: bool,
     lost: bool,
     status: TransactionStatus,
     answered: u64,
@@ -94,6 +102,7 @@ impl Default for Ledger {
             owed: VecDeque::new(),
             unsynced: false,
             copy: Copying::No,
+            doubtful: false,
             lost: false,
             status: TransactionStatus::Idle,
             answered: 0,
@@ -116,7 +125,14 @@ impl Tracker {
                 Ok(None) => break None,
                 Ok(Some(Frame { tag: b'X', .. })) => break Some(Ended::Goodbye),
                 Ok(Some(Frame { tag, .. })) if !is_frontend(tag) => break Some(Ended::BadType(tag)),
-                Ok(Some(Frame { tag, .. })) => self.ledger.sent(tag),
+                Ok(Some(Frame { tag, .. })) => {
+                    self.ledger.sent(tag);
+                    if self.ledger.owed.len() > MAX_OWED {
+                        self.ledger.lost = true;
+                        self.ledger.owed = VecDeque::new();
+                        break Some(Ended::TooMuch);
+                    }
+                }
                 Err(error) => break Some(Ended::BadLength(error)),
             }
             boundary = self.client.body_end(chunk.len() - input.len(), chunk.len());
@@ -148,6 +164,7 @@ impl Tracker {
                 b'S' => parameters.report(frame.body),
                 b'G' => self.ledger.copy_begins(),
                 b'E' => self.ledger.failed(),
+                b'C' => self.ledger.doubtful = false,
                 // CopyBothResponse belongs to replication, which is never let through.
                 b'W' => self.ledger.lost = true,
                 _ => {}
@@ -164,6 +181,11 @@ impl Tracker {
     /// Whether the server has answered everything, in or outside a transaction.
     pub fn is_settled(&self) -> bool {
         self.ledger.owed.is_empty() && !self.ledger.unsynced && !self.is_lost() && self.server.at_boundary()
+    }
+
+    /// Whether the last message from the server is complete, so that one of our own may follow it.
+    pub fn is_between_answers(&self) -> bool {
+        self.server.at_boundary()
     }
 
     /// Whether a query may be running.
@@ -224,6 +246,7 @@ impl Ledger {
             b'S' => self.copy = Copying::InPastSync,
             b'P' | b'B' | b'D' | b'E' | b'C' | b'H' => self.unsynced = true,
             b'c' | b'f' => {
+                self.doubtful |= self.copy == Copying::InPastSync;
                 self.copy = Copying::No;
                 if !self.owed.is_empty() || self.unsynced {
                     self.push(Request::CopyEnd);
@@ -297,6 +320,7 @@ impl Ledger {
     }
 
     fn failed(&mut self) {
+        self.lost |= self.doubtful;
         match self.copy {
             Copying::No => {}
             Copying::In => self.copy = Copying::No,

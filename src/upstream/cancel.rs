@@ -30,8 +30,13 @@ async fn send(target: &Target, key: &CancelKey) -> Result<(), OpenError> {
         .await
         .map_err(|error| closed(Phase::Login, error))?;
     let mut rest = Vec::new();
-    // The server says nothing; it closes, with or without the end of TLS in order.
-    while matches!(stream.read_into(&mut rest).await, Ok(1..)) {
+    // The server says nothing; it closes. Only that tells that the signal was sent.
+    while stream
+        .read_into(&mut rest)
+        .await
+        .map_err(|error| closed(Phase::Login, error))?
+        > 0
+    {
         rest.clear();
     }
     Ok(())

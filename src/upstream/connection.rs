@@ -86,6 +86,8 @@ pub enum SettingsError {
 #[derive(Debug, Default)]
 struct Answer {
     error: Option<(String, String)>,
+    /// The last command tag, with its NUL.
+    completed: Vec<u8>,
 }
 
 impl Connection {
@@ -188,7 +190,6 @@ impl Connection {
         if tracker.is_lost() {
             return Err(Broken::Lost);
         }
-        poll_fn(|cx| self.stream.poll_flush(cx)).await?;
         if tracker.is_busy() {
             let key = self.cancel_key.clone().ok_or(Broken::NotCancellable)?;
             let target = self.target.clone();
@@ -218,9 +219,12 @@ impl Connection {
         } else {
             b"QQ"
         };
-        match self.ask(&message, queries).await?.error {
-            None => Ok(()),
+        let answer = self.ask(&message, queries).await?;
+        match answer.error {
             Some((_, message)) => Err(Broken::NotReset(message)),
+            // Were this the answer to something else, the account of what is owed would be wrong.
+            None if answer.completed != b"DISCARD ALL\0" => Err(Broken::Lost),
+            None => Ok(()),
         }
     }
 
@@ -252,9 +256,11 @@ async fn drain(
                     return Err(Broken::Closed);
                 }
                 let mut rest = bytes;
-                while let Some(frame) = errors.next(&mut rest, |tag| tag == b'E')? {
-                    if frame.tag == b'E' {
-                        answer.error = Some(state_and_message(frame.body));
+                while let Some(frame) = errors.next(&mut rest, |tag| matches!(tag, b'E' | b'C'))? {
+                    match frame.tag {
+                        b'E' => answer.error = Some(state_and_message(frame.body)),
+                        b'C' => answer.completed = frame.body.to_vec(),
+                        _ => {}
                     }
                 }
                 tracker.from_server(bytes, parameters)?;

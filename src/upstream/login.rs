@@ -4,9 +4,9 @@
 //! endpoint's name. Every other way a server may behave is an error of its own.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use tokio::time::{timeout, timeout_at};
+use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::Services;
@@ -47,13 +47,9 @@ pub(super) async fn open(
         .get(&target.endpoint)
         .ok_or_else(|| OpenError::Protocol(format!("{} has no login budget", target.endpoint)))?;
     let metrics = services.metrics.login.of(&target.name);
-    let token = services.tokens.get(target, &key.user, patience).await?;
-    let waited = Instant::now();
+    // Without credentials there is no point in dialling; the token itself is fetched when it is sent.
+    services.tokens.get(target, &key.user, patience).await?;
     let mut slot = gate.slot(deadline).await.ok_or(OpenError::Budget(patience))?;
-    metrics
-        .phase(Phase::Budget.label())
-        .observe(waited.elapsed().as_secs_f64());
-
     let phase = Instant::now();
     let tcp = dial(target).await?;
     metrics
@@ -71,34 +67,34 @@ pub(super) async fn open(
         .phase(Phase::Tls.label())
         .observe(phase.elapsed().as_secs_f64());
 
-    spend(&gate, deadline, patience).await?;
-    // From here on the server counts a login, whatever comes of it. The budget may have taken its time, so the token
-    // is asked for again.
-    slot.set_outcome(LoginOutcome::Failed);
-    let token = services
-        .tokens
-        .get(target, &key.user, Duration::ZERO)
-        .await
-        .unwrap_or(token);
-    let phase = Instant::now();
-    let limit = target.timeouts.login;
     let login = Login {
         stream: &mut stream,
         received: Vec::new(),
         messages: 0,
     };
-    let greeting = timeout_at((phase + limit).into(), login.run(key, token.secret()))
-        .await
-        .unwrap_or(Err(OpenError::Timeout {
-            phase: Phase::Login,
-            limit,
-        }));
-    metrics
-        .phase(Phase::Login.label())
-        .observe(phase.elapsed().as_secs_f64());
-    let greeting = greeting.inspect_err(|error| refused(&mut slot, error))?;
+    let greeting = login
+        .run(
+            target,
+            key,
+            services,
+            Spend {
+                gate: &gate,
+                slot: &mut slot,
+                deadline,
+                patience,
+            },
+        )
+        .await?;
     slot.set_outcome(LoginOutcome::Succeeded);
     Ok(Connection::new(stream, greeting, target.clone()))
+}
+
+/// The right to send one password, still to be asked for.
+struct Spend<'a> {
+    gate: &'a Gate,
+    slot: &'a mut Slot,
+    deadline: Instant,
+    patience: Duration,
 }
 
 /// What a server says before it is ready.
@@ -123,6 +119,8 @@ pub(super) async fn encrypt(mut stream: Stream, target: &Target) -> Result<Strea
         (0, _) => return Err(closed_by_peer(Phase::Tls)),
         (_, b"S") => {}
         (_, b"N") => return Err(OpenError::TlsRefused),
+        // An ErrorResponse in clear: the server couldn't even begin.
+        (_, [b'E', ..]) => return Err(closed_by_peer(Phase::Tls)),
         // More than one byte would be plaintext that somebody slipped in before the handshake (CVE-2021-23222).
         _ => {
             return Err(OpenError::Protocol(
@@ -141,20 +139,6 @@ pub(super) async fn encrypt(mut stream: Stream, target: &Target) -> Result<Strea
     Ok(stream)
 }
 
-async fn spend(gate: &Arc<Gate>, deadline: Instant, patience: Duration) -> Result<(), OpenError> {
-    if gate.spend(deadline).await {
-        Ok(())
-    } else {
-        Err(OpenError::Budget(patience))
-    }
-}
-
-fn refused(slot: &mut Slot, error: &OpenError) {
-    if matches!(error, OpenError::Refused { state, .. } if state.starts_with("28")) {
-        slot.set_outcome(LoginOutcome::Refused);
-    }
-}
-
 struct Login<'a> {
     stream: &'a mut Stream,
     received: Vec<u8>,
@@ -162,7 +146,55 @@ struct Login<'a> {
 }
 
 impl Login<'_> {
-    async fn run(mut self, key: &PoolKey, token: &str) -> Result<Greeting, OpenError> {
+    async fn run(
+        mut self,
+        target: &Target,
+        key: &PoolKey,
+        services: &Services,
+        spend: Spend<'_>,
+    ) -> Result<Greeting, OpenError> {
+        let limit = target.timeouts.login;
+        let late = OpenError::Timeout {
+            phase: Phase::Login,
+            limit,
+        };
+        let metrics = services.metrics.login.of(&target.name);
+        let asked = Instant::now();
+        timeout(limit, self.ask_to_log_in(key))
+            .await
+            .unwrap_or(Err(late))?;
+        let until_asked = asked.elapsed();
+
+        let waited = Instant::now();
+        if !spend.gate.spend(spend.deadline).await {
+            return Err(OpenError::Budget(spend.patience));
+        }
+        // From here on the server counts a login, whatever comes of it, and it counts now: nothing may come between.
+        spend.slot.set_outcome(LoginOutcome::Failed);
+        let token = services.tokens.get_now(target, &key.user, SystemTime::now())?;
+        metrics
+            .phase(Phase::Budget.label())
+            .observe(waited.elapsed().as_secs_f64());
+        let sent = Instant::now();
+        let late = OpenError::Timeout {
+            phase: Phase::Login,
+            limit,
+        };
+        let greeting = timeout(limit, self.log_in(token.secret()))
+            .await
+            .unwrap_or(Err(late));
+        metrics
+            .phase(Phase::Login.label())
+            .observe((until_asked + sent.elapsed()).as_secs_f64());
+        greeting.inspect_err(|error| {
+            if matches!(error, OpenError::Refused { state, .. } if state.starts_with("28")) {
+                spend.slot.set_outcome(LoginOutcome::Refused);
+            }
+        })
+    }
+
+    /// Says who we are, and waits for the one request that RDS makes.
+    async fn ask_to_log_in(&mut self, key: &PoolKey) -> Result<(), OpenError> {
         let parameters = [
             ("user", key.user.as_str()),
             ("database", key.database.as_str()),
@@ -170,28 +202,29 @@ impl Login<'_> {
         ];
         self.send(&startup::startup_message(ProtocolVersion::V3_0, &parameters))
             .await?;
-        self.authenticate(token).await?;
-        self.greeting().await
+        match self.authentication().await? {
+            3 => Ok(()),
+            0 => Err(OpenError::NotAsked),
+            code => Err(OpenError::NotIam(authentication_name(code))),
+        }
     }
 
-    /// Answers the one request that RDS makes, and no other.
-    async fn authenticate(&mut self, token: &str) -> Result<(), OpenError> {
-        let mut sent = false;
+    /// Sends the token, once, and takes in what the server says of itself.
+    async fn log_in(&mut self, token: &str) -> Result<Greeting, OpenError> {
+        self.send(&password_message(token)).await?;
+        match self.authentication().await? {
+            0 => self.greeting().await,
+            3 => Err(OpenError::Protocol("a second request for a password".to_owned())),
+            code => Err(OpenError::NotIam(authentication_name(code))),
+        }
+    }
+
+    /// The code of the next authentication message.
+    async fn authentication(&mut self) -> Result<i32, OpenError> {
         loop {
             let (tag, body) = self.message().await?;
             match tag {
-                b'R' => match Body::new(&body).i32().map_err(truncated)? {
-                    0 if sent => return Ok(()),
-                    0 => return Err(OpenError::NotAsked),
-                    3 if sent => {
-                        return Err(OpenError::Protocol("a second request for a password".to_owned()));
-                    }
-                    3 => {
-                        self.send(&password_message(token)).await?;
-                        sent = true;
-                    }
-                    code => return Err(OpenError::NotIam(authentication_name(code))),
-                },
+                b'R' => return Body::new(&body).i32().map_err(truncated),
                 tag => self.expect_notice(tag, &body)?,
             }
         }

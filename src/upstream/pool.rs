@@ -15,7 +15,8 @@ use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use super::Services;
-use super::connection::{Connection, Farewell, Setting};
+use super::cancel::cancel;
+use super::connection::{Broken, Connection, Farewell, Setting};
 use super::error::OpenError;
 use super::login;
 use crate::config::Target;
@@ -49,6 +50,7 @@ pub struct ServerPool {
     greetings: RefCell<Greetings>,
     trouble: RefCell<Option<Trouble>>,
     has_succeeded: Cell<bool>,
+    is_closing: Cell<bool>,
 }
 
 /// What servers report to a client with these settings, so that its login needs no server. Without settings it is what
@@ -59,6 +61,7 @@ type Greetings = HashMap<Rc<[Setting]>, Rc<Parameters>>;
 #[derive(Debug)]
 struct Trouble {
     error: Rc<OpenError>,
+    since: Instant,
     pause: Duration,
     retry_at: Instant,
 }
@@ -101,6 +104,7 @@ impl ServerPool {
             greetings: RefCell::default(),
             trouble: RefCell::new(None),
             has_succeeded: Cell::new(false),
+            is_closing: Cell::new(false),
         });
         pool.tend();
         pool
@@ -240,6 +244,11 @@ impl ServerPool {
         }
     }
 
+    /// Opens no connection any more: whoever comes after this process has the login budget.
+    pub fn close(&self) {
+        self.is_closing.set(true);
+    }
+
     /// Closes all idle connections.
     pub fn close_idle(&self) {
         self.members.borrow_mut().drain().for_each(Connection::close);
@@ -248,6 +257,7 @@ impl ServerPool {
     /// How many attempts may begin: while they fail, one at a time, after a pause.
     fn may_open(&self, now: Instant, census: Census) -> usize {
         match &*self.trouble.borrow() {
+            _ if self.is_closing.get() => 0,
             None => usize::MAX,
             Some(trouble) => usize::from(now >= trouble.retry_at && census.opening == 0),
         }
@@ -269,7 +279,7 @@ impl ServerPool {
             }
             Err(error) => {
                 logins.ended(error.label());
-                self.failed(error);
+                self.failed(error, began);
             }
         }
         self.tend();
@@ -293,22 +303,32 @@ impl ServerPool {
         self.place(placement);
     }
 
-    fn failed(self: &Rc<Self>, mut error: OpenError) {
+    fn failed(self: &Rc<Self>, mut error: OpenError, began: Instant) {
         if let OpenError::Refused { succeeded_before, .. } = &mut error {
             *succeeded_before = self.has_succeeded.get();
         }
         let error = Rc::new(error);
-        let pause = match &*self.trouble.borrow() {
-            Some(trouble) => (trouble.pause * 2).min(RETRY_MOST),
-            None => RETRY_LEAST,
+        let now = Instant::now();
+        let known = self.trouble.borrow_mut().take();
+        let trouble = match known {
+            // It began before the last failure was known: one and the same trouble.
+            Some(known) if began < known.since => Trouble {
+                error: error.clone(),
+                ..known
+            },
+            known => {
+                let pause = known.map_or(RETRY_LEAST, |known| (known.pause * 2).min(RETRY_MOST));
+                Trouble {
+                    error: error.clone(),
+                    since: now,
+                    pause,
+                    retry_at: now + jittered(pause),
+                }
+            }
         };
-        let wait = jittered(pause);
+        let wait = trouble.retry_at.saturating_duration_since(now);
         warn!(pool = %self.key, %error, permanent = error.is_permanent(), retry_in = ?wait, "cannot open a server connection");
-        *self.trouble.borrow_mut() = Some(Trouble {
-            error: error.clone(),
-            pause,
-            retry_at: Instant::now() + wait,
-        });
+        *self.trouble.borrow_mut() = Some(trouble);
         let disappointed: Vec<Waiter> = {
             let mut members = self.members.borrow_mut();
             members.open_failed();
@@ -371,7 +391,13 @@ impl Lease {
                 self.park();
             }
             Err(error) => {
-                debug!(pool = %self.pool.key, %error, "a server connection is closed and not given back")
+                debug!(pool = %self.pool.key, %error, "a server connection is closed and not given back");
+                // A backend goes on with its query when its connection ends; its place isn't free before that.
+                if let Some(key) = self.cancel_key().cloned()
+                    && !matches!(error, Broken::Closed | Broken::Stream(_))
+                {
+                    let _ = cancel(self.target(), &key).await;
+                }
             }
         }
     }

@@ -129,7 +129,7 @@ async fn a_storm_of_cancels_hits_nobody_else() {
         task.unwrap();
     }
     assert!(innocent.load(Ordering::Relaxed) > 100, "{innocent:?}");
-    assert!(lab.cancel_requests() > ROUNDS / 10, "{}", lab.cancel_requests());
+    assert!(lab.cancel_requests() > ROUNDS / 50, "{}", lab.cancel_requests());
 }
 
 fn cancel_key(greeting: &[Message]) -> CancelKey {

@@ -56,7 +56,12 @@ fn short_credentials_rotation_and_an_outage_of_imds() {
     lab.imds().set_fault(AwsFault::Down);
     run_for(&gateway, Duration::from_secs(60));
     lab.imds().set_fault(AwsFault::None);
-    run_for(&gateway, Duration::from_secs(10));
+    for _ in 0..60 {
+        run_for(&gateway, Duration::from_secs(1));
+        if gateway.metric("postern_credential_loads_total", &["new"]) >= 2.0 {
+            break;
+        }
+    }
     assert_sound(&lab);
     assert!(
         gateway.metric("postern_credential_loads_total", &["new"]) >= 2.0,

@@ -66,6 +66,9 @@ fn clean_is_a_fact() {
         (">Q <HddcCI", true, true),
         // nobody can say which Sync counts
         (">PBES <12G >S <E >S <I", false, false),
+        (">PBES <12G >SSc >PBES <E >S <I", false, false),
+        (">Q <G >dSSc <E >PBESPBES <I", false, false),
+        (">Q <G >dScQ <CI <CI", true, true),
         // answers that nobody asked for
         ("<I", false, false),
     ] {
@@ -96,6 +99,16 @@ fn what_a_server_would_die_of_is_stopped_here() {
             .unwrap();
         assert!(tracker.is_idle(), "the server connection is good");
     }
+}
+
+#[test]
+fn requests_that_nothing_answers_are_bounded() {
+    let mut tracker = Tracker::default();
+    let ended = (0..20_000)
+        .map(|_| tracker.from_client(&frames("PQc")).ended)
+        .find(Option::is_some);
+    assert_eq!(ended, Some(Some(Ended::TooMuch)));
+    assert!(tracker.is_lost());
 }
 
 #[test]
