@@ -62,18 +62,20 @@ fn scan(chunks: &[&[u8]]) -> (Vec<(u8, Vec<u8>)>, bool) {
 }
 
 /// Both directions interleaved: what a client sends reaches the server unchanged up to a Terminate, and nothing that
-/// is under way is called idle.
+/// is under way is called idle. As long as there is no COPY, that can be counted.
 pub(crate) fn tracker(data: &[u8]) {
     let (mut tracker, mut parameters) = (Tracker::default(), Parameters::default());
-    let (mut sent, mut forwarded) = (Vec::new(), Vec::new());
+    let (mut sent, mut forwarded, mut received) = (Vec::new(), Vec::new(), Vec::new());
     let mut rest = data;
     while let Some((head, tail)) = rest.split_first() {
         let (chunk, tail) = tail.split_at(usize::from(head & 0x7f).min(tail.len()));
         rest = tail;
         if head & 0x80 != 0 {
+            received.extend_from_slice(chunk);
             if tracker.from_server(chunk, &mut parameters).is_err() {
                 return;
             }
+            assert_settled_by_count(&tracker, &forwarded, &received);
             continue;
         }
         let held_back = tracker.held_back().to_vec();
@@ -96,6 +98,23 @@ pub(crate) fn tracker(data: &[u8]) {
             "nothing is lost"
         );
         assert!(!(tracker.is_idle() && (tracker.is_busy() || tracker.is_unsynced() || tracker.is_lost())));
+        assert_settled_by_count(&tracker, &forwarded, &received);
+    }
+}
+
+fn assert_settled_by_count(tracker: &Tracker, forwarded: &[u8], received: &[u8]) {
+    let (answers, _) = scan(&[received]);
+    if tracker.is_settled() && answers.iter().all(|(tag, _)| *tag != b'G') {
+        let (requests, _) = scan(&[forwarded]);
+        let asked = requests
+            .iter()
+            .filter(|(tag, _)| matches!(tag, b'Q' | b'F' | b'S'));
+        let answered = answers.iter().filter(|(tag, _)| *tag == b'Z');
+        assert_eq!(
+            asked.count(),
+            answered.count(),
+            "settled with a ReadyForQuery owed"
+        );
     }
 }
 
