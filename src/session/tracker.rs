@@ -65,6 +65,9 @@ struct Ledger {
     /// A COPY into which void Syncs fell has been ended by the client and not yet by the server. If it fails after all,
     /// nobody knows which of those Syncs the server will answer.
     doubtful: bool,
+    /// A Query was sent after extended-protocol messages without a Sync between them. If one of those fails, the server
+    /// skips the Query, and there is no answer to it.
+    skippable: bool,
     lost: bool,
     status: TransactionStatus,
     answered: u64,
@@ -103,6 +106,7 @@ impl Default for Ledger {
             unsynced: false,
             copy: Copying::No,
             doubtful: false,
+            skippable: false,
             lost: false,
             status: TransactionStatus::Idle,
             answered: 0,
@@ -188,9 +192,10 @@ impl Tracker {
         self.server.at_boundary()
     }
 
-    /// Whether a query may be running.
+    /// Whether a ReadyForQuery is owed that is worth waiting for.
     pub fn is_busy(&self) -> bool {
-        !self.ledger.owed.is_empty()
+        let mut owed = self.ledger.owed.iter();
+        !self.is_lost() && owed.any(|owed| owed.what != Request::CopyEnd)
     }
 
     /// Whether extended-protocol messages were sent that no Sync has closed.
@@ -238,7 +243,10 @@ impl Ledger {
     #[inline]
     fn sent(&mut self, tag: u8) {
         match tag {
-            b'Q' | b'F' => self.push(Request::Query),
+            b'Q' | b'F' => {
+                self.skippable |= self.unsynced;
+                self.push(Request::Query);
+            }
             b'S' if self.copy == Copying::No => {
                 self.unsynced = false;
                 self.push(Request::Sync);
@@ -284,6 +292,7 @@ impl Ledger {
             None => self.lost = true,
         }
         self.drop_copy_ends();
+        self.skippable &= !self.owed.is_empty();
     }
 
     fn drop_copy_ends(&mut self) {
@@ -320,7 +329,7 @@ impl Ledger {
     }
 
     fn failed(&mut self) {
-        self.lost |= self.doubtful;
+        self.lost |= self.doubtful | self.skippable;
         match self.copy {
             Copying::No => {}
             Copying::In => self.copy = Copying::No,

@@ -36,6 +36,30 @@ fn play(script: &str) -> Tracker {
 }
 
 #[test]
+fn what_will_not_come_is_not_waited_for() {
+    for (script, busy, lost) in [
+        (">Q", true, false),
+        (">PBES", true, false),
+        (">Q <E", true, false),
+        // The server skips everything up to a Sync, a Query as well.
+        (">PQ", true, false),
+        (">PQ <E", false, true),
+        (">PQ <1CI", false, false),
+        (">PQ <1CI >S <I >Q <E", true, false),
+        // An end of nothing is ignored, and has no answer.
+        (">Pc", false, false),
+        (">PcS", true, false),
+        (">PcS <1I", false, false),
+        // It waits for data that nobody sends any more.
+        (">Q <G", false, true),
+        (">Q <G >c", true, false),
+    ] {
+        let tracker = play(script);
+        assert_eq!((tracker.is_busy(), tracker.is_lost()), (busy, lost), "{script}");
+    }
+}
+
+#[test]
 fn clean_is_a_fact() {
     for (script, idle, settled) in [
         ("", true, true),
