@@ -8,8 +8,8 @@ use tracing_subscriber::EnvFilter;
 use crate::config::Log;
 use crate::config::file::LogFormat;
 
-/// Lines that may wait to be written; what comes after that is dropped.
-const BUFFERED_LINES: usize = 16_384;
+/// Lines that may wait to be written, of a KiB or so each; what comes after that is dropped.
+const BUFFERED_LINES: usize = 4_096;
 
 /// Starts logging to standard error. What was logged is written out when the guard is dropped.
 pub fn start(log: &Log) -> Result<WorkerGuard, String> {

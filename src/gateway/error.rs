@@ -111,7 +111,7 @@ impl ClientError {
         let report = Report {
             severity: Severity::Fatal,
             state: kind.state(),
-            message: message.into(),
+            message: cut(message.into(), MAX_TEXT_BYTES),
             detail: None,
             hint: None,
         };
@@ -119,7 +119,7 @@ impl ClientError {
     }
 
     fn detail(mut self, detail: impl Into<String>) -> Self {
-        self.report.detail = Some(detail.into());
+        self.report.detail = Some(cut(detail.into(), MAX_TEXT_BYTES));
         self
     }
 
@@ -216,6 +216,8 @@ impl ClientError {
     }
 
     pub(super) fn not_admitted(principal: &Principal, target: &str, database: &str, user: &str) -> Self {
+        let [target, database, user] =
+            [target, database, user].map(|name| cut(name.to_owned(), MAX_NAME_BYTES));
         Self::new(
             ErrorKind::NotAdmitted,
             format!("no rule admits this connection to database \"{database}\" as user \"{user}\""),
@@ -291,6 +293,22 @@ impl ClientError {
             .hint("Reconnect, and report it with the gateway's log.")
     }
 }
+
+/// A client chooses what its request is called, and may choose 10,000 bytes of it before anybody knows who it is. An
+/// error's text also waits in the log's queue, so it is bounded.
+fn cut(mut text: String, most: usize) -> String {
+    if text.len() > most {
+        text.truncate(text.floor_char_boundary(most));
+        text.push('…');
+    }
+    text
+}
+
+/// The longest text of an error.
+const MAX_TEXT_BYTES: usize = 500;
+
+/// The longest name in one; PostgreSQL's own are 63 bytes at most.
+const MAX_NAME_BYTES: usize = 80;
 
 /// The notice to a client that waits.
 pub(super) fn waiting_notice() -> Report {

@@ -206,7 +206,6 @@ async fn introduce(
         Ok(admitted) => Ok(Some(admitted)),
         Err(refused) => {
             let (identified, error) = *refused;
-            info!(session = %client.session, principal = %identified.principal, detail = error.report.detail, "refused: no rule admits it");
             Err((identified.conversation, error.into()))
         }
     }

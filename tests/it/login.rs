@@ -316,3 +316,21 @@ fn silent_connections_make_room_for_those_who_speak() {
     assert_eq!(raw.query("select 1").last().unwrap().tag, 'Z');
     drop(silent);
 }
+
+#[test]
+fn long_names_of_strangers_do_not_fill_the_log() {
+    let lab = lab();
+    let gateway = Gateway::start(&lab, &Options::default());
+    let before = gateway.log().len();
+    let mut raw = Raw::connect(&gateway);
+    raw.send(&startup_message(
+        ProtocolVersion::V3_0,
+        &[("user", &"ü".repeat(4_900))],
+    ));
+    let error = raw.last_error();
+    assert!(error.body.len() < 2_000, "{error:?}");
+    assert!(error.field(b'D').unwrap().contains("user \"ü"), "{error:?}");
+    gateway.wait_for_metric("postern_client_connections", &[], 0.0);
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    assert!(gateway.log().len() - before < 3_000, "{}", gateway.log());
+}
