@@ -30,15 +30,23 @@ pub(super) struct Identifier {
     identity: Identity,
     acceptor: Acceptor,
     mock_secret: [u8; 32],
+    /// What the verifiers look like from outside, one for each: iteration count and length of the salt.
+    shapes: Vec<(u32, usize)>,
 }
 
 impl Identifier {
     pub(super) fn new(identity: Identity, acceptor: Acceptor) -> Self {
         let mock_secret = mock_secret(&identity);
+        let verifiers = identity.verifiers.values();
+        let mut shapes: Vec<_> = verifiers
+            .map(|known| (known.iterations(), known.salt().len()))
+            .collect();
+        shapes.sort_unstable();
         Self {
             identity,
             acceptor,
             mock_secret,
+            shapes,
         }
     }
 
@@ -104,16 +112,7 @@ impl Identifier {
     fn verifier(&self, user: &str) -> Arc<Verifier> {
         match self.identity.verifiers.get(user) {
             Some(verifier) => verifier.clone(),
-            None => {
-                let iterations = self
-                    .identity
-                    .verifiers
-                    .values()
-                    .map(|known| known.iterations())
-                    .min();
-                let iterations = iterations.unwrap_or(Verifier::DEFAULT_ITERATIONS);
-                Arc::new(Verifier::mock(user, &self.mock_secret, iterations))
-            }
+            None => Arc::new(Verifier::mock(user, &self.mock_secret, &self.shapes)),
         }
     }
 }

@@ -4,7 +4,12 @@
 //! that arrive between a request for encryption and its answer are refused: they would be taken for encrypted ones
 //! (CVE-2021-3935 of PgBouncer).
 
+use std::future::pending;
+use std::pin::Pin;
+use std::time::Duration;
+
 use bytes::BytesMut;
+use tokio::time::{Sleep, sleep};
 
 use super::error::ClientError;
 use crate::net::stream::{Stream, StreamError};
@@ -38,6 +43,8 @@ pub(super) struct Conversation {
     pub(super) stream: Stream,
     pub(super) received: Vec<u8>,
     pub(super) reply: BytesMut,
+    /// When the whole login must be over; it runs from the first byte.
+    deadline: Option<Pin<Box<Sleep>>>,
 }
 
 /// Why a client didn't get through the login.
@@ -84,13 +91,13 @@ pub(super) async fn negotiate(
         match startup::parse(&packet).map_err(|error| ClientError::opening(&error))? {
             Opening::SslRequest if may_ask_tls => {
                 conversation.refuse_early_bytes()?;
-                conversation.stream.send(b"S").await?;
+                conversation.answer(b"S").await?;
                 conversation.accept_tls(acceptor).await?;
                 (may_ask_tls, may_ask_gss) = (false, false);
             }
             Opening::GssEncRequest if may_ask_gss => {
                 conversation.refuse_early_bytes()?;
-                conversation.stream.send(b"N").await?;
+                conversation.answer(b"N").await?;
                 may_ask_gss = false;
             }
             Opening::SslRequest | Opening::GssEncRequest => {
@@ -108,12 +115,18 @@ impl Conversation {
             stream,
             received: Vec::new(),
             reply: BytesMut::new(),
+            deadline: None,
         }
     }
 
     /// Waits for the first byte.
     pub(super) async fn first_byte(&mut self) -> Result<(), LoginFailure> {
         self.fill().await
+    }
+
+    /// From here on, the login must be over within `limit`.
+    pub(super) fn limit(&mut self, limit: Duration) {
+        self.deadline = Some(Box::pin(sleep(limit)));
     }
 
     /// Settles on a version and tells the client, if it asked for more than there is.
@@ -147,9 +160,14 @@ impl Conversation {
     }
 
     /// Sends what has been put together.
-    pub(super) async fn flush(&mut self) -> Result<(), StreamError> {
+    pub(super) async fn flush(&mut self) -> Result<(), LoginFailure> {
         let reply = self.reply.split();
-        self.stream.send(&reply).await
+        self.answer(&reply).await
+    }
+
+    async fn answer(&mut self, bytes: &[u8]) -> Result<(), LoginFailure> {
+        let Self { stream, deadline, .. } = self;
+        in_time(deadline, stream.send(bytes)).await
     }
 
     /// The body of the next message, which must be a part of SASL: of type `p`.
@@ -186,8 +204,13 @@ impl Conversation {
     async fn accept_tls(&mut self, acceptor: &Acceptor) -> Result<(), LoginFailure> {
         let session = acceptor.accept().map_err(StreamError::Tls)?;
         let first = std::mem::take(&mut self.received);
-        self.stream.upgrade(session, &first, &mut self.received).await?;
-        Ok(())
+        let Self {
+            stream,
+            received,
+            deadline,
+            ..
+        } = self;
+        in_time(deadline, stream.upgrade(session, &first, received)).await
     }
 
     fn refuse_early_bytes(&self) -> Result<(), ClientError> {
@@ -200,9 +223,32 @@ impl Conversation {
 
     /// Reads more; the end of the stream is an end of the login.
     async fn fill(&mut self) -> Result<(), LoginFailure> {
-        match self.stream.read_into(&mut self.received).await? {
+        let Self {
+            stream,
+            received,
+            deadline,
+            ..
+        } = self;
+        match in_time(deadline, stream.read_into(received)).await? {
             0 => Err(LoginFailure::Gone(None)),
             _ => Ok(()),
         }
+    }
+}
+
+async fn in_time<T>(
+    deadline: &mut Option<Pin<Box<Sleep>>>,
+    step: impl Future<Output = Result<T, StreamError>>,
+) -> Result<T, LoginFailure> {
+    let over = async {
+        match deadline {
+            Some(deadline) => deadline.await,
+            None => pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        done = step => Ok(done?),
+        () = over => Err(ClientError::login_timeout().into()),
     }
 }

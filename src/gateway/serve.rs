@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use prometheus::IntGauge;
 use tokio::net::TcpStream;
-use tokio::time::{timeout, timeout_at};
+use tokio::time::timeout;
 use tracing::{debug, info};
 
 use super::admit::{Admitted, admit};
@@ -103,32 +103,24 @@ async fn log_in(
     }
     let began = Instant::now();
     let _logging_in = LoggingIn::new(&metrics.logging_in);
-    let deadline = began + shard.shared.limits.login_timeout;
+    conversation.limit(shard.shared.limits.login_timeout);
     let admitted = tokio::select! {
-        admitted = timeout_at(deadline.into(), introduce(shard, client, conversation, over_limit)) => admitted,
+        admitted = introduce(shard, client, conversation, over_limit) => admitted,
         () = client.shutdown() => {
             metrics.abandoned.inc();
             return None;
         }
     };
     let session = match admitted {
-        Ok(Ok(Some(admitted))) => Box::pin(welcome(shard, client, admitted)).await,
-        Ok(Ok(None)) => None,
-        Ok(Err((conversation, LoginFailure::Refused(error)))) => {
+        Ok(Some(admitted)) => Box::pin(welcome(shard, client, admitted)).await,
+        Ok(None) => None,
+        Err((conversation, LoginFailure::Refused(error))) => {
             refuse(shard, client, conversation, &error).await;
             None
         }
-        Ok(Err((_, LoginFailure::Gone(error)))) => {
+        Err((_, LoginFailure::Gone(error))) => {
             metrics.abandoned.inc();
             debug!(session = %client.session, error = error.map(|error| error.to_string()), "the client went away during its login");
-            None
-        }
-        Err(_) => {
-            metrics
-                .errors
-                .with_label_values(&[ClientError::login_timeout().kind.label()])
-                .inc();
-            info!(session = %client.session, "a login took too long");
             None
         }
     };

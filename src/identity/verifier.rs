@@ -94,14 +94,32 @@ impl Verifier {
     /// password, whatever the client knows.
     ///
     /// The salt is always the same for the same user and `secret`. The secret should be random and live as
-    /// long as the genuine verifiers, because a salt that changes gives a mock away. So does an
-    /// iteration count of its own: `iterations` should be that of the genuine ones. PostgreSQL does
-    /// likewise (`mock_scram_secret` in `auth-scram.c`).
-    pub fn mock(user: &str, secret: &[u8; 32], iterations: u32) -> Self {
-        let salt = hmac_sha256(secret, &[user.as_bytes()]);
+    /// long as the genuine verifiers, because a salt that changes gives a mock away. So do an iteration count
+    /// and a length of the salt that no genuine one has: `shapes` are those of the genuine ones, one
+    /// for each, and a user is given one of them by chance, but always the same. PostgreSQL does
+    /// likewise with a single iteration count (`mock_scram_secret` in `auth-scram.c`).
+    pub fn mock(user: &str, secret: &[u8; 32], shapes: &[(u32, usize)]) -> Self {
+        let [choice, salt, more_salt] = [&b"shape"[..], b"salt", b"more salt"]
+            .map(|what| hmac_sha256(secret, &[what, b"\0", user.as_bytes()]));
+        let choice = choice
+            .iter()
+            .take(8)
+            .fold(0, |number: u64, byte| (number << 8) | u64::from(*byte));
+        let place = choice
+            .checked_rem(shapes.len() as u64)
+            .and_then(|place| usize::try_from(place).ok());
+        let (iterations, salt_len) = place
+            .and_then(|place| shapes.get(place).copied())
+            .unwrap_or((Self::DEFAULT_ITERATIONS, Self::SALT_LEN));
         Self {
             iterations: NonZeroU32::new(iterations).unwrap_or(NonZeroU32::MIN),
-            salt: salt.iter().copied().take(Self::SALT_LEN).collect(),
+            salt: salt
+                .iter()
+                .chain(more_salt.iter())
+                .cycle()
+                .copied()
+                .take(salt_len)
+                .collect(),
             stored_key: Key::default(),
             server_key: Key::default(),
             genuine: false,

@@ -86,6 +86,10 @@ impl Stream {
                 return Poll::Ready(Ok(take(cx, bytes)));
             };
             loop {
+                // Who has said goodbye in TLS may leave the socket open.
+                if tls.peer_has_closed() {
+                    return Poll::Ready(Ok(take(cx, &[])));
+                }
                 let records = ready!(poll_read(&mut self.tcp, cx, raw))?;
                 if records.is_empty() {
                     return Poll::Ready(Ok(take(cx, &[])));

@@ -10,13 +10,18 @@ use super::{ALPN_POSTGRESQL, Failure};
 pub struct Session {
     connection: Connection,
     peer: Box<str>,
+    peer_has_closed: bool,
 }
 
 impl Session {
     pub(super) fn new(mut connection: Connection, peer: Box<str>) -> Self {
         // What may pile up is bounded by whoever writes: it stops reading while something is unsent.
         connection.set_buffer_limit(None);
-        Self { connection, peer }
+        Self {
+            connection,
+            peer,
+            peer_has_closed: false,
+        }
     }
 
     /// Takes in `records` as they came from the socket and appends what they carry to `plain`.
@@ -29,9 +34,11 @@ impl Session {
                 Ok(_) => {}
                 Err(error) => return Err(Failure::Protocol(error.to_string())),
             }
-            self.connection
+            let state = self
+                .connection
                 .process_new_packets()
                 .map_err(|error| Failure::new(&error, &self.peer))?;
+            self.peer_has_closed |= state.peer_has_closed();
             let mut reader = self.connection.reader();
             while let Ok(chunk) = reader.fill_buf()
                 && !chunk.is_empty()
@@ -55,6 +62,11 @@ impl Session {
     /// Queues the alert that ends the session in order.
     pub fn close(&mut self) {
         self.connection.send_close_notify();
+    }
+
+    /// Whether the peer has announced the end of what it sends.
+    pub fn peer_has_closed(&self) -> bool {
+        self.peer_has_closed
     }
 
     /// Whether records wait to be written.

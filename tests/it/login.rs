@@ -254,7 +254,13 @@ fn a_login_has_one_deadline_and_silence_another() {
     let mut silent = Raw::connect(&gateway);
     let mut slow = Raw::connect(&gateway);
     slow.send(&[0]);
-    assert!(slow.is_closed(), "a login that has begun must end");
+    let error = slow.last_error();
+    assert_eq!(
+        error.field(b'C').as_deref(),
+        Some("08006"),
+        "a login that has begun must end"
+    );
+    assert!(error.field(b'H').unwrap().contains("listen.login_timeout"));
     silent.send(&startup_message(
         ProtocolVersion::V3_0,
         &[("user", "app_ro"), ("database", "orders")],
@@ -333,4 +339,43 @@ fn long_names_of_strangers_do_not_fill_the_log() {
     gateway.wait_for_metric("postern_client_connections", &[], 0.0);
     std::thread::sleep(std::time::Duration::from_millis(200));
     assert!(gateway.log().len() - before < 3_000, "{}", gateway.log());
+}
+
+#[test]
+fn a_goodbye_in_tls_ends_the_session_although_the_socket_stays_open() {
+    let lab = lab();
+    let gateway = Gateway::start(&lab, &Options::default());
+    let script = "import socket, ssl, struct, sys\n\
+        tcp = socket.create_connection(('127.0.0.1', int(sys.argv[1])))\n\
+        tcp.sendall(struct.pack('!ii', 8, 80877103))\n\
+        assert tcp.recv(1) == b'S'\n\
+        context = ssl.create_default_context()\n\
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE\n\
+        kept = tcp.dup()\n\
+        tls = context.wrap_socket(tcp)\n\
+        body = b'\\0\\x03\\0\\0user\\0app_ro\\0database\\0orders\\0\\0'\n\
+        tls.sendall(struct.pack('!i', len(body) + 4) + body)\n\
+        assert tls.recv(1) == b'R'\n\
+        print('in', flush=True)\n\
+        sys.stdin.readline()\n\
+        tls.setblocking(False)\n\
+        try: tls.unwrap()\n\
+        except ssl.SSLError: pass\n\
+        sys.stdin.read()\n";
+    let mut client = std::process::Command::new("python3")
+        .args(["-c", script, &gateway.port.to_string()])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut said = std::io::BufReader::new(client.stdout.take().unwrap());
+    std::io::BufRead::read_line(&mut said, &mut line).unwrap();
+    assert_eq!(line, "in\n");
+    gateway.wait_for_metric("postern_client_connections", &[], 1.0);
+    let mut stdin = client.stdin.take().unwrap();
+    std::io::Write::write_all(&mut stdin, b"\n").unwrap();
+    gateway.wait_for_metric("postern_client_connections", &[], 0.0);
+    drop(stdin);
+    client.wait().unwrap();
 }

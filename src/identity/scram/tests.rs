@@ -221,7 +221,10 @@ fn wrong_passwords_and_unknown_users_end_alike() {
         failed
     );
     assert_eq!(result(Verifier::from_password("pencil", b"salt", 1), ""), failed);
-    assert_eq!(result(Verifier::mock("bob", &[1; 32], 1), "pencil"), failed);
+    assert_eq!(
+        result(Verifier::mock("bob", &[1; 32], &[(1, 16)]), "pencil"),
+        failed
+    );
     // Even if its keys were those of a password.
     let verifier = Verifier::from_password("pencil", b"salt", 1).into_mock();
     assert_eq!(result(verifier, "pencil"), failed);

@@ -121,14 +121,29 @@ fn debug_shows_no_secret() {
 #[test]
 fn a_mock_looks_like_a_verifier_and_stays_the_same() {
     let secret = [7; 32];
-    let mock = Verifier::mock("nobody", &secret, 4096);
-    let again = Verifier::mock("nobody", &secret, 4096);
+    let mock = Verifier::mock("nobody", &secret, &[]);
+    let again = Verifier::mock("nobody", &secret, &[]);
     assert_eq!(mock.salt(), again.salt());
     assert_eq!(mock.salt().len(), Verifier::SALT_LEN);
     assert_eq!(mock.iterations(), 4096);
-    assert_ne!(mock.salt(), Verifier::mock("nobody2", &secret, 4096).salt());
-    assert_ne!(mock.salt(), Verifier::mock("nobody", &[8; 32], 4096).salt());
+    assert_ne!(mock.salt(), Verifier::mock("nobody2", &secret, &[]).salt());
+    assert_ne!(mock.salt(), Verifier::mock("nobody", &[8; 32], &[]).salt());
     assert!(!mock.is_genuine());
+}
+
+#[test]
+fn mocks_have_the_shapes_of_the_genuine_ones() {
+    let secret = [7; 32];
+    let shapes = [(4096, 16), (4096, 16), (4096, 16), (600_000, 40)];
+    let shape = |user: usize| {
+        let mock = Verifier::mock(&format!("nobody{user}"), &secret, &shapes);
+        (mock.iterations(), mock.salt().len())
+    };
+    let seen: Vec<_> = (0..400).map(shape).collect();
+    let rare = seen.iter().filter(|seen| **seen == (600_000, 40)).count();
+    assert!((50..150).contains(&rare), "{rare} of 400 where 100 are expected");
+    assert!(seen.iter().all(|seen| shapes.contains(seen)));
+    assert_eq!(seen, (0..400).map(shape).collect::<Vec<_>>());
 }
 
 #[test]
