@@ -3,5 +3,6 @@
 //! Pure: bytes go in, facts come out. [`tracker`] decides when a server connection is clean;
 //! [`parameters`] holds ParameterStatus values.
 
+pub mod ledger;
 pub mod parameters;
 pub mod tracker;

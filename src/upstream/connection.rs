@@ -10,9 +10,10 @@ use super::cancel::cancel;
 use super::login::Greeting;
 use crate::config::Target;
 use crate::net::stream::{Stream, StreamError};
+use crate::session::ledger::TransactionStatus;
 use crate::session::parameters::Parameters;
-use crate::session::tracker::{Tracker, TransactionStatus};
-use crate::wire::frame::{BadLength, Frames};
+use crate::session::tracker::Tracker;
+use crate::wire::frame::{BadLength, Frames, MAX_GATHERED_BYTES, whole};
 use crate::wire::reply::state_and_message;
 use crate::wire::startup::CancelKey;
 
@@ -256,7 +257,7 @@ async fn drain(
                     return Err(Broken::Closed);
                 }
                 let mut rest = bytes;
-                while let Some(frame) = errors.next(&mut rest, |tag| matches!(tag, b'E' | b'C'))? {
+                while let Some(frame) = errors.next(&mut rest, whole(b"EC"))? {
                     match frame.tag {
                         b'E' => answer.error = Some(state_and_message(frame.body)),
                         b'C' => answer.completed = frame.body.to_vec(),
@@ -280,7 +281,7 @@ fn idle_bytes(bytes: &[u8], parameters: &mut Parameters) -> bool {
     let mut frames = Frames::default();
     let mut rest = bytes;
     let mut alive = !bytes.is_empty();
-    while alive && let Ok(Some(frame)) = frames.next(&mut rest, |_| true) {
+    while alive && let Ok(Some(frame)) = frames.next(&mut rest, |_| MAX_GATHERED_BYTES) {
         match frame.tag {
             b'S' => parameters.report(frame.body),
             b'N' => {}

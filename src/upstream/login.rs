@@ -20,7 +20,7 @@ use crate::ids::PoolKey;
 use crate::net::stream::{Stream, StreamError};
 use crate::session::parameters::Parameters;
 use crate::wire::body::{Body, Truncated};
-use crate::wire::frame::Frames;
+use crate::wire::frame::{Frames, MAX_FRAME_BYTES};
 use crate::wire::reply::state_and_message;
 use crate::wire::startup::{self, CancelKey, ProtocolVersion};
 
@@ -271,7 +271,7 @@ impl Login<'_> {
             let mut frames = Frames::default();
             let mut rest = self.received.as_slice();
             let frame = frames
-                .next(&mut rest, |_| true)
+                .next(&mut rest, |_| MAX_FRAME_BYTES)
                 .map_err(|error| OpenError::Protocol(error.to_string()))?;
             if let Some(frame) = frame {
                 let message = (frame.tag, frame.body.to_vec());

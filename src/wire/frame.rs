@@ -11,8 +11,20 @@ pub const HEADER_BYTES: usize = 5;
 /// (`src/include/utils/memutils.h`, `PQ_LARGE_MESSAGE_LIMIT` in `libpq.h`).
 pub const MAX_FRAME_BYTES: u32 = 0x3fff_ffff;
 
-/// The largest body that is ever gathered; a ParameterStatus or ReadyForQuery is far smaller.
+/// The most of a body that is gathered where nothing else is said; a ParameterStatus or ReadyForQuery is far smaller.
 pub const MAX_GATHERED_BYTES: u32 = 64 * 1024;
+
+/// For [`Frames::next`]: the bodies of these types are wanted, up to [`MAX_GATHERED_BYTES`], and no others.
+#[inline]
+pub fn whole<const N: usize>(tags: &[u8; N]) -> impl Fn(u8) -> u32 {
+    move |tag| {
+        if tags.contains(&tag) {
+            MAX_GATHERED_BYTES
+        } else {
+            0
+        }
+    }
+}
 
 /// A length field that can't be: the stream is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,7 +50,9 @@ pub struct Frame<'a> {
 pub struct Frames {
     header: [u8; HEADER_BYTES],
     have: u8,
-    /// Bytes of the current body that are still to come.
+    /// Bytes of the current body that are wanted and still to come.
+    want: u32,
+    /// Bytes of the current body that aren't wanted and still to come, after those that are.
     skip: u32,
     gathered: Vec<u8>,
     gathering: bool,
@@ -48,46 +62,61 @@ impl Frames {
     /// The next frame that begins in `input` (or, when its body is wanted, ends in it). `input` moves on
     /// to what hasn't been looked at; `None` means that all of it was.
     ///
-    /// The body is lent until the next call. An error is final.
+    /// `most` says how many bytes of a body with this tag are wanted, from its beginning; the rest of a longer
+    /// one is passed over. The body is lent until the next call. An error is final.
     #[inline]
     pub fn next<'a, 'input: 'a>(
         &'a mut self,
         input: &mut &'input [u8],
-        wanted: impl Fn(u8) -> bool,
+        most: impl Fn(u8) -> u32,
     ) -> Result<Option<Frame<'a>>, BadLength> {
-        loop {
-            if self.gathering {
-                return Ok(self.gather(input));
-            }
-            let skipped = input.len().min(self.skip as usize);
-            *input = input.get(skipped..).unwrap_or_default();
-            self.skip -= skipped as u32;
-            if input.is_empty() {
-                return Ok(None);
-            }
-            if !self.take_header(input) {
-                return Ok(None);
-            }
-            let [tag, a, b, c, d] = self.header;
-            let length = u32::from_be_bytes([a, b, c, d]);
-            self.have = 0;
-            if !(4..=MAX_FRAME_BYTES).contains(&length) {
-                return Err(BadLength { tag, length });
-            }
-            self.skip = length - 4;
-            if !wanted(tag) {
-                return Ok(Some(Frame { tag, body: &[] }));
-            }
-            if let Some((body, rest)) = input.split_at_checked(self.skip as usize) {
-                *input = rest;
-                self.skip = 0;
-                return Ok(Some(Frame { tag, body }));
-            }
-            if self.skip > MAX_GATHERED_BYTES {
-                return Err(BadLength { tag, length });
-            }
-            self.gathered.clear();
-            self.gathering = true;
+        if self.gathering {
+            return Ok(self.gather(input));
+        }
+        let skipped = input.len().min(self.skip as usize);
+        *input = input.get(skipped..).unwrap_or_default();
+        self.skip -= skipped as u32;
+        if input.is_empty() || !self.take_header(input) {
+            return Ok(None);
+        }
+        let [tag, a, b, c, d] = self.header;
+        let length = u32::from_be_bytes([a, b, c, d]);
+        self.have = 0;
+        if !(4..=MAX_FRAME_BYTES).contains(&length) {
+            return Err(BadLength { tag, length });
+        }
+        let body = length - 4;
+        self.want = body.min(most(tag));
+        self.skip = body - self.want;
+        if self.want == 0 {
+            return Ok(Some(Frame { tag, body: &[] }));
+        }
+        if let Some((body, rest)) = input.split_at_checked(self.want as usize) {
+            *input = rest;
+            self.want = 0;
+            return Ok(Some(Frame { tag, body }));
+        }
+        self.gathered.clear();
+        self.gathering = true;
+        Ok(self.gather(input))
+    }
+
+    /// The header of the frame that was returned last.
+    pub fn header(&self) -> &[u8; HEADER_BYTES] {
+        &self.header
+    }
+
+    /// How many bytes of a body that isn't wanted are still to come.
+    pub fn unwanted(&self) -> usize {
+        if self.gathering { 0 } else { self.skip as usize }
+    }
+
+    /// How many bytes of a frame that hasn't been returned yet were seen.
+    pub fn seen(&self) -> usize {
+        if self.gathering {
+            HEADER_BYTES + self.gathered.len()
+        } else {
+            self.have as usize
         }
     }
 
@@ -99,17 +128,19 @@ impl Frames {
     /// Where in a chunk of `len` bytes the frame ends whose header ended at `header_end`; `len` if it goes on
     /// beyond.
     pub fn body_end(&self, header_end: usize, len: usize) -> usize {
-        header_end.saturating_add(self.skip as usize).min(len)
+        header_end
+            .saturating_add((self.want + self.skip) as usize)
+            .min(len)
     }
 
     /// Whether the stream stands in the middle of a frame's body.
     pub fn in_body(&self) -> bool {
-        self.skip > 0
+        self.want > 0 || self.skip > 0
     }
 
     /// Whether the stream stands between two frames.
     pub fn at_boundary(&self) -> bool {
-        self.have == 0 && self.skip == 0
+        self.have == 0 && !self.in_body()
     }
 
     #[inline]
@@ -135,12 +166,12 @@ impl Frames {
     }
 
     fn gather<'a>(&'a mut self, input: &mut &[u8]) -> Option<Frame<'a>> {
-        let take = input.len().min(self.skip as usize);
+        let take = input.len().min(self.want as usize);
         let (part, rest) = input.split_at_checked(take)?;
         self.gathered.extend_from_slice(part);
         *input = rest;
-        self.skip -= take as u32;
-        if self.skip > 0 {
+        self.want -= take as u32;
+        if self.want > 0 {
             return None;
         }
         self.gathering = false;
@@ -169,7 +200,7 @@ mod tests {
         let mut seen = Vec::new();
         for chunk in chunks {
             let mut input = *chunk;
-            while let Some(frame) = frames.next(&mut input, |tag| tag == b'Z' || tag == b'S')? {
+            while let Some(frame) = frames.next(&mut input, whole(b"ZS"))? {
                 seen.push((frame.tag, frame.body.to_vec()));
             }
         }
@@ -183,9 +214,12 @@ mod tests {
             bytes.extend_from_slice(&length.to_be_bytes());
             assert_eq!(scan(&[&bytes]), Err(BadLength { tag: b'Q', length }));
         }
-        let mut huge = vec![b'S'];
-        huge.extend_from_slice(&0x00ff_ffffu32.to_be_bytes());
-        assert!(scan(&[&huge]).is_err(), "a body to be gathered is bounded");
+        let long = frame(b'S', &vec![b'x'; 2 * MAX_GATHERED_BYTES as usize]);
+        let (cut, rest) = long.split_at(100);
+        let seen = scan(&[cut, rest, &frame(b'Z', b"I")]).unwrap();
+        let lent: Vec<_> = seen.iter().map(|(tag, body)| (*tag, body.len())).collect();
+        let most = MAX_GATHERED_BYTES as usize;
+        assert_eq!(lent, [(b'S', most), (b'Z', 1)], "what is gathered is bounded");
     }
 
     proptest! {

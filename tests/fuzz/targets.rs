@@ -8,7 +8,7 @@ use postern::identity::Verifier;
 use postern::identity::scram::{ChannelBinding, Exchange, Mechanism, NONCE_LEN};
 use postern::session::parameters::Parameters;
 use postern::session::tracker::Tracker;
-use postern::wire::frame::Frames;
+use postern::wire::frame::{Frames, whole};
 use postern::wire::{options, reply, startup};
 
 /// Takes any bytes and must not panic.
@@ -51,7 +51,7 @@ fn scan(chunks: &[&[u8]]) -> (Vec<(u8, Vec<u8>)>, bool) {
     for chunk in chunks {
         let mut input = *chunk;
         loop {
-            match frames.next(&mut input, |tag| matches!(tag, b'Z' | b'S')) {
+            match frames.next(&mut input, whole(b"ZS")) {
                 Ok(Some(frame)) => seen.push((frame.tag, frame.body.to_vec())),
                 Ok(None) => break,
                 Err(_) => return (seen, false),
@@ -129,7 +129,7 @@ pub(crate) fn scram(data: &[u8]) {
         Some(end) => (&data[..end], &data[end + 1..]),
         None => (data, &b""[..]),
     };
-    let verifier = Arc::new(Verifier::mock("nobody", &[7; 32], 4096));
+    let verifier = Arc::new(Verifier::mock("nobody", &[7; 32], &[]));
     for (mechanism, binding) in [
         (Mechanism::ScramSha256, ChannelBinding::Unavailable),
         (

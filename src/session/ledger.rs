@@ -1,0 +1,347 @@
+//! What was asked of a server and not yet answered.
+//!
+//! A ReadyForQuery is owed for every Query, Sync and FunctionCall; a Sync that arrives in the middle of a COPY FROM
+//! STDIN is ignored by the server (PostgreSQL documentation, "COPY Operations") and so owes none. A *fine* ledger also
+//! knows the answers within an extended query, and whose they are: the client's, ours, or made up by us because the
+//! request never went to the server. Where the order of things can't be known, the ledger says that it is lost.
+
+use std::collections::VecDeque;
+
+/// Runs of unanswered requests that are kept account of; a pipeline of one kind is a single run.
+pub(super) const MAX_OWED: usize = 10_000;
+
+/// What the last ReadyForQuery said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransactionStatus {
+    /// `I`: no transaction.
+    Idle,
+    /// `T`: in a transaction block.
+    InTransaction,
+    /// `E`: in a transaction block that has failed.
+    Failed,
+}
+
+/// Who gets an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// The client.
+    Client,
+    /// Nobody: Postern asked for itself.
+    Own,
+    /// The client, but from Postern: the server was never asked.
+    Made,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Request {
+    Parse,
+    Bind,
+    Describe,
+    Execute,
+    Close,
+    /// Query or FunctionCall.
+    Query,
+    Sync,
+    /// CopyDone or CopyFail: no ReadyForQuery of its own, but it parts the Syncs that count from those that don't.
+    CopyEnd,
+}
+
+/// One thing that was sent and whose answer isn't complete, with how often it stands there in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Owed {
+    what: Request,
+    whose: Whose,
+    times: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Copying {
+    No,
+    /// The server takes CopyData.
+    In,
+    /// The same, and at least one Sync was void in it.
+    InPastSync,
+}
+
+/// The account of one lease.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    owed: VecDeque<Owed>,
+    is_fine: bool,
+    /// Answers that the client doesn't get as they come: runs that aren't [`Whose::Client`]'s.
+    edits: usize,
+    pub(super) unsynced: bool,
+    pub(super) copy: Copying,
+    /// A COPY into which void Syncs fell has been ended by the client and not yet by the server. If it fails after all,
+    /// nobody knows which of those Syncs the server will answer.
+    doubtful: bool,
+    /// A Query was sent after extended-protocol messages without a Sync between them. If one of those fails, the server
+    /// skips the Query, and there is no answer to it.
+    skippable: bool,
+    pub(super) lost: bool,
+    pub(super) status: TransactionStatus,
+    pub(super) answered: u64,
+    pub(super) last_was_error: bool,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self {
+            owed: VecDeque::new(),
+            is_fine: false,
+            edits: 0,
+            unsynced: false,
+            copy: Copying::No,
+            doubtful: false,
+            skippable: false,
+            lost: false,
+            status: TransactionStatus::Idle,
+            answered: 0,
+            last_was_error: false,
+        }
+    }
+}
+
+impl Ledger {
+    /// A ledger that knows the answers within an extended query.
+    pub(super) fn fine() -> Self {
+        Self {
+            is_fine: true,
+            ..Self::default()
+        }
+    }
+
+    /// Whether nothing is owed.
+    pub(super) fn is_empty(&self) -> bool {
+        self.owed.is_empty()
+    }
+
+    /// Whether a ReadyForQuery is owed.
+    pub(super) fn owes_ready(&self) -> bool {
+        let mut owed = self.owed.iter();
+        owed.any(|owed| matches!(owed.what, Request::Query | Request::Sync))
+    }
+
+    /// Whether more is owed than can be kept account of; then it is lost.
+    pub(super) fn overflows(&mut self) -> bool {
+        let overflows = self.owed.len() > MAX_OWED;
+        if overflows {
+            self.lost = true;
+            self.owed = VecDeque::new();
+        }
+        overflows
+    }
+
+    /// Whether some answer isn't to be passed on as it comes.
+    #[inline]
+    pub(super) fn has_edits(&self) -> bool {
+        self.edits > 0
+    }
+
+    /// Notes a message of type `tag` that is `whose`.
+    #[inline]
+    pub(super) fn sent(&mut self, tag: u8, whose: Whose) {
+        match tag {
+            b'Q' | b'F' => {
+                self.skippable |= self.unsynced;
+                self.push(Request::Query, whose);
+            }
+            b'S' if self.copy == Copying::No => {
+                self.unsynced = false;
+                self.push(Request::Sync, whose);
+            }
+            b'S' => self.copy = Copying::InPastSync,
+            b'P' => self.extended(Request::Parse, whose),
+            b'B' => self.extended(Request::Bind, whose),
+            b'D' => self.extended(Request::Describe, whose),
+            b'E' => self.extended(Request::Execute, whose),
+            b'C' => self.extended(Request::Close, whose),
+            b'H' => self.unsynced = true,
+            b'c' | b'f' => {
+                self.doubtful |= self.copy == Copying::InPastSync;
+                self.copy = Copying::No;
+                if !self.owed.is_empty() || self.unsynced {
+                    self.push(Request::CopyEnd, whose);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Notes a message from the server, and tells whom it is for.
+    #[inline]
+    pub(super) fn received(&mut self, tag: u8, body: &[u8]) -> Whose {
+        self.last_was_error = tag == b'E';
+        let whose = self.owed.front().map_or(Whose::Client, |first| first.whose);
+        match tag {
+            b'D' | b'd' => {}
+            b'Z' => return self.ready(body),
+            b'E' => self.failed(),
+            b'G' => self.copy_begins(),
+            // CopyBothResponse belongs to replication, which is never let through.
+            b'W' => self.lost = true,
+            b'C' => {
+                self.doubtful = false;
+                self.done(Request::Execute);
+            }
+            b'I' | b's' => self.done(Request::Execute),
+            b'1' => self.done(Request::Parse),
+            b'2' => self.done(Request::Bind),
+            b'3' => self.done(Request::Close),
+            b'T' | b'n' => self.done(Request::Describe),
+            _ => {}
+        }
+        whose
+    }
+
+    /// The next answer, if it is one to be made.
+    #[inline]
+    pub(super) fn take_made(&mut self) -> Option<Request> {
+        let first = self.owed.front().filter(|first| first.whose == Whose::Made)?;
+        let what = first.what;
+        self.pop();
+        Some(what)
+    }
+
+    /// Takes out the requests that an error has made void, as far as the server has skipped or will skip them: all up to
+    /// the next Sync. Tells how many Parse messages are among them. To be called before the error is noted.
+    pub(super) fn void_parses(&self) -> usize {
+        if self
+            .owed
+            .front()
+            .is_some_and(|first| first.what == Request::Query)
+        {
+            return 0;
+        }
+        let skipped = self.owed.iter().take_while(|owed| owed.what != Request::Sync);
+        let parses = skipped.filter(|owed| owed.what == Request::Parse);
+        parses.map(|owed| owed.times as usize).sum()
+    }
+
+    fn extended(&mut self, what: Request, whose: Whose) {
+        self.unsynced = true;
+        if self.is_fine {
+            self.push(what, whose);
+        }
+    }
+
+    #[inline]
+    fn push(&mut self, what: Request, whose: Whose) {
+        match self.owed.back_mut() {
+            Some(last) if last.what == what && last.whose == whose && last.times < u32::MAX => {
+                last.times += 1
+            }
+            _ => {
+                self.edits += usize::from(whose != Whose::Client);
+                self.owed.push_back(Owed {
+                    what,
+                    whose,
+                    times: 1,
+                });
+            }
+        }
+    }
+
+    /// The first of what is owed is no longer.
+    #[inline]
+    fn pop(&mut self) {
+        match self.owed.front_mut() {
+            Some(first) if first.times > 1 => first.times -= 1,
+            Some(first) => {
+                self.edits -= usize::from(first.whose != Whose::Client);
+                self.owed.pop_front();
+            }
+            None => {}
+        }
+        self.drop_copy_ends();
+    }
+
+    /// An answer within an extended query is complete. During a Query the same messages mean less.
+    #[inline]
+    fn done(&mut self, what: Request) {
+        if self.is_fine && self.owed.front().is_some_and(|first| first.what == what) {
+            self.pop();
+        }
+    }
+
+    #[inline]
+    fn ready(&mut self, body: &[u8]) -> Whose {
+        self.answered += 1;
+        self.status = match body {
+            [b'T'] => TransactionStatus::InTransaction,
+            [b'E'] => TransactionStatus::Failed,
+            _ => TransactionStatus::Idle,
+        };
+        self.lost |= !matches!(body, [b'I' | b'T' | b'E']);
+        if self.copy != Copying::No {
+            // A ReadyForQuery can't come while the server waits for CopyData.
+            self.lost = true;
+        }
+        self.drop_copy_ends();
+        let whose = match self.owed.front() {
+            Some(first) if matches!(first.what, Request::Query | Request::Sync) => first.whose,
+            _ => {
+                self.lost = true;
+                Whose::Client
+            }
+        };
+        self.pop();
+        self.skippable &= !self.owed.is_empty();
+        whose
+    }
+
+    fn drop_copy_ends(&mut self) {
+        while self
+            .owed
+            .front()
+            .is_some_and(|first| first.what == Request::CopyEnd)
+        {
+            self.owed.pop_front();
+        }
+    }
+
+    /// CopyInResponse: the server reads until CopyDone or CopyFail, and every Sync before that is void.
+    fn copy_begins(&mut self) {
+        let first_end = self.owed.iter().position(|owed| owed.what == Request::CopyEnd);
+        let before_end = first_end.unwrap_or(self.owed.len());
+        let had_sync = self
+            .owed
+            .range(..before_end)
+            .any(|owed| owed.what == Request::Sync);
+        let mut place = 0;
+        self.owed.retain(|owed| {
+            place += 1;
+            place > before_end || owed.what != Request::Sync
+        });
+        self.unsynced |= had_sync;
+        match (first_end, had_sync) {
+            (None, false) => self.copy = Copying::In,
+            (None, true) => self.copy = Copying::InPastSync,
+            (Some(_), false) => {}
+            // Void Syncs and an end that was sent already: if the COPY fails in between, nobody knows which count.
+            (Some(_), true) => self.lost = true,
+        }
+    }
+
+    fn failed(&mut self) {
+        self.lost |= self.doubtful | self.skippable;
+        match self.copy {
+            Copying::No => {}
+            Copying::In => self.copy = Copying::No,
+            Copying::InPastSync => self.lost = true,
+        }
+        if self.is_fine
+            && self
+                .owed
+                .front()
+                .is_some_and(|first| first.what != Request::Query)
+        {
+            while let Some(first) = self.owed.front()
+                && first.what != Request::Sync
+            {
+                self.edits -= usize::from(first.whose != Whose::Client);
+                self.owed.pop_front();
+            }
+        }
+    }
+}
