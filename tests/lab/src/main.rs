@@ -5,6 +5,7 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -26,7 +27,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Runs a lab until SIGTERM or SIGINT. Writes env, ca.pem, postern.toml and, when all works, ready.
+    /// Runs a lab until SIGTERM or SIGINT. Writes env, ca.pem, postern.toml, sockets and, when all works, ready.
     Up(Box<Up>),
     /// Prints a token: of a running lab (--dir), or made from the key that is given.
     Token(Box<Token>),
@@ -124,9 +125,13 @@ fn run(up: &Up) -> anyhow::Result<()> {
     fs::create_dir_all(&up.dir).with_context(|| format!("can't make {}", up.dir.display()))?;
     let directory = fs::canonicalize(&up.dir)?;
     let ready = directory.join("ready");
+    let sockets = directory.join("sockets");
     remove(&ready)?;
+    remove(&sockets)?;
     let lab = Lab::start(up.config())?;
     write_files(&lab, &directory)?;
+    // The way past the front, for whoever may read the directory that it leads to.
+    symlink(lab.postgres().socket_directory(), &sockets)?;
     fs::write(&ready, format!("{}\n", std::process::id()))?;
     let text = format!(
         "database endpoint {} (as {}:{})\ncontrol interface http://{}/lab/status\nfiles in {}\n",
@@ -144,6 +149,7 @@ fn run(up: &Up) -> anyhow::Result<()> {
             _ = interrupt.recv() => {}
         }
     });
+    remove(&sockets)?;
     remove(&ready)
 }
 

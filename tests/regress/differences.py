@@ -1,0 +1,69 @@
+"""What differs between two outputs of a test, and which of it is known and why it can't be otherwise.
+
+The file `known` lists such differences; its head tells how. One is only recognised by all its changed lines, at its place,
+so that it hides nothing else.
+"""
+
+import difflib
+import os
+import pathlib
+
+LINES_AFTER_PLACE = 6
+
+
+class Known:
+    """One known difference: the lines that go and come, shortly after the line `place`."""
+
+    def __init__(self, tests, modes):
+        self.tests = tests
+        self.modes = modes
+        self.reason = []
+        self.place = None
+        self.changes = []
+
+    def covers(self, test, mode, before, changes):
+        near = [line.rstrip() for line in before[-LINES_AFTER_PLACE:]]
+        return test in self.tests and mode in self.modes and self.place in near and self.changes == changes
+
+
+def read_known(file):
+    known = []
+    for line in pathlib.Path(file).read_text().splitlines():
+        if line.startswith("[") and line.endswith("]"):
+            tests, _, modes = line[1:-1].partition(" in ")
+            known.append(Known(tests.split(), modes.split()))
+        elif not known or line.startswith("#"):
+            continue
+        elif line.startswith("@ "):
+            known[-1].place = line[2:]
+        elif line.startswith(("-", "+")):
+            known[-1].changes.append(line)
+        elif line:
+            known[-1].reason.append(line)
+    return known
+
+
+def lines_of(file):
+    if not os.path.exists(file):
+        return []
+    return pathlib.Path(file).read_text(errors="replace").splitlines()
+
+
+def unified(file, other):
+    return "".join(f"{line}\n" for line in
+                   difflib.unified_diff(lines_of(file), lines_of(other), file, other, n=5, lineterm=""))
+
+
+def reasons(known, test, mode, file, other):
+    """The reasons of all differences, or None if there is one that isn't known."""
+    one, two = lines_of(file), lines_of(other)
+    found = []
+    for kind, start, end, other_start, other_end in difflib.SequenceMatcher(None, one, two, autojunk=False).get_opcodes():
+        if kind == "equal":
+            continue
+        changes = [f"-{line}" for line in one[start:end]] + [f"+{line}" for line in two[other_start:other_end]]
+        match = next((entry for entry in known if entry.covers(test, mode, one[:start], changes)), None)
+        if match is None:
+            return None
+        found.append(" ".join(match.reason))
+    return list(dict.fromkeys(found))
