@@ -1,6 +1,6 @@
 """What differs between two outputs of a test, and which of it is known and why it can't be otherwise.
 
-The file `known` lists such differences; its head tells how. One is only recognised by all its changed lines, at its place,
+The file `known` lists such differences; its head tells how. One is only recognised by all of its changed lines, at its place,
 so that it hides nothing else.
 """
 
@@ -12,18 +12,19 @@ LINES_AFTER_PLACE = 6
 
 
 class Known:
-    """One known difference: the lines that go and come, shortly after the line `place`."""
+    """Changes that have one reason, each as the line that it comes shortly after, and its lines."""
 
     def __init__(self, tests, modes):
         self.tests = tests
         self.modes = modes
         self.reason = []
-        self.place = None
         self.changes = []
 
-    def covers(self, test, mode, before, changes):
+    def covers(self, test, mode, before, lines):
+        if test not in self.tests or mode not in self.modes:
+            return False
         near = [line.rstrip() for line in before[-LINES_AFTER_PLACE:]]
-        return test in self.tests and mode in self.modes and self.place in near and self.changes == changes
+        return any(place in near and changed == lines for place, changed in self.changes)
 
 
 def read_known(file):
@@ -32,13 +33,11 @@ def read_known(file):
         if line.startswith("[") and line.endswith("]"):
             tests, _, modes = line[1:-1].partition(" in ")
             known.append(Known(tests.split(), modes.split()))
-        elif not known or line.startswith("#"):
-            continue
         elif line.startswith("@ "):
-            known[-1].place = line[2:]
+            known[-1].changes.append((line[2:], []))
         elif line.startswith(("-", "+")):
-            known[-1].changes.append(line)
-        elif line:
+            known[-1].changes[-1][1].append(line)
+        elif line and not line.startswith("#"):
             known[-1].reason.append(line)
     return known
 

@@ -19,7 +19,7 @@ SETTINGS = {
     "max_prepared_transactions": "20",  # or else the tests of two-phase commit only see that it is off
 }
 # What pg_regress has its clients ask for when they log in.
-CLIENT_SETTINGS = {"timezone": "PST8PDT", "datestyle": "Postgres, MDY", "intervalstyle": "postgres_verbose"}
+CLIENT_SETTINGS = {"timezone": "America/Los_Angeles", "datestyle": "Postgres, MDY", "intervalstyle": "postgres_verbose"}
 SECONDS_TO_START = 60
 
 
