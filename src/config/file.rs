@@ -197,6 +197,10 @@ impl Default for Pool {
 pub enum PoolMode {
     /// When it disconnects.
     Session,
+    /// When its transaction is over. What needs a connection beyond that is refused.
+    Transaction,
+    /// When its transaction is over and nothing is left that ties it to the connection.
+    Auto,
 }
 
 /// How many IAM logins an endpoint is asked for. AWS advises to stay under 200 new IAM connections a second and says

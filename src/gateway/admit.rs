@@ -9,7 +9,7 @@ use super::route::{Request, Routed};
 use crate::config::Target;
 use crate::ids::PoolKey;
 use crate::policy::{self, Decision, Rules};
-use crate::upstream::connection::Setting;
+use crate::session::settings::Setting;
 
 /// A client that may use its pool.
 #[derive(Debug)]

@@ -18,8 +18,9 @@ use super::error::{ClientError, waiting_notice};
 use super::shard::Shutdown;
 use crate::net::stream::Stream;
 use crate::session::parameters::Parameters;
+use crate::session::settings::Settings;
 use crate::session::tracker::Tracker;
-use crate::upstream::connection::{Farewell, Setting, SettingsError};
+use crate::upstream::connection::{Farewell, SettingsError};
 use crate::upstream::pool::{Lease, ServerPool};
 use crate::wire::reply;
 use crate::wire::startup::CancelKey;
@@ -45,17 +46,15 @@ pub(super) async fn attach(
     stream: &mut Stream,
     client: &Client,
     pool: &Rc<ServerPool>,
-    settings: &Rc<[Setting]>,
+    settings: &Settings,
 ) -> Result<Lease, NoServer> {
     let mut attempts = ATTEMPTS;
     loop {
-        let mut lease = wait(stream, client, pool).await?;
+        let mut lease = checked_out(stream, client, pool).await?;
         attempts -= 1;
-        match lease.apply(settings).await {
+        match lease.apply(client.session, settings).await {
             Ok(()) => {
-                if pool.greeting(settings).is_none() {
-                    pool.learn(settings, &lease.parameters);
-                }
+                pool.learn(settings, &mut lease.session.parameters);
                 return Ok(lease);
             }
             // Nothing of the client's was sent: another connection will do.
@@ -72,10 +71,20 @@ pub(super) async fn attach(
     }
 }
 
-async fn wait(stream: &mut Stream, client: &Client, pool: &Rc<ServerPool>) -> Result<Lease, NoServer> {
+/// An idle connection of `pool`, or the first that comes free.
+#[inline]
+pub(super) async fn checked_out(
+    stream: &mut Stream,
+    client: &Client,
+    pool: &Rc<ServerPool>,
+) -> Result<Lease, NoServer> {
     if let Some(lease) = pool.try_lease() {
         return Ok(lease);
     }
+    Box::pin(wait(stream, client, pool)).await
+}
+
+async fn wait(stream: &mut Stream, client: &Client, pool: &Rc<ServerPool>) -> Result<Lease, NoServer> {
     let user = pool.key().user.clone();
     let mut lease = Box::pin(pool.lease());
     let mut notice = Box::pin(sleep(NOTICE_AFTER));

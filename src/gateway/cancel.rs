@@ -11,8 +11,8 @@ use aws_lc_rs::{constant_time, rand};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 
-use crate::config::Target;
 use crate::upstream;
+use crate::upstream::connection::Cancellable;
 use crate::wire::startup::{CancelKey, ProtocolVersion};
 
 /// Length of a secret under protocol 3.0 (PostgreSQL documentation, "BackendKeyData").
@@ -52,7 +52,7 @@ struct Entry {
 
 #[derive(Debug, Default)]
 struct Leased {
-    server: Option<(Arc<Target>, CancelKey)>,
+    server: Option<Arc<Cancellable>>,
     in_flight: u32,
     /// A cancel may be on its way that nobody has seen the end of.
     tainted: bool,
@@ -131,7 +131,7 @@ impl Cancels {
         else {
             return Outcome::Unknown;
         };
-        let (target, server) = match entry.begin() {
+        let server = match entry.begin() {
             Ok(server) => server,
             Err(outcome) => return outcome,
         };
@@ -139,18 +139,18 @@ impl Cancels {
             entry: &entry,
             is_over: false,
         };
-        let place = timeout(target.timeouts.reset, self.places.acquire()).await;
+        let place = timeout(server.target.timeouts.reset, self.places.acquire()).await;
         let Ok(Ok(_place)) = place else {
             in_flight.is_over = true;
             return Outcome::Failed;
         };
-        match upstream::cancel::cancel(&target, &server).await {
+        match upstream::cancel::cancel(&server).await {
             Ok(()) => {
                 in_flight.is_over = true;
                 Outcome::Forwarded
             }
             Err(error) => {
-                tracing::warn!(endpoint = %target.endpoint, %error, "a cancel request could not be passed on");
+                tracing::warn!(endpoint = %server.target.endpoint, %error, "a cancel request could not be passed on");
                 Outcome::Failed
             }
         }
@@ -162,7 +162,7 @@ impl Cancels {
 }
 
 impl Entry {
-    fn begin(&self) -> Result<(Arc<Target>, CancelKey), Outcome> {
+    fn begin(&self) -> Result<Arc<Cancellable>, Outcome> {
         let mut lease = self.lock();
         let server = lease.server.clone().ok_or(Outcome::Idle)?;
         if lease.in_flight >= MAX_IN_FLIGHT_PER_CLIENT {
@@ -200,8 +200,8 @@ impl Registered {
     }
 
     /// From here on, cancels go to this server.
-    pub(super) fn attach(&self, target: &Arc<Target>, server: Option<&CancelKey>) {
-        self.entry.lock().server = server.map(|key| (target.clone(), key.clone()));
+    pub(super) fn attach(&self, server: Option<&Arc<Cancellable>>) {
+        self.entry.lock().server = server.cloned();
     }
 
     /// From here on, cancels go nowhere; returns when none is under way any more. `false`: one may still reach the

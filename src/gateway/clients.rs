@@ -6,6 +6,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use prometheus::IntGauge;
 use tokio::sync::Notify;
 
 use super::shard::Shutdown;
@@ -34,6 +35,22 @@ pub(super) struct Client {
     pub(super) session: SessionId,
     clients: Rc<Clients>,
     waker: RefCell<Option<Waker>>,
+}
+
+/// Counts in a gauge for as long as it lives.
+pub(super) struct Counted(IntGauge);
+
+impl Counted {
+    pub(super) fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 impl Clients {
@@ -100,6 +117,11 @@ impl Client {
             session: self.session,
             told,
         }
+    }
+
+    /// What is asked of this client now.
+    pub(super) fn shutdown_now(&self) -> Shutdown {
+        self.clients.shutdown.get()
     }
 
     /// Returns when the gateway begins to go down.

@@ -5,6 +5,7 @@
 //! go to the log. Nothing here implements `From<anyhow::Error>` or takes an arbitrary error, on purpose.
 
 use crate::identity::Principal;
+use crate::pin::Reason;
 use crate::upstream::connection::SettingsError;
 use crate::upstream::error::OpenError;
 use crate::upstream::pool::LeaseError;
@@ -272,6 +273,15 @@ impl ClientError {
             }
             SettingsError::Broken(_) => Self::server_lost(),
         }
+    }
+
+    pub(super) fn not_shareable(reason: Reason) -> Self {
+        Self::new(
+            ErrorKind::Unsupported,
+            format!("{} can't be kept in this pool mode", reason.text()),
+        )
+        .detail("In the mode \"transaction\" a client keeps no server connection after its transaction.")
+        .hint("Have pool.mode set to \"auto\" or \"session\" for this target.")
     }
 
     pub(super) fn server_lost() -> Self {

@@ -11,6 +11,7 @@ mod cancel;
 mod clients;
 mod error;
 mod identify;
+mod multiplex;
 mod negotiate;
 mod pump;
 mod route;

@@ -52,6 +52,8 @@ pub(super) struct Traffic {
     pub(super) received: u64,
     /// Bytes to the client.
     pub(super) sent: u64,
+    /// ReadyForQuery messages, but for those of the last lease.
+    pub(super) answers: u64,
 }
 
 /// What happens before a client that has no server says something.
@@ -106,7 +108,7 @@ fn look_at(bytes: &[u8], tracker: &mut Tracker) -> Option<First> {
     end.map(First::End)
 }
 
-fn end_of(ended: Ended) -> End {
+pub(super) fn end_of(ended: Ended) -> End {
     match ended {
         Ended::Goodbye => End::Terminated,
         Ended::BadLength(error) => End::ClientBroke(ClientError::bad_length(error)),
@@ -145,7 +147,7 @@ pub(super) async fn pump(
 }
 
 /// Reads from one side before the other has its turn: a stream without end must not drown a Terminate.
-const READS_PER_TURN: usize = 16;
+pub(super) const READS_PER_TURN: usize = 16;
 
 struct Pump<'a> {
     client: &'a mut Stream,
@@ -166,9 +168,10 @@ impl Pump<'_> {
         } = self;
         let Connection {
             stream: server,
-            parameters,
+            session,
             ..
         } = server;
+        let parameters = &mut session.parameters;
         for _ in 0..READS_PER_TURN {
             if client.has_unsent() {
                 match client.poll_flush(cx) {

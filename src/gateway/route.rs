@@ -7,7 +7,7 @@ use super::error::ClientError;
 use super::identify::Identified;
 use crate::config::Target;
 use crate::ids::{DatabaseName, DbUser};
-use crate::upstream::connection::Setting;
+use crate::session::settings::Setting;
 use crate::wire::options;
 
 /// The setting that names a target.

@@ -6,7 +6,6 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use prometheus::IntGauge;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::{debug, info};
@@ -14,18 +13,21 @@ use tracing::{debug, info};
 use super::admit::{Admitted, admit};
 use super::attach::{NoServer, attach, greet};
 use super::cancel::Registered;
-use super::clients::{Client, Silent};
+use super::clients::{Client, Counted, Silent};
 use super::error::ClientError;
 use super::identify::Identified;
+use super::multiplex::Sharer;
 use super::negotiate::{Conversation, LoginFailure, negotiate};
 use super::pump::{End, First, Traffic, first_message, pump};
 use super::route::{Routed, route};
 use super::shard::Shard;
 use crate::net::options::{self, Liveness};
 use crate::net::stream::Stream;
+use crate::session::client::ClientSession;
 use crate::session::parameters::Parameters;
+use crate::session::settings::{self, Settings};
 use crate::session::tracker::Tracker;
-use crate::upstream::connection::{Farewell, Setting};
+use crate::upstream::connection::Farewell;
 use crate::upstream::pool::{Lease, ServerPool};
 use crate::wire::reply;
 
@@ -40,28 +42,12 @@ struct Session {
     stream: Stream,
     key: Registered,
     pool: Rc<ServerPool>,
-    settings: Rc<[Setting]>,
+    settings: Settings,
     /// What it was told of the server.
     greeted: Rc<Parameters>,
     /// What it sent together with its login, before it could know that it was let in.
     early: Vec<u8>,
     lease: Option<Lease>,
-}
-
-/// Counts a login that is under way.
-struct LoggingIn(IntGauge);
-
-impl LoggingIn {
-    fn new(gauge: &IntGauge) -> Self {
-        gauge.inc();
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for LoggingIn {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
 }
 
 /// Serves the client that has connected with `tcp`. `over_limit`: there are too many, it is only told so.
@@ -102,7 +88,7 @@ async fn log_in(
         return None;
     }
     let began = Instant::now();
-    let _logging_in = LoggingIn::new(&metrics.logging_in);
+    let _logging_in = Counted::new(&metrics.logging_in);
     conversation.limit(shard.shared.limits.login_timeout);
     let admitted = tokio::select! {
         admitted = introduce(shard, client, conversation, over_limit) => admitted,
@@ -223,17 +209,21 @@ async fn welcome(shard: &Rc<Shard>, client: &Client, admitted: Admitted) -> Opti
         return None;
     };
     reply::authentication_ok(&mut conversation.reply);
+    let settings = settings::settings(settings);
     let (settings, parameters) = match pool.greeting(&settings) {
         Some(known) => known,
         None => {
-            let settings: Rc<[Setting]> = settings.into();
             // What follows may take its time; the client learns that it was let in.
             conversation.flush().await.ok()?;
             match attach(&mut conversation.stream, client, &pool, &settings).await {
                 Ok(lease) => {
-                    let parameters = Rc::new(lease.parameters.clone());
+                    let parameters = lease.session.parameters.clone();
                     // Whoever logs in and asks nothing keeps no server.
-                    lease.give_back(Tracker::default(), Farewell::Said).await;
+                    if pool.is_shared() {
+                        lease.give_back_settled();
+                    } else {
+                        lease.give_back(Tracker::default(), Farewell::Said).await;
+                    }
                     (settings, parameters)
                 }
                 Err(NoServer::ClientGone) => return None,
@@ -278,7 +268,7 @@ impl Session {
         let metrics = &shard.shared.metrics.client;
         metrics.received_bytes.inc_by(traffic.received);
         metrics.sent_bytes.inc_by(traffic.sent);
-        metrics.answers.inc_by(tracker.answered());
+        metrics.answers.inc_by(traffic.answers + tracker.answered());
         let reason = match &end {
             Ok(end) => end.to_string(),
             Err(error) => error.report.message.clone(),
@@ -325,6 +315,9 @@ impl Session {
         traffic: &mut Traffic,
     ) -> Result<End, Box<ClientError>> {
         let early = std::mem::take(&mut self.early);
+        if self.pool.is_shared() {
+            return Box::pin(self.share(client, early, tracker, traffic)).await;
+        }
         let (first, end) = match first_message(&mut self.stream, client, tracker, early).await {
             First::Bytes(bytes, end) => (bytes, end),
             First::End(end) => return Ok(end),
@@ -335,9 +328,9 @@ impl Session {
             Err(NoServer::ClientGone) => return Ok(End::ClientLost),
             Err(NoServer::Refused(error)) => return Err(error),
         };
-        self.key.attach(lease.target(), lease.cancel_key());
+        self.key.attach(lease.cancellable());
         lease.touch();
-        let corrections = corrections(&lease.parameters, &self.greeted);
+        let corrections = corrections(&lease.session.parameters, &self.greeted);
         let sent = poll_fn(|cx| Poll::Ready(lease.stream.poll_send(cx, &first))).await;
         let corrected = poll_fn(|cx| Poll::Ready(self.stream.poll_send(cx, &corrections))).await;
         self.lease = Some(lease);
@@ -354,6 +347,32 @@ impl Session {
             return Ok(End::ClientLost);
         };
         Ok(pump(&mut self.stream, client, lease, tracker, traffic).await)
+    }
+}
+
+impl Session {
+    /// Serves a client that shares its server connections with others.
+    async fn share(
+        &mut self,
+        client: &Client,
+        early: Vec<u8>,
+        tracker: &mut Tracker,
+        traffic: &mut Traffic,
+    ) -> Result<End, Box<ClientError>> {
+        let sharer = Sharer {
+            stream: &mut self.stream,
+            client,
+            key: &self.key,
+            pool: &self.pool,
+            session: ClientSession::new(client.session, self.settings.clone(), self.greeted.clone()),
+            traffic,
+        };
+        let ended = sharer.run(early).await;
+        if let Some((lease, left)) = ended.left {
+            self.lease = Some(lease);
+            *tracker = left;
+        }
+        ended.end
     }
 }
 

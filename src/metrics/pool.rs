@@ -6,6 +6,7 @@ use prometheus::{
 
 use super::SECONDS;
 use crate::ids::PoolKey;
+use crate::pin::Reason;
 
 const POOL: [&str; 3] = ["target", "database", "user"];
 
@@ -20,6 +21,10 @@ pub struct PoolMetrics {
     leases: IntCounterVec,
     cleaned: IntCounterVec,
     discarded: IntCounterVec,
+    probes: IntCounterVec,
+    handovers: IntCounterVec,
+    pins: IntCounterVec,
+    pinned: IntGaugeVec,
 }
 
 /// One pool, looked up once.
@@ -45,6 +50,14 @@ pub struct OnePool {
     pub cleaned: IntCounter,
     /// Connections that were closed and not given back.
     pub discarded: IntCounter,
+    /// Questions to a server what a client has left behind.
+    pub probes: IntCounter,
+    /// Leases that had to begin with settings of the client's.
+    pub handovers: IntCounter,
+    /// Clients that began to keep their connection, by reason.
+    pub pins: [IntCounter; Reason::ALL.len()],
+    /// Clients that keep their connection now.
+    pub pinned: IntGauge,
 }
 
 impl PoolMetrics {
@@ -89,6 +102,28 @@ impl PoolMetrics {
                 "postern_pool_discards_total",
                 "Server connections that were closed after a client.",
             )?,
+            probes: counters(
+                "postern_pool_probes_total",
+                "Questions to a server what a client has left behind.",
+            )?,
+            handovers: counters(
+                "postern_pool_handovers_total",
+                "Leases that began with setting what the client had set before.",
+            )?,
+            pins: {
+                let options = Opts::new(
+                    "postern_pool_pins_total",
+                    "Clients that began to keep their server connection, by reason.",
+                );
+                let pins = IntCounterVec::new(options, &[target, database, user, "reason"])?;
+                registry.register(Box::new(pins.clone()))?;
+                pins
+            },
+            pinned: gauges(
+                "postern_pool_pinned_clients",
+                "Clients that keep their server connection between transactions.",
+                &POOL,
+            )?,
         })
     }
 
@@ -111,6 +146,13 @@ impl PoolMetrics {
             leases: self.leases.with_label_values(&labels),
             cleaned: self.cleaned.with_label_values(&labels),
             discarded: self.discarded.with_label_values(&labels),
+            probes: self.probes.with_label_values(&labels),
+            handovers: self.handovers.with_label_values(&labels),
+            pins: Reason::ALL.map(|reason| {
+                self.pins
+                    .with_label_values(&[target, database, user, reason.label()])
+            }),
+            pinned: self.pinned.with_label_values(&labels),
         }
     }
 }

@@ -8,7 +8,10 @@
 use std::collections::VecDeque;
 
 /// Runs of unanswered requests that are kept account of; a pipeline of one kind is a single run.
-pub(super) const MAX_OWED: usize = 10_000;
+const MAX_OWED: usize = 10_000;
+
+/// The same where each message of an extended query counts: some 40,000 queries, in 1.6 MB.
+const MAX_OWED_FINE: usize = 200_000;
 
 /// What the last ReadyForQuery said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +81,8 @@ pub(super) struct Ledger {
     /// A Query was sent after extended-protocol messages without a Sync between them. If one of those fails, the server
     /// skips the Query, and there is no answer to it.
     skippable: bool,
+    /// An extended query without its Sync has failed: the server skips whatever comes before one.
+    skipping: bool,
     pub(super) lost: bool,
     pub(super) status: TransactionStatus,
     pub(super) answered: u64,
@@ -94,6 +99,7 @@ impl Default for Ledger {
             copy: Copying::No,
             doubtful: false,
             skippable: false,
+            skipping: false,
             lost: false,
             status: TransactionStatus::Idle,
             answered: 0,
@@ -124,7 +130,8 @@ impl Ledger {
 
     /// Whether more is owed than can be kept account of; then it is lost.
     pub(super) fn overflows(&mut self) -> bool {
-        let overflows = self.owed.len() > MAX_OWED;
+        let most = if self.is_fine { MAX_OWED_FINE } else { MAX_OWED };
+        let overflows = self.owed.len() > most;
         if overflows {
             self.lost = true;
             self.owed = VecDeque::new();
@@ -142,13 +149,16 @@ impl Ledger {
     #[inline]
     pub(super) fn sent(&mut self, tag: u8, whose: Whose) {
         match tag {
+            b'S' if self.copy == Copying::No => {
+                self.unsynced = false;
+                self.skipping = false;
+                self.push(Request::Sync, whose);
+            }
+            // COPY doesn't go on after an error, and so nothing of it can be under way here.
+            _ if self.skipping => {}
             b'Q' | b'F' => {
                 self.skippable |= self.unsynced;
                 self.push(Request::Query, whose);
-            }
-            b'S' if self.copy == Copying::No => {
-                self.unsynced = false;
-                self.push(Request::Sync, whose);
             }
             b'S' => self.copy = Copying::InPastSync,
             b'P' => self.extended(Request::Parse, whose),
@@ -203,19 +213,34 @@ impl Ledger {
         Some(what)
     }
 
-    /// Takes out the requests that an error has made void, as far as the server has skipped or will skip them: all up to
-    /// the next Sync. Tells how many Parse messages are among them. To be called before the error is noted.
-    pub(super) fn void_parses(&self) -> usize {
-        if self
-            .owed
-            .front()
-            .is_some_and(|first| first.what == Request::Query)
-        {
-            return 0;
+    /// What is answered next.
+    pub(super) fn front(&self) -> Option<Request> {
+        self.owed.front().map(|first| first.what)
+    }
+
+    /// Whether the server skips what is sent now, up to a Sync.
+    #[inline]
+    pub(super) fn is_skipping(&self) -> bool {
+        self.skipping
+    }
+
+    /// Whether what is answered next isn't the client's.
+    pub(super) fn is_own_next(&self) -> bool {
+        self.owed.front().is_some_and(|first| first.whose == Whose::Own)
+    }
+
+    /// How many Parse and Close messages an error that comes now makes void: the server skips all up to the next Sync. To be
+    /// asked before the error is noted.
+    pub(super) fn void(&self) -> (usize, usize) {
+        if self.front() == Some(Request::Query) {
+            return (0, 0);
         }
-        let skipped = self.owed.iter().take_while(|owed| owed.what != Request::Sync);
-        let parses = skipped.filter(|owed| owed.what == Request::Parse);
-        parses.map(|owed| owed.times as usize).sum()
+        let skipped = || self.owed.iter().take_while(|owed| owed.what != Request::Sync);
+        let count = |what| {
+            let these = skipped().filter(|owed| owed.what == what);
+            these.map(|owed| owed.times as usize).sum()
+        };
+        (count(Request::Parse), count(Request::Close))
     }
 
     fn extended(&mut self, what: Request, whose: Whose) {
@@ -343,5 +368,6 @@ impl Ledger {
                 self.owed.pop_front();
             }
         }
+        self.skipping |= self.unsynced && self.owed.is_empty();
     }
 }

@@ -1,8 +1,14 @@
-//! One client's protocol state: who owes whom what, and which parameters the server has reported.
+//! One client's protocol state: who owes whom what, and what the session has.
 //!
-//! Pure: bytes go in, facts come out. [`tracker`] decides when a server connection is clean;
-//! [`parameters`] holds ParameterStatus values.
+//! Pure: bytes go in, facts come out. `ledger` is the account of what is owed; [`tracker`] keeps it for a client that has a
+//! server connection to itself, [`exchange`] for one that shares connections with others. What travels with a client is in
+//! [`client`], what a server connection has of its clients in [`server`].
 
+pub mod client;
+pub mod exchange;
 pub mod ledger;
 pub mod parameters;
+pub mod server;
+pub mod settings;
+pub mod statements;
 pub mod tracker;

@@ -6,7 +6,30 @@ use crate::wire::body::Body;
 
 /// Names and values as the server last reported them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Parameters(BTreeMap<String, String>);
+pub struct Parameters {
+    values: BTreeMap<String, String>,
+    reading: Option<Reading>,
+}
+
+/// How the server reads the text of a statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// Whether a backslash in an ordinary string constant is only a backslash.
+    pub standard_conforming_strings: bool,
+}
+
+/// Encodings whose characters may contain bytes that look like ASCII: those that clients may use and servers may not
+/// (PostgreSQL documentation, "Supported Character Sets").
+const CONTAIN_ASCII: [&str; 8] = [
+    "BIG5",
+    "GB18030",
+    "GBK",
+    "JOHAB",
+    "MULE_INTERNAL",
+    "SHIFT_JIS_2004",
+    "SJIS",
+    "UHC",
+];
 
 impl Parameters {
     /// Takes over the body of one ParameterStatus. What isn't two strings is ignored: the frame is passed on
@@ -16,29 +39,52 @@ impl Parameters {
         if let (Ok(name), Ok(value)) = (body.cstring(), body.cstring())
             && let (Ok(name), Ok(value)) = (str::from_utf8(name), str::from_utf8(value))
         {
-            match self.0.get_mut(name) {
+            match self.values.get_mut(name) {
                 Some(known) => value.clone_into(known),
-                None => drop(self.0.insert(name.to_owned(), value.to_owned())),
+                None => drop(self.values.insert(name.to_owned(), value.to_owned())),
+            }
+            if matches!(name, "client_encoding" | "standard_conforming_strings") {
+                self.reading = self.read();
             }
         }
     }
 
+    /// How the server reads the text of a statement; `None` if that can't be told, or if what looks like a quote or a
+    /// semicolon may be a part of a character.
+    #[inline]
+    pub fn reading(&self) -> Option<Reading> {
+        self.reading
+    }
+
+    fn read(&self) -> Option<Reading> {
+        let encoding = self.values.get("client_encoding")?;
+        let is_safe = !CONTAIN_ASCII
+            .iter()
+            .any(|known| encoding.eq_ignore_ascii_case(known));
+        let conforming = self.values.get("standard_conforming_strings")?;
+        is_safe.then_some(Reading {
+            standard_conforming_strings: conforming == "on",
+        })
+    }
+
     /// The value of `name`, whose case doesn't matter.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0
+        self.values
             .iter()
             .find_map(|(known, value)| known.eq_ignore_ascii_case(name).then_some(value.as_str()))
     }
 
     /// All of them, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+        self.values
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// What stands here with another value than in `other`, or not there at all.
     pub fn differing_from<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = (&'a str, &'a str)> {
         self.iter()
-            .filter(|(name, value)| other.0.get(*name).map(String::as_str) != Some(*value))
+            .filter(|(name, value)| other.values.get(*name).map(String::as_str) != Some(*value))
     }
 }
 

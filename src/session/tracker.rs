@@ -6,6 +6,8 @@
 //! (a COPY that fails while Syncs are under way), the tracker says so ([`Tracker::is_lost`]) and the connection
 //! is never given to anybody else.
 
+use std::rc::Rc;
+
 use super::ledger::{Copying, Ledger, TransactionStatus, Whose};
 use super::parameters::Parameters;
 use crate::wire::frame::{BadLength, Frame, Frames, whole};
@@ -42,6 +44,15 @@ pub struct Tracker {
 }
 
 impl Tracker {
+    /// The tracker of a connection whose traffic was followed elsewhere.
+    pub(super) fn of(client: Frames, server: Frames, ledger: Ledger) -> Self {
+        Self {
+            client,
+            server,
+            ledger,
+        }
+    }
+
     /// Looks at bytes from the client before they are forwarded.
     ///
     /// What [`Tracker::held_back`] returned before this call goes to the server in front of the chunk, unless
@@ -83,11 +94,11 @@ impl Tracker {
 
     /// Looks at bytes from the server as they are forwarded, and keeps `parameters` up to date.
     #[inline]
-    pub fn from_server(&mut self, chunk: &[u8], parameters: &mut Parameters) -> Result<(), BadLength> {
+    pub fn from_server(&mut self, chunk: &[u8], parameters: &mut Rc<Parameters>) -> Result<(), BadLength> {
         let mut input = chunk;
         while let Some(frame) = self.server.next(&mut input, whole(b"ZS"))? {
             if frame.tag == b'S' {
-                parameters.report(frame.body);
+                Rc::make_mut(parameters).report(frame.body);
             }
             self.ledger.received(frame.tag, frame.body);
         }
@@ -148,7 +159,7 @@ impl Tracker {
 
 /// Whether a client may send a message of this type once it is logged in (PostgreSQL documentation, "Message Formats").
 #[inline]
-pub(super) fn is_frontend(tag: u8) -> bool {
+pub fn is_frontend(tag: u8) -> bool {
     matches!(
         tag,
         b'Q' | b'P' | b'B' | b'D' | b'E' | b'C' | b'S' | b'H' | b'F' | b'd' | b'c' | b'f'

@@ -5,17 +5,17 @@
 
 use tokio::time::timeout;
 
+use super::connection::Cancellable;
 use super::dial::dial;
 use super::error::{OpenError, Phase};
 use super::login::{closed, encrypt};
-use crate::config::Target;
 use crate::net::stream::Stream;
-use crate::wire::startup::{self, CancelKey};
+use crate::wire::startup;
 
-/// Asks `target` to stop what the backend of `key` is doing, and waits until it has.
-pub async fn cancel(target: &Target, key: &CancelKey) -> Result<(), OpenError> {
-    let limit = target.timeouts.reset;
-    timeout(limit, send(target, key))
+/// Asks the server to stop what that backend is doing, and waits until it has.
+pub async fn cancel(server: &Cancellable) -> Result<(), OpenError> {
+    let limit = server.target.timeouts.reset;
+    timeout(limit, send(server))
         .await
         .unwrap_or(Err(OpenError::Timeout {
             phase: Phase::Connect,
@@ -23,7 +23,7 @@ pub async fn cancel(target: &Target, key: &CancelKey) -> Result<(), OpenError> {
         }))
 }
 
-async fn send(target: &Target, key: &CancelKey) -> Result<(), OpenError> {
+async fn send(Cancellable { target, key }: &Cancellable) -> Result<(), OpenError> {
     let mut stream = encrypt(Stream::plain(dial(target).await?), target).await?;
     stream
         .send(&startup::cancel_request(key))

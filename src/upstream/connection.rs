@@ -1,6 +1,7 @@
 //! One authenticated server connection, and what Postern itself says on it: settings, probes, the clean-up.
 
 use std::future::poll_fn;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -9,12 +10,20 @@ use tokio::time::timeout;
 use super::cancel::cancel;
 use super::login::Greeting;
 use crate::config::Target;
+use crate::config::file::PoolMode;
+use crate::ids::SessionId;
 use crate::net::stream::{Stream, StreamError};
+use crate::pin::{Question, Row, Told};
 use crate::session::ledger::TransactionStatus;
 use crate::session::parameters::Parameters;
+use crate::session::server::ServerSession;
+use crate::session::settings::Settings;
+use crate::session::statements::NAME_PREFIX;
 use crate::session::tracker::Tracker;
-use crate::wire::frame::{BadLength, Frames, MAX_GATHERED_BYTES, whole};
+use crate::wire::body::Body;
+use crate::wire::frame::{BadLength, Frames, MAX_GATHERED_BYTES};
 use crate::wire::reply::state_and_message;
+use crate::wire::request;
 use crate::wire::startup::CancelKey;
 
 /// A connection that is logged in.
@@ -22,15 +31,21 @@ use crate::wire::startup::CancelKey;
 pub struct Connection {
     /// The bytes.
     pub stream: Stream,
-    /// The parameters as the server last reported them.
-    pub parameters: Parameters,
-    cancel_key: Option<CancelKey>,
+    /// What it has of its clients.
+    pub session: ServerSession,
+    cancel: Option<Arc<Cancellable>>,
     target: Arc<Target>,
     touched: bool,
 }
 
-/// A run-time setting: name and value.
-pub type Setting = (String, String);
+/// Where a query on a connection can be cancelled.
+#[derive(Debug)]
+pub struct Cancellable {
+    /// At whose server.
+    pub target: Arc<Target>,
+    /// By which key.
+    pub key: CancelKey,
+}
 
 /// How a client has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +77,9 @@ pub enum Broken {
     /// The clean-up itself failed.
     #[error("the server refused to reset the session: {0}")]
     NotReset(String),
+    /// The server didn't tell what the session has.
+    #[error("the server refused to tell the state of the session: {0}")]
+    NotTold(String),
     /// There is no key to cancel with.
     #[error("a query is running and the server gave no key to cancel it")]
     NotCancellable,
@@ -89,6 +107,10 @@ struct Answer {
     error: Option<(String, String)>,
     /// The last command tag, with its NUL.
     completed: Vec<u8>,
+    /// The rows, as far as they are wanted.
+    rows: Option<Vec<RawRow>>,
+    /// A row that is none was among them.
+    is_unreadable: bool,
 }
 
 impl Connection {
@@ -97,18 +119,24 @@ impl Connection {
             cancel_key,
             parameters,
         } = greeting;
+        let cancel = cancel_key.map(|key| {
+            Arc::new(Cancellable {
+                target: target.clone(),
+                key,
+            })
+        });
         Self {
             stream,
-            parameters,
-            cancel_key,
+            session: ServerSession::new(parameters, target.pool.mode != PoolMode::Session),
+            cancel,
             target,
             touched: false,
         }
     }
 
-    /// The server's process and its key, if the server gave one.
-    pub fn cancel_key(&self) -> Option<&CancelKey> {
-        self.cancel_key.as_ref()
+    /// How to cancel what runs on it, if the server gave a key.
+    pub fn cancellable(&self) -> Option<&Arc<Cancellable>> {
+        self.cancel.as_ref()
     }
 
     /// Whose connection it is.
@@ -121,25 +149,52 @@ impl Connection {
         self.touched = true;
     }
 
-    /// Makes the session's settings what a client asked for, by difference to what they are, in one round trip.
-    pub async fn apply(&mut self, settings: &[Setting]) -> Result<(), SettingsError> {
-        let mut wanted: Vec<&Setting> = settings
-            .iter()
-            .filter(|(name, value)| self.parameters.get(name) != Some(value))
-            .collect();
-        if wanted.is_empty() {
+    /// Notes that all that its last client has left behind is known, so that it can be handed over as it is.
+    pub fn untouch(&mut self) {
+        self.touched = false;
+    }
+
+    /// Makes the session's settings what a client wants, by difference to what they are.
+    pub async fn apply(&mut self, id: SessionId, settings: &Settings) -> Result<(), SettingsError> {
+        let (mut message, mut tags) = (Vec::new(), Vec::new());
+        self.session.hand_over(id, settings, &mut message, &mut tags);
+        if tags.is_empty() {
             return Ok(());
         }
-        // The encoding last: what follows it would be read in it.
-        wanted.sort_by_key(|(name, _)| name.eq_ignore_ascii_case("client_encoding"));
         self.touched = true;
         let limit = self.target.timeouts.reset;
-        let answer = timeout(limit, self.ask(&set_config(&wanted), b"S"))
+        let answer = timeout(limit, self.ask(&message, &tags, Answer::default()))
             .await
             .map_err(|_| Broken::TimedOut)??;
         match answer.error {
             None => Ok(()),
             Some((state, message)) => Err(SettingsError::Refused { state, message }),
+        }
+    }
+
+    /// Asks the server what the session has.
+    pub async fn tell(&mut self, question: &Question<'_>) -> Result<Told, Broken> {
+        let rows = self.rows(&question.sql(NAME_PREFIX)).await?;
+        let rows: Option<Vec<Row>> = rows.into_iter().map(strict).collect();
+        rows.and_then(|rows| question.read(rows)).ok_or(Broken::Lost)
+    }
+
+    /// Runs a query of Postern's own whose rows are three texts each.
+    pub(super) async fn rows(&mut self, query: &str) -> Result<Vec<RawRow>, Broken> {
+        let mut message = Vec::new();
+        request::query(query, &mut message);
+        let wanted = Answer {
+            rows: Some(Vec::new()),
+            ..Answer::default()
+        };
+        let limit = self.target.timeouts.reset;
+        let answer = timeout(limit, self.ask(&message, b"Q", wanted))
+            .await
+            .map_err(|_| Broken::TimedOut)??;
+        match answer.error {
+            Some((_, message)) => Err(Broken::NotTold(message)),
+            None if answer.is_unreadable => Err(Broken::Lost),
+            None => Ok(answer.rows.unwrap_or_default()),
         }
     }
 
@@ -154,13 +209,23 @@ impl Connection {
         }
         let limit = self.target.timeouts.reset;
         if farewell == Farewell::Said && !tracker.is_lost() {
-            let drained = timeout(limit, drain(&mut self.stream, &mut self.parameters, &mut tracker)).await;
+            let drained = timeout(
+                limit,
+                drain(
+                    &mut self.stream,
+                    &mut self.session.parameters,
+                    &mut tracker,
+                    Answer::default(),
+                ),
+            )
+            .await;
             // What isn't done by now is cancelled below.
             drained.unwrap_or_else(|_| Ok(Answer::default()))?;
         }
         timeout(limit, Box::pin(self.wind_up(tracker)))
             .await
             .map_err(|_| Broken::TimedOut)??;
+        self.session.discarded();
         self.touched = false;
         Ok(())
     }
@@ -169,7 +234,7 @@ impl Connection {
     pub fn is_dead(&mut self) -> bool {
         let mut context = Context::from_waker(Waker::noop());
         loop {
-            let parameters = &mut self.parameters;
+            let parameters = &mut self.session.parameters;
             match self
                 .stream
                 .poll_read_with(&mut context, |_, bytes| idle_bytes(bytes, parameters))
@@ -192,12 +257,16 @@ impl Connection {
             return Err(Broken::Lost);
         }
         if tracker.is_busy() {
-            let key = self.cancel_key.clone().ok_or(Broken::NotCancellable)?;
-            let target = self.target.clone();
+            let server = self.cancel.clone().ok_or(Broken::NotCancellable)?;
             // The server may be blocked on sending: read on while the cancel is under way.
             let (cancelled, drained) = tokio::join!(
-                cancel(&target, &key),
-                drain(&mut self.stream, &mut self.parameters, &mut tracker)
+                cancel(&server),
+                drain(
+                    &mut self.stream,
+                    &mut self.session.parameters,
+                    &mut tracker,
+                    Answer::default()
+                )
             );
             drained?;
             cancelled.map_err(|_| Broken::NotCancellable)?;
@@ -205,22 +274,28 @@ impl Connection {
         if tracker.is_unsynced() {
             tracker.sent_own(b'S');
             self.stream.send(b"S\0\0\0\x04").await?;
-            drain(&mut self.stream, &mut self.parameters, &mut tracker).await?;
+            drain(
+                &mut self.stream,
+                &mut self.session.parameters,
+                &mut tracker,
+                Answer::default(),
+            )
+            .await?;
         }
         if !tracker.is_settled() {
             return Err(Broken::Lost);
         }
         let mut message = Vec::new();
         if tracker.status() != TransactionStatus::Idle {
-            query("ROLLBACK", &mut message);
+            request::query("ROLLBACK", &mut message);
         }
-        query("DISCARD ALL", &mut message);
+        request::query("DISCARD ALL", &mut message);
         let queries = if tracker.status() == TransactionStatus::Idle {
             &b"Q"[..]
         } else {
             b"QQ"
         };
-        let answer = self.ask(&message, queries).await?;
+        let answer = self.ask(&message, queries, Answer::default()).await?;
         match answer.error {
             Some((_, message)) => Err(Broken::NotReset(message)),
             // Were this the answer to something else, the account of what is owed would be wrong.
@@ -229,23 +304,36 @@ impl Connection {
         }
     }
 
-    /// Sends `message`, which holds a Query or a Sync for each of `tags`, and waits until all are answered.
-    async fn ask(&mut self, message: &[u8], tags: &[u8]) -> Result<Answer, Broken> {
+    /// Sends `message`, which holds messages of the types `tags`, and waits until all are answered.
+    async fn ask(&mut self, message: &[u8], tags: &[u8], answer: Answer) -> Result<Answer, Broken> {
         let mut tracker = Tracker::default();
         tags.iter().for_each(|tag| tracker.sent_own(*tag));
+        self.session.lose_unnamed();
         self.stream.send(message).await?;
-        drain(&mut self.stream, &mut self.parameters, &mut tracker).await
+        drain(
+            &mut self.stream,
+            &mut self.session.parameters,
+            &mut tracker,
+            answer,
+        )
+        .await
     }
 }
 
 /// Reads until everything that `tracker` knows of is answered; the last error that came is in the answer.
 async fn drain(
     stream: &mut Stream,
-    parameters: &mut Parameters,
+    parameters: &mut Rc<Parameters>,
     tracker: &mut Tracker,
+    mut answer: Answer,
 ) -> Result<Answer, Broken> {
-    let mut answer = Answer::default();
-    let mut errors = Frames::default();
+    let mut frames = Frames::default();
+    let wants_rows = answer.rows.is_some();
+    let wanted = |tag| match tag {
+        b'E' | b'C' => MAX_GATHERED_BYTES,
+        b'D' if wants_rows => MAX_GATHERED_BYTES,
+        _ => 0,
+    };
     while tracker.is_busy() {
         poll_fn(|cx| {
             if stream.has_unsent() {
@@ -257,10 +345,14 @@ async fn drain(
                     return Err(Broken::Closed);
                 }
                 let mut rest = bytes;
-                while let Some(frame) = errors.next(&mut rest, whole(b"EC"))? {
+                while let Some(frame) = frames.next(&mut rest, wanted)? {
                     match frame.tag {
                         b'E' => answer.error = Some(state_and_message(frame.body)),
                         b'C' => answer.completed = frame.body.to_vec(),
+                        b'D' => match (row(frame.body), &mut answer.rows) {
+                            (Some(row), Some(rows)) => rows.push(row),
+                            _ => answer.is_unreadable = true,
+                        },
                         _ => {}
                     }
                 }
@@ -277,13 +369,13 @@ async fn drain(
 }
 
 /// What an idle server may say: parameters and notices. Anything else, or half a message, ends the connection.
-fn idle_bytes(bytes: &[u8], parameters: &mut Parameters) -> bool {
+fn idle_bytes(bytes: &[u8], parameters: &mut Rc<Parameters>) -> bool {
     let mut frames = Frames::default();
     let mut rest = bytes;
     let mut alive = !bytes.is_empty();
     while alive && let Ok(Some(frame)) = frames.next(&mut rest, |_| MAX_GATHERED_BYTES) {
         match frame.tag {
-            b'S' => parameters.report(frame.body),
+            b'S' => Rc::make_mut(parameters).report(frame.body),
             b'N' => {}
             _ => alive = false,
         }
@@ -291,47 +383,23 @@ fn idle_bytes(bytes: &[u8], parameters: &mut Parameters) -> bool {
     alive && rest.is_empty() && frames.at_boundary()
 }
 
-/// Parse once, Bind and Execute for each, Sync: one transaction, so that all take or none.
-fn set_config(settings: &[&Setting]) -> Vec<u8> {
-    let mut message = Vec::new();
-    frame(b'P', &mut message, |body| {
-        body.extend_from_slice(b"\0SELECT pg_catalog.set_config($1,$2,false)\0");
-        // Two parameters of type text (object identifier 25).
-        body.extend_from_slice(&[0, 2, 0, 0, 0, 25, 0, 0, 0, 25]);
-    });
-    for (name, value) in settings {
-        frame(b'B', &mut message, |body| {
-            body.extend_from_slice(&[0, 0, 0, 0, 0, 2]);
-            for text in [name, value] {
-                body.extend_from_slice(&(text.len() as u32).to_be_bytes());
-                body.extend_from_slice(text.as_bytes());
-            }
-            body.extend_from_slice(&[0, 0]);
-        });
-        frame(b'E', &mut message, |body| {
-            body.extend_from_slice(&[0, 0, 0, 0, 0])
-        });
+/// Three texts as they came.
+pub(super) type RawRow = [Vec<u8>; 3];
+
+/// The cells of a row whose columns are three texts that aren't null; anything else is no row.
+fn row(body: &[u8]) -> Option<RawRow> {
+    let mut body = Body::new(body);
+    if body.bytes(2) != Ok(&[0, 3]) {
+        return None;
     }
-    frame(b'S', &mut message, |_| {});
-    message
+    let mut cell = || {
+        let len = usize::try_from(body.i32().ok()?).ok()?;
+        Some(body.bytes(len).ok()?.to_vec())
+    };
+    Some([cell()?, cell()?, cell()?])
 }
 
-fn query(text: &str, message: &mut Vec<u8>) {
-    frame(b'Q', message, |body| {
-        body.extend_from_slice(text.as_bytes());
-        body.push(0);
-    });
-}
-
-fn frame(tag: u8, message: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
-    message.push(tag);
-    let start = message.len();
-    message.extend_from_slice(&[0; 4]);
-    body(message);
-    let length = ((message.len() - start) as u32).to_be_bytes();
-    message
-        .iter_mut()
-        .skip(start)
-        .zip(length)
-        .for_each(|(slot, byte)| *slot = byte);
+fn strict([kind, name, value]: RawRow) -> Option<Row> {
+    let text = |cell| String::from_utf8(cell).ok();
+    Some([text(kind)?, text(name)?, text(value)?])
 }

@@ -4,12 +4,14 @@
 //! `login` → [`pool`]. A token leaves the process in `login` and nowhere else.
 
 pub mod cancel;
+mod catalog;
 pub mod connection;
 mod dial;
 pub mod error;
 pub mod gate;
 mod login;
 pub mod pool;
+pub mod texts;
 pub mod tokens;
 
 use std::sync::Arc;

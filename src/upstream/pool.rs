@@ -16,14 +16,18 @@ use tracing::{debug, info, warn};
 
 use super::Services;
 use super::cancel::cancel;
-use super::connection::{Broken, Connection, Farewell, Setting};
+use super::catalog;
+use super::connection::{Broken, Connection, Farewell, SettingsError};
 use super::error::OpenError;
 use super::login;
+use super::texts::KnownTexts;
 use crate::config::Target;
-use crate::ids::PoolKey;
+use crate::config::file::PoolMode;
+use crate::ids::{PoolKey, SessionId};
 use crate::metrics::OnePool;
 use crate::pool::{Census, Limits, Member, Placement, Pool, WaitId};
 use crate::session::parameters::Parameters;
+use crate::session::settings::{Setting, Settings};
 use crate::session::tracker::Tracker;
 
 /// First pause after a failed attempt; doubled up to [`RETRY_MOST`].
@@ -38,6 +42,9 @@ const REPLACE_AHEAD_LEAST: Duration = Duration::from_secs(5);
 /// new ones only takes longer to log in.
 const MAX_KNOWN_SETTINGS: usize = 256;
 
+/// Between two looks at whether the catalogs have changed.
+const CATALOG_INTERVAL: Duration = Duration::from_secs(2);
+
 type Waiter = oneshot::Sender<Result<Lease, Rc<OpenError>>>;
 
 /// A pool of connections to one database as one user.
@@ -48,6 +55,8 @@ pub struct ServerPool {
     metrics: OnePool,
     members: RefCell<Pool<Connection, Waiter>>,
     greetings: RefCell<Greetings>,
+    texts: KnownTexts,
+    catalog: RefCell<Catalog>,
     trouble: RefCell<Option<Trouble>>,
     has_succeeded: Cell<bool>,
     is_closing: Cell<bool>,
@@ -55,7 +64,17 @@ pub struct ServerPool {
 
 /// What servers report to a client with these settings, so that its login needs no server. Without settings it is what
 /// they report to Postern.
-type Greetings = HashMap<Rc<[Setting]>, Rc<Parameters>>;
+type Greetings = HashMap<Settings, Rc<Parameters>>;
+
+/// What was last seen of the database's catalogs.
+#[derive(Debug, Default)]
+struct Catalog {
+    fingerprint: Vec<u8>,
+    looked_at: Option<Instant>,
+    is_looking: bool,
+    /// A client has changed them since.
+    is_stale: bool,
+}
 
 /// The last attempt to open a connection has failed.
 #[derive(Debug)]
@@ -102,6 +121,8 @@ impl ServerPool {
             metrics,
             members: RefCell::new(Pool::new(limits)),
             greetings: RefCell::default(),
+            texts: KnownTexts::default(),
+            catalog: RefCell::default(),
             trouble: RefCell::new(None),
             has_succeeded: Cell::new(false),
             is_closing: Cell::new(false),
@@ -136,20 +157,41 @@ impl ServerPool {
     }
 
     /// What a server would report to a client with these settings, if that is known; and the settings, shared.
-    pub fn greeting(&self, settings: &[Setting]) -> Option<(Rc<[Setting]>, Rc<Parameters>)> {
+    pub fn greeting(&self, settings: &[Setting]) -> Option<(Settings, Rc<Parameters>)> {
         let greetings = self.greetings.borrow();
         greetings
             .get_key_value(settings)
             .map(|(settings, parameters)| (settings.clone(), parameters.clone()))
     }
 
-    /// Remembers what a server reports once `settings` have taken.
-    pub fn learn(&self, settings: &Rc<[Setting]>, parameters: &Parameters) {
+    /// The counts.
+    pub fn metrics(&self) -> &OnePool {
+        &self.metrics
+    }
+
+    /// Whether clients give connections back between transactions.
+    pub fn is_shared(&self) -> bool {
+        self.target.pool.mode != PoolMode::Session
+    }
+
+    /// What is known of texts.
+    pub fn texts(&self) -> &KnownTexts {
+        &self.texts
+    }
+
+    /// Remembers what a server reports once `settings` have taken; `parameters` is shared with whoever has the same.
+    pub fn learn(&self, settings: &Settings, parameters: &mut Rc<Parameters>) {
         let mut greetings = self.greetings.borrow_mut();
+        if let Some(known) = greetings.get(settings) {
+            if **known == **parameters {
+                *parameters = known.clone();
+            }
+            return;
+        }
         if greetings.len() >= MAX_KNOWN_SETTINGS {
             greetings.retain(|settings, _| settings.is_empty());
         }
-        greetings.insert(settings.clone(), Rc::new(parameters.clone()));
+        greetings.insert(settings.clone(), parameters.clone());
     }
 
     /// An idle connection, if there is one and nobody waits.
@@ -236,6 +278,82 @@ impl ServerPool {
         self.publish();
     }
 
+    /// Notes that a client may have changed what texts mean.
+    pub fn catalog_changed(self: &Rc<Self>) {
+        self.texts.doubt();
+        self.catalog.borrow_mut().is_stale = true;
+        self.look_at_catalog();
+    }
+
+    /// Looks whether the catalogs have changed, unless that was done just now. Takes an idle connection, if there is one.
+    pub fn look_at_catalog(self: &Rc<Self>) {
+        let now = Instant::now();
+        {
+            let mut catalog = self.catalog.borrow_mut();
+            let is_due = catalog.is_stale
+                || catalog
+                    .looked_at
+                    .is_none_or(|last| now.saturating_duration_since(last) >= CATALOG_INTERVAL);
+            if !self.is_shared() || catalog.is_looking || !is_due {
+                return;
+            }
+            catalog.is_looking = true;
+        }
+        let pool = self.clone();
+        tokio::task::spawn_local(Box::pin(async move { pool.learn_catalog().await }));
+    }
+
+    async fn learn_catalog(self: Rc<Self>) {
+        let looking = Looking(self.clone());
+        let census = self.members.borrow().census();
+        if census.idle + census.leased == 0 {
+            return;
+        }
+        let lease = match self.try_lease() {
+            Some(lease) => Ok(lease),
+            None => self.lease().await,
+        };
+        let Ok(mut lease) = lease else { return };
+        self.catalog.borrow_mut().is_stale = false;
+        match self.ask_catalog(&mut lease).await {
+            Ok(()) => {
+                self.catalog.borrow_mut().looked_at = Some(Instant::now());
+                drop(looking);
+                lease.give_back_settled();
+            }
+            Err(error) => {
+                warn!(pool = %self.key, %error, "the database's catalogs could not be read: every statement counts as one that may leave something behind");
+                self.texts.doubt();
+                self.catalog.borrow_mut().is_stale = true;
+            }
+        }
+    }
+
+    async fn ask_catalog(&self, lease: &mut Lease) -> Result<(), SettingsError> {
+        lease.apply(SessionId(0), &Settings::default()).await?;
+        let rows = lease.rows(&catalog::alone(catalog::FINGERPRINT)).await?;
+        let fingerprint: Vec<u8> = rows.into_iter().flatten().flatten().collect();
+        if self.texts.has_routines() && self.catalog.borrow().fingerprint == fingerprint {
+            if !self.catalog.borrow().is_stale {
+                self.texts.trust();
+            }
+            return Ok(());
+        }
+        self.texts.doubt();
+        let rows = lease.rows(&catalog::alone(catalog::CATALOGS)).await?;
+        let text = |cell: Vec<u8>| String::from_utf8_lossy(&cell).into_owned();
+        let rows = rows.into_iter().map(|row| row.map(text)).collect();
+        let routines = catalog::read(rows).ok_or(Broken::Lost)?;
+        debug!(pool = %self.key, ambient = ?routines.ambient(), "the database's routines are known");
+        self.texts.set_routines(routines);
+        if self.catalog.borrow().is_stale {
+            // A client has changed them in the meantime.
+            self.texts.doubt();
+        }
+        self.catalog.borrow_mut().fingerprint = fingerprint;
+        Ok(())
+    }
+
     /// Takes out idle connections that the server has closed.
     pub fn remove_dead(&self) {
         let dead = self.members.borrow_mut().remove_dead(Connection::is_dead);
@@ -276,6 +394,7 @@ impl ServerPool {
                 logins.ended("ok");
                 debug!(pool = %self.key, took = ?began.elapsed(), "server connection opened");
                 self.opened(connection);
+                self.look_at_catalog();
             }
             Err(error) => {
                 logins.ended(error.label());
@@ -285,15 +404,15 @@ impl ServerPool {
         self.tend();
     }
 
-    fn opened(self: &Rc<Self>, connection: Connection) {
+    fn opened(self: &Rc<Self>, mut connection: Connection) {
         self.has_succeeded.set(true);
         *self.trouble.borrow_mut() = None;
         let known = self.greeting(&[]);
-        if known.is_none_or(|(_, known)| *known != connection.parameters) {
+        if known.is_none_or(|(_, known)| known != connection.session.parameters) {
             // Another server, or another version of it: what its settings led to isn't known any more.
             self.greetings.borrow_mut().clear();
-            self.learn(&Rc::default(), &connection.parameters);
         }
+        self.learn(&Settings::default(), &mut connection.session.parameters);
         let expires_at = Instant::now() + jittered(self.target.pool.lifetime);
         let member = Member {
             connection,
@@ -393,10 +512,10 @@ impl Lease {
             Err(error) => {
                 debug!(pool = %self.pool.key, %error, "a server connection is closed and not given back");
                 // A backend goes on with its query when its connection ends; its place isn't free before that.
-                if let Some(key) = self.cancel_key().cloned()
+                if let Some(server) = self.cancellable().cloned()
                     && !matches!(error, Broken::Closed | Broken::Stream(_))
                 {
-                    let _ = cancel(self.target(), &key).await;
+                    let _ = cancel(&server).await;
                 }
             }
         }
@@ -404,6 +523,12 @@ impl Lease {
 
     /// Returns the connection, on which nothing was sent.
     pub fn give_back_unused(mut self) {
+        self.park();
+    }
+
+    /// Returns the connection, of which all is known that was left behind.
+    pub fn give_back_settled(mut self) {
+        self.untouch();
         self.park();
     }
 
@@ -492,6 +617,15 @@ impl Drop for Waiting {
             lease.give_back_unused();
         }
         self.pool.publish();
+    }
+}
+
+/// Somebody looks at the catalogs.
+struct Looking(Rc<ServerPool>);
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        self.0.catalog.borrow_mut().is_looking = false;
     }
 }
 

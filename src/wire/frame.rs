@@ -41,8 +41,18 @@ pub struct BadLength {
 pub struct Frame<'a> {
     /// The frame's tag.
     pub tag: u8,
-    /// The body, if it was wanted; else empty.
+    /// Its length field, which counts itself and the body.
+    pub length: u32,
+    /// The body, if it was wanted, or as much of it as was; else empty.
     pub body: &'a [u8],
+}
+
+impl Frame<'_> {
+    /// Whether the body goes on after what is lent of it.
+    #[inline]
+    pub fn is_cut(&self) -> bool {
+        self.body.len() < (self.length as usize).saturating_sub(4)
+    }
 }
 
 /// Where in the stream of frames we are.
@@ -73,9 +83,7 @@ impl Frames {
         if self.gathering {
             return Ok(self.gather(input));
         }
-        let skipped = input.len().min(self.skip as usize);
-        *input = input.get(skipped..).unwrap_or_default();
-        self.skip -= skipped as u32;
+        self.skip_unwanted(input);
         if input.is_empty() || !self.take_header(input) {
             return Ok(None);
         }
@@ -89,26 +97,37 @@ impl Frames {
         self.want = body.min(most(tag));
         self.skip = body - self.want;
         if self.want == 0 {
-            return Ok(Some(Frame { tag, body: &[] }));
+            return Ok(Some(Frame {
+                tag,
+                length,
+                body: &[],
+            }));
         }
         if let Some((body, rest)) = input.split_at_checked(self.want as usize) {
             *input = rest;
             self.want = 0;
-            return Ok(Some(Frame { tag, body }));
+            return Ok(Some(Frame { tag, length, body }));
         }
         self.gathered.clear();
         self.gathering = true;
         Ok(self.gather(input))
     }
 
-    /// The header of the frame that was returned last.
-    pub fn header(&self) -> &[u8; HEADER_BYTES] {
-        &self.header
+    /// Moves `input` past what it holds of a body that isn't wanted, and lends that.
+    #[inline]
+    pub fn skip_unwanted<'input>(&mut self, input: &mut &'input [u8]) -> &'input [u8] {
+        if self.gathering {
+            return &[];
+        }
+        let (skipped, rest) = input.split_at(input.len().min(self.skip as usize));
+        *input = rest;
+        self.skip -= skipped.len() as u32;
+        skipped
     }
 
-    /// How many bytes of a body that isn't wanted are still to come.
-    pub fn unwanted(&self) -> usize {
-        if self.gathering { 0 } else { self.skip as usize }
+    /// Whether a body that isn't wanted goes on.
+    pub fn has_unwanted(&self) -> bool {
+        !self.gathering && self.skip > 0
     }
 
     /// How many bytes of a frame that hasn't been returned yet were seen.
@@ -175,9 +194,10 @@ impl Frames {
             return None;
         }
         self.gathering = false;
-        let [tag, ..] = self.header;
+        let [tag, a, b, c, d] = self.header;
         Some(Frame {
             tag,
+            length: u32::from_be_bytes([a, b, c, d]),
             body: &self.gathered,
         })
     }

@@ -9,5 +9,6 @@ pub mod body;
 pub mod frame;
 pub mod options;
 pub mod reply;
+pub mod request;
 pub mod sqlstate;
 pub mod startup;

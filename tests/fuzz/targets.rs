@@ -64,7 +64,7 @@ fn scan(chunks: &[&[u8]]) -> (Vec<(u8, Vec<u8>)>, bool) {
 /// Both directions interleaved: what a client sends reaches the server unchanged up to a Terminate, and nothing that
 /// is under way is called idle. As long as there is no COPY, that can be counted.
 pub(crate) fn tracker(data: &[u8]) {
-    let (mut tracker, mut parameters) = (Tracker::default(), Parameters::default());
+    let (mut tracker, mut parameters) = (Tracker::default(), std::rc::Rc::<Parameters>::default());
     let (mut sent, mut forwarded, mut received) = (Vec::new(), Vec::new(), Vec::new());
     let mut rest = data;
     while let Some((head, tail)) = rest.split_first() {

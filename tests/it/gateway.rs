@@ -23,6 +23,8 @@ pub(crate) struct Options {
     pub(crate) timeouts: &'static str,
     pub(crate) users: &'static [&'static str],
     pub(crate) tls: String,
+    /// The level of the log.
+    pub(crate) log: &'static str,
     /// Don't wait until it is ready.
     pub(crate) not_ready: bool,
 }
@@ -37,6 +39,7 @@ impl Default for Options {
             timeouts: "",
             users: &["app_ro", "app_rw"],
             tls: String::new(),
+            log: "debug",
             not_ready: false,
         }
     }
@@ -310,12 +313,13 @@ fn configuration(behind: &Behind, options: &Options, port: u16, admin: u16) -> S
     } = behind;
     write!(
         text,
-        "log.level = \"debug\"\n[listen]\naddresses = [\"127.0.0.1:{port}\", \"[::1]:{port}\"]\n{}\n\
+        "log.level = \"{}\"\n[listen]\naddresses = [\"127.0.0.1:{port}\", \"[::1]:{port}\"]\n{}\n\
          [admin]\nhttp = \"127.0.0.1:{admin}\"\n{}\n[identity]\n{}\n\
          [[targets]]\nname = \"orders\"\nendpoint = \"{endpoint}\"\nregion = \"{region}\"\ndial_address = \"{dial}\"\n\
          tls_ca_file = {ca:?}\ndatabases = [\"orders\"]\nusers = {users}\n\
          [targets.pool]\n{}\n[targets.iam]\n{}\n[targets.timeouts]\n{}\n\
          [[rules]]\nprincipals = [\"*\"]\ntargets = [\"orders\"]\nusers = [\"*\"]\n",
+        options.log,
         options.listen,
         options.tls,
         options.identity,

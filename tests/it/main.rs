@@ -15,6 +15,7 @@ mod gateway;
 mod hostile;
 mod isolation;
 mod layers;
+mod leak_hunt;
 mod login;
 mod pool;
 mod raw;

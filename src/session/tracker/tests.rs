@@ -24,7 +24,7 @@ fn frames(tags: &str) -> Vec<u8> {
 /// outside, in, and in a failed transaction).
 fn play(script: &str) -> Tracker {
     let mut tracker = Tracker::default();
-    let mut parameters = Parameters::default();
+    let mut parameters = Rc::<Parameters>::default();
     for part in script.split_whitespace() {
         let (side, tags) = part.split_at(1);
         match side {
@@ -44,6 +44,10 @@ fn what_will_not_come_is_not_waited_for() {
         // The server skips everything up to a Sync, a Query as well.
         (">PQ", true, false),
         (">PQ <E", false, true),
+        (">PH <E >Q", false, false),
+        (">PH <E >QS", true, false),
+        (">PH <E >QS <I", false, false),
+        (">PH <E >S <I >Q", true, false),
         (">PQ <1CI", false, false),
         (">PQ <1CI >S <I >Q <E", true, false),
         // An end of nothing is ignored, and has no answer.
@@ -118,9 +122,7 @@ fn what_a_server_would_die_of_is_stopped_here() {
                 ended: Some(Ended::BadType(tag))
             }
         );
-        tracker
-            .from_server(&frames("CI"), &mut Parameters::default())
-            .unwrap();
+        tracker.from_server(&frames("CI"), &mut Rc::default()).unwrap();
         assert!(tracker.is_idle(), "the server connection is good");
     }
 }

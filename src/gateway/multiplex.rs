@@ -1,0 +1,477 @@
+//! A client that shares server connections: it has one while it needs one, from a message to the end of the transaction,
+//! or for as long as something ties it to it.
+//!
+//! What passes is decided by [`Exchange`]; what a client has left behind is asked of the server here, between two
+//! transactions, after the client has had its answer.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use tracing::{debug, warn};
+
+use super::attach::{NoServer, checked_out};
+use super::cancel::Registered;
+use super::clients::{Client, Counted};
+use super::error::ClientError;
+use super::pump::{End, READS_PER_TURN, Traffic, end_of};
+use super::shard::Shutdown;
+use crate::config::file::PoolMode;
+use crate::net::stream::Stream;
+use crate::pin::{Question, Reason};
+use crate::session::client::ClientSession;
+use crate::session::exchange::{Exchange, Sides};
+use crate::session::settings::{changed, settings};
+use crate::session::statements::MAX_STATEMENT_BYTES;
+use crate::session::tracker::{Tracker, is_frontend};
+use crate::sql::Effects;
+use crate::upstream::connection::{Broken, Connection, SettingsError};
+use crate::upstream::pool::{Lease, ServerPool};
+use crate::wire::frame::{BadLength, HEADER_BYTES, MAX_FRAME_BYTES};
+
+/// One who shares.
+pub(super) struct Sharer<'a> {
+    pub(super) stream: &'a mut Stream,
+    pub(super) client: &'a Client,
+    pub(super) key: &'a Registered,
+    pub(super) pool: &'a Rc<ServerPool>,
+    pub(super) session: ClientSession,
+    pub(super) traffic: &'a mut Traffic,
+}
+
+/// How it ended, and the connection that it had then.
+pub(super) struct Ended {
+    pub(super) end: Result<End, Box<ClientError>>,
+    pub(super) left: Option<(Lease, Tracker)>,
+}
+
+impl Ended {
+    fn alone(end: End) -> Self {
+        Self {
+            end: Ok(end),
+            left: None,
+        }
+    }
+}
+
+/// Why the traffic of a lease pauses.
+enum Pause {
+    /// Between two transactions, with everything answered.
+    Idle,
+    /// The server refused what makes the connection the client's.
+    Refused,
+    End(End),
+}
+
+impl Sharer<'_> {
+    /// Serves the client to its end. `early` is what it has sent already.
+    pub(super) async fn run(mut self, early: Vec<u8>) -> Ended {
+        let mut pending = early;
+        loop {
+            if let Err(end) = self.message(&mut pending).await {
+                return Ended::alone(end);
+            }
+            let lease = match checked_out(self.stream, self.client, self.pool).await {
+                Ok(lease) => lease,
+                Err(NoServer::ClientGone) => return Ended::alone(End::ClientLost),
+                Err(NoServer::Refused(error)) => {
+                    return Ended {
+                        end: Err(error),
+                        left: None,
+                    };
+                }
+            };
+            if let Some(ended) = self.lease(lease, std::mem::take(&mut pending)).await {
+                return ended;
+            }
+        }
+    }
+
+    /// Waits until `pending` begins with a message that a server is needed for.
+    async fn message(&mut self, pending: &mut Vec<u8>) -> Result<(), End> {
+        loop {
+            if is_worth_a_server(pending)? {
+                self.traffic.received += pending.len() as u64;
+                return Ok(());
+            }
+            poll_fn(|cx| {
+                if self.client.poll_shutdown(cx) != Shutdown::No {
+                    return Poll::Ready(Err(End::Shutdown));
+                }
+                if self.stream.has_unsent() {
+                    match self.stream.poll_flush(cx) {
+                        Poll::Ready(Ok(())) => {}
+                        Poll::Ready(Err(_)) => return Poll::Ready(Err(End::ClientLost)),
+                        Poll::Pending => return Poll::Pending,
+                    }
+                }
+                let read = self.stream.poll_read_with(cx, |_, bytes| {
+                    pending.extend_from_slice(bytes);
+                    !bytes.is_empty()
+                });
+                match read {
+                    Poll::Pending => Poll::Pending,
+                    Poll::Ready(Ok(true)) => Poll::Ready(Ok(())),
+                    Poll::Ready(Ok(false) | Err(_)) => Poll::Ready(Err(End::ClientLost)),
+                }
+            })
+            .await?;
+        }
+    }
+
+    /// Uses `lease` from `first` on until it can be given back; else it is how the client has ended.
+    async fn lease(&mut self, mut lease: Lease, first: Vec<u8>) -> Option<Ended> {
+        self.key.attach(lease.cancellable());
+        if !Rc::ptr_eq(&lease.session.settings, &self.session.settings)
+            && lease.session.settings != self.session.settings
+        {
+            self.pool.metrics().handovers.inc();
+        }
+        lease.touch();
+        let mut exchange = Exchange::default();
+        if lease.session.must_wait(&self.session.settings) {
+            let applied = lease.apply(self.session.id, &self.session.settings).await;
+            if let Err(error) = applied {
+                return Some(self.refused(lease, exchange, &error));
+            }
+        }
+        let mut begins = Some(first);
+        let mut pinned = None;
+        loop {
+            let pause = self.traffic(&mut lease, &mut exchange, begins.take()).await;
+            let end = match pause {
+                Pause::Idle => match self.settle(&mut lease).await {
+                    Ok(()) if self.session.pins.is_empty() => return self.give_back(lease, &exchange).await,
+                    Ok(()) if self.pool.target().pool.mode == PoolMode::Transaction => {
+                        return Some(self.not_shareable(lease, exchange));
+                    }
+                    Ok(()) if self.client.shutdown_now() != Shutdown::No => End::Shutdown,
+                    Ok(()) => {
+                        pinned.get_or_insert_with(|| Counted::new(&self.pool.metrics().pinned));
+                        continue;
+                    }
+                    Err(error) => {
+                        debug!(session = %self.client.session, %error, "what a session has could not be found out");
+                        End::ServerLost(None)
+                    }
+                },
+                Pause::Refused => {
+                    let (state, message) = exchange.refusal().cloned().unwrap_or_default();
+                    warn!(session = %self.client.session, state, message, "a client's settings could not be set again");
+                    let error = SettingsError::Refused { state, message };
+                    return Some(self.refused(lease, exchange, &error));
+                }
+                Pause::End(end) => end,
+            };
+            return Some(self.ended(Ok(end), lease, exchange));
+        }
+    }
+
+    fn refused(&self, lease: Lease, exchange: Exchange, error: &SettingsError) -> Ended {
+        self.ended(Err(Box::new(ClientError::settings(error))), lease, exchange)
+    }
+
+    fn not_shareable(&self, lease: Lease, exchange: Exchange) -> Ended {
+        let reason = self.session.pins.reasons().next().unwrap_or(Reason::Unknown);
+        let error = ClientError::not_shareable(reason);
+        self.ended(Err(Box::new(error)), lease, exchange)
+    }
+
+    /// What is left when the client ends on a lease.
+    fn ended(&self, end: Result<End, Box<ClientError>>, lease: Lease, exchange: Exchange) -> Ended {
+        // What DISCARD ALL doesn't end would be the next client's.
+        let left = if self.session.pins.are_lasting() || self.session.run.effects.intersects(Effects::UNSEEN)
+        {
+            drop(lease);
+            None
+        } else {
+            Some((lease, exchange.into_tracker()))
+        };
+        Ended { end, left }
+    }
+
+    async fn give_back(&mut self, lease: Lease, exchange: &Exchange) -> Option<Ended> {
+        self.traffic.answers += exchange.answered();
+        if self.key.detach().await {
+            lease.give_back_settled();
+            None
+        } else {
+            // A cancel may still hit whatever runs on it next.
+            drop(lease);
+            None
+        }
+    }
+
+    /// Moves bytes both ways until everything is answered outside a transaction, or one side ends.
+    async fn traffic(&mut self, lease: &mut Lease, exchange: &mut Exchange, first: Option<Vec<u8>>) -> Pause {
+        let pool = self.pool.clone();
+        let mut first = first;
+        poll_fn(|cx| {
+            let shutdown = self.client.poll_shutdown(cx);
+            let connection: &mut Connection = &mut *lease;
+            let mut turn = Turn {
+                client: self.stream,
+                server: &mut connection.stream,
+                sides: Sides {
+                    client: &mut self.session,
+                    server: &mut connection.session,
+                    texts: pool.texts(),
+                },
+                exchange,
+                traffic: self.traffic,
+            };
+            if let Some(first) = first.take()
+                && let Some(end) = turn.begin(&first, cx)
+            {
+                return Poll::Ready(Pause::End(end));
+            }
+            if let Some(pause) = turn.serve_client(cx).or_else(|| turn.feed_server(cx)) {
+                return Poll::Ready(pause);
+            }
+            match shutdown {
+                Shutdown::Now => Poll::Ready(Pause::End(End::Shutdown)),
+                Shutdown::Drain if turn.exchange.is_idle() => Poll::Ready(Pause::End(End::Shutdown)),
+                Shutdown::No | Shutdown::Drain => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    /// Finds out what the client has left behind, as far as what it has run may have left anything.
+    async fn settle(&mut self, lease: &mut Lease) -> Result<(), Broken> {
+        let run = &self.session.run;
+        let startup = self.session.startup.clone();
+        let ties = !self.session.pins.is_empty();
+        let asks_all = run.unnamed
+            || run
+                .effects
+                .intersects(Effects::PROBE.union(Effects::DYNAMIC_SETTING))
+            || (ties && run.effects.intersects(Effects::ENDS.union(Effects::DISCARD)));
+        let metrics = self.pool.metrics();
+        let mut pins = self.session.pins;
+        if asks_all {
+            let custom: Vec<String> = run
+                .named
+                .iter()
+                .chain(lease.session.settings.iter().map(|(name, _)| name))
+                .filter(|name| name.contains('.'))
+                .cloned()
+                .chain(self.pool.texts().custom())
+                .collect();
+            let question = Question::Everything {
+                custom: &custom,
+                user: self.pool.key().user.as_str(),
+            };
+            metrics.probes.inc();
+            match lease.tell(&question).await {
+                Ok(told) => {
+                    lease.session.settled(settings(told.settings));
+                    // What isn't set was reset: to what the client began with.
+                    let present = &lease.session.settings;
+                    let is_missing = |name: &String| !present.iter().any(|(known, _)| known == name);
+                    let missing: Vec<_> = startup
+                        .iter()
+                        .filter(|(name, _)| is_missing(name))
+                        .cloned()
+                        .collect();
+                    let wanted = if missing.is_empty() {
+                        present.clone()
+                    } else {
+                        changed(present, missing)
+                    };
+                    if told.prepared != Some(lease.session.prepared.len()) {
+                        lease.session.prepared.doubt();
+                    }
+                    pins.seen(told.found);
+                    self.session.settings = wanted;
+                }
+                Err(Broken::NotTold(message)) => {
+                    debug!(session = %self.client.session, message, "the server did not tell");
+                    pins.add(Reason::Unknown);
+                }
+                Err(error) => return Err(error),
+            }
+        } else if !run.named.is_empty() {
+            metrics.probes.inc();
+            let told = lease.tell(&Question::Settings(&run.named)).await?;
+            let settings = changed(&self.session.settings, told.settings);
+            lease.session.settled(settings.clone());
+            self.session.settings = settings;
+        }
+        if self.session.run.effects.is_empty() {
+            return Ok(());
+        }
+        if self.session.run.effects.intersects(Effects::DDL) {
+            self.pool.catalog_changed();
+        }
+        let before = self.session.pins;
+        self.session.settle(pins);
+        for reason in self
+            .session
+            .pins
+            .reasons()
+            .filter(|reason| !before.contains(*reason))
+        {
+            debug!(session = %self.client.session, reason = reason.label(), "a client keeps its server connection");
+            if let Some(pins) = metrics.pins.get(reason as usize) {
+                pins.inc();
+            }
+        }
+        if !self.session.pins.is_empty() {
+            // It stays, so nobody will hand the connection over to it.
+            let (id, wanted) = (self.session.id, self.session.settings.clone());
+            if let Err(SettingsError::Broken(error)) = lease.apply(id, &wanted).await {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Both sides for one poll.
+struct Turn<'a> {
+    client: &'a mut Stream,
+    server: &'a mut Stream,
+    sides: Sides<'a>,
+    exchange: &'a mut Exchange,
+    traffic: &'a mut Traffic,
+}
+
+impl Turn<'_> {
+    /// Sends what makes the connection the client's, and its first bytes.
+    fn begin(&mut self, first: &[u8], cx: &mut Context<'_>) -> Option<End> {
+        let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
+        self.exchange
+            .hand_over(&mut self.sides, &mut to_server, &mut to_client);
+        let ended = self
+            .exchange
+            .from_client(first, &mut self.sides, &mut to_server, &mut to_client);
+        self.send(&to_server, &to_client, cx)
+            .or_else(|| ended.map(end_of))
+    }
+
+    fn send(&mut self, to_server: &[u8], to_client: &[u8], cx: &mut Context<'_>) -> Option<End> {
+        if !to_server.is_empty()
+            && let Err(error) = self.server.poll_send(cx, to_server)
+        {
+            return Some(End::ServerLost(Some(error)));
+        }
+        if !to_client.is_empty() {
+            self.traffic.sent += to_client.len() as u64;
+            if self.client.poll_send(cx, to_client).is_err() {
+                return Some(End::ClientLost);
+            }
+        }
+        None
+    }
+
+    #[inline]
+    fn serve_client(&mut self, cx: &mut Context<'_>) -> Option<Pause> {
+        for _ in 0..READS_PER_TURN {
+            if self.client.has_unsent() {
+                match self.client.poll_flush(cx) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(_)) => return Some(Pause::End(End::ClientLost)),
+                    Poll::Pending => return None,
+                }
+            }
+            let Self {
+                client,
+                server,
+                sides,
+                exchange,
+                traffic,
+            } = self;
+            let moved = server.poll_read_with(cx, |cx, bytes| {
+                if bytes.is_empty() {
+                    return Some(End::ServerLost(None));
+                }
+                let mut edited = Vec::new();
+                let scanned = exchange.from_server(bytes, sides, &mut edited);
+                let bytes = if matches!(scanned, Ok(false)) {
+                    bytes
+                } else {
+                    &edited
+                };
+                traffic.sent += bytes.len() as u64;
+                if !bytes.is_empty() && client.poll_send(cx, bytes).is_err() {
+                    return Some(End::ClientLost);
+                }
+                scanned.err().map(End::ServerBroke)
+            });
+            match moved {
+                Poll::Ready(Ok(None)) if self.exchange.refusal().is_some() => return Some(Pause::Refused),
+                Poll::Ready(Ok(None)) if self.exchange.is_idle() => return Some(Pause::Idle),
+                Poll::Ready(Ok(None)) => {}
+                Poll::Ready(Ok(Some(end))) => return Some(Pause::End(end)),
+                Poll::Ready(Err(error)) => return Some(Pause::End(End::ServerLost(Some(error)))),
+                Poll::Pending => return None,
+            }
+        }
+        cx.waker().wake_by_ref();
+        None
+    }
+
+    #[inline]
+    fn feed_server(&mut self, cx: &mut Context<'_>) -> Option<Pause> {
+        for _ in 0..READS_PER_TURN {
+            if self.server.has_unsent() {
+                match self.server.poll_flush(cx) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(error)) => return Some(Pause::End(End::ServerLost(Some(error)))),
+                    Poll::Pending => return None,
+                }
+            }
+            let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
+            let Self {
+                client,
+                sides,
+                exchange,
+                traffic,
+                ..
+            } = self;
+            let moved = client.poll_read_with(cx, |_, bytes| {
+                if bytes.is_empty() {
+                    return Some(End::ClientLost);
+                }
+                traffic.received += bytes.len() as u64;
+                exchange
+                    .from_client(bytes, sides, &mut to_server, &mut to_client)
+                    .map(end_of)
+            });
+            let end = match moved {
+                Poll::Ready(Ok(end)) => end,
+                Poll::Ready(Err(_)) => return Some(Pause::End(End::ClientLost)),
+                Poll::Pending => return None,
+            };
+            if let Some(end) = self.send(&to_server, &to_client, cx).or(end) {
+                return Some(Pause::End(end));
+            }
+        }
+        cx.waker().wake_by_ref();
+        None
+    }
+}
+
+/// Whether `pending` holds a message that a server is needed for; an error if the client ends with it. A statement is
+/// awaited in full, as far as it is gathered at all, so that who is slow to send one holds no server meanwhile.
+fn is_worth_a_server(pending: &[u8]) -> Result<bool, End> {
+    let [tag, a, b, c, d, ..] = *pending else {
+        return Ok(false);
+    };
+    let length = u32::from_be_bytes([a, b, c, d]);
+    if tag == b'X' {
+        return Err(End::Terminated);
+    }
+    if !(4..=MAX_FRAME_BYTES).contains(&length) {
+        return Err(end_of(crate::session::tracker::Ended::BadLength(BadLength {
+            tag,
+            length,
+        })));
+    }
+    if !is_frontend(tag) {
+        return Err(end_of(crate::session::tracker::Ended::BadType(tag)));
+    }
+    let awaited = (HEADER_BYTES - 4 + length as usize).min(MAX_STATEMENT_BYTES);
+    Ok(pending.len() >= awaited)
+}

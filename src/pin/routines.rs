@@ -1,0 +1,246 @@
+//! What a database's own routines may leave behind, so that a text which names none of those that do is known to be harmless.
+//!
+//! Pure: the catalogs' rows go in. A name stands for all routines and relations that have it, in whatever schema and with
+//! whatever arguments. What a name may do is what its routines' bodies may do and everything that they name, or what
+//! its relations run (triggers, defaults, rules, policies, checks …), and so on. What can run without anything being
+//! named that leads to it (operators, casts, types) counts for every text.
+
+use std::collections::HashMap;
+
+use crate::sql::{Effects, Found, Identifier, Language, MAX_NAME_BYTES, routine_effects};
+
+/// A routine as the catalogs have it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Routine {
+    /// `proname`.
+    pub name: String,
+    /// `lanname`.
+    pub language: String,
+    /// Whether it is declared VOLATILE.
+    pub is_volatile: bool,
+    /// Whether something else than a call by its name may run it.
+    pub is_ambient: bool,
+    /// Its source text.
+    pub body: String,
+}
+
+/// What the catalogs say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Catalogs {
+    /// The routines that aren't PostgreSQL's own.
+    pub routines: Vec<Routine>,
+    /// Using the first name may run, read or write what has the second.
+    pub leads: Vec<(String, String)>,
+    /// What using a name may do by itself.
+    pub effects: Vec<(String, Effects)>,
+    /// Routines that DDL runs (event triggers).
+    pub on_ddl: Vec<String>,
+}
+
+/// What is known of a database.
+#[derive(Debug, Default)]
+pub struct Routines {
+    effects: HashMap<Box<[u8]>, Effects>,
+    ambient: Effects,
+    on_ddl: Effects,
+    custom: Vec<String>,
+}
+
+/// A name and where it leads.
+#[derive(Debug, Default)]
+struct Node {
+    effects: Effects,
+    leads: Vec<usize>,
+}
+
+impl Routines {
+    /// From what the catalogs say.
+    pub fn of(catalogs: &Catalogs) -> Self {
+        let (mut nodes, mut places) = (Vec::<Node>::new(), HashMap::<&[u8], usize>::new());
+        let names = catalogs.routines.iter().map(|routine| &routine.name);
+        let names = names.chain(catalogs.leads.iter().flat_map(|(from, to)| [from, to]));
+        for name in names.chain(catalogs.effects.iter().map(|(name, _)| name)) {
+            places.entry(name.as_bytes()).or_insert_with(|| {
+                nodes.push(Node::default());
+                nodes.len() - 1
+            });
+        }
+        let mut custom = Vec::new();
+        for routine in &catalogs.routines {
+            let mut leads: Vec<usize> = Vec::new();
+            let effects = own_effects(routine, |found| match found {
+                Found::Setting(name) if name.contains('.') => custom.push(name.to_ascii_lowercase()),
+                Found::Setting(_) => {}
+                Found::Identifier(identifier) => {
+                    let mut buffer = [0; MAX_NAME_BYTES];
+                    let place = identifier.fold(&mut buffer).and_then(|name| places.get(name));
+                    leads.extend(place);
+                }
+            });
+            let place = places.get(routine.name.as_bytes());
+            if let Some(node) = place.and_then(|place| nodes.get_mut(*place)) {
+                node.effects |= effects;
+                node.leads.extend(leads);
+            }
+        }
+        for (from, to) in &catalogs.leads {
+            if let (Some(from), Some(to)) = (places.get(from.as_bytes()), places.get(to.as_bytes()))
+                && let Some(node) = nodes.get_mut(*from)
+            {
+                node.leads.push(*to);
+            }
+        }
+        for (name, effects) in &catalogs.effects {
+            if let Some(node) = places
+                .get(name.as_bytes())
+                .and_then(|place| nodes.get_mut(*place))
+            {
+                node.effects |= *effects;
+            }
+        }
+        spread(&mut nodes);
+        custom.sort_unstable();
+        custom.dedup();
+        let effects_of = |name: &[u8]| {
+            let node = places.get(name).and_then(|place| nodes.get(*place));
+            node.map_or(Effects::NONE, |node| node.effects)
+        };
+        let ambient = catalogs.routines.iter().filter(|routine| routine.is_ambient);
+        let ambient = ambient.fold(Effects::NONE, |all, routine| {
+            all | effects_of(routine.name.as_bytes())
+        });
+        let on_ddl = catalogs.on_ddl.iter();
+        let on_ddl = on_ddl.fold(Effects::NONE, |all, name| all | effects_of(name.as_bytes()));
+        let effects = places
+            .keys()
+            .map(|name| (Box::from(*name), effects_of(name)))
+            .filter(|(_, effects)| !effects.is_empty())
+            .collect();
+        Self {
+            effects,
+            ambient,
+            on_ddl,
+            custom,
+        }
+    }
+
+    /// What using this name may leave behind.
+    #[inline]
+    pub fn lookup(&self, identifier: &Identifier<'_>) -> Effects {
+        if self.effects.is_empty() {
+            return Effects::NONE;
+        }
+        let mut buffer = [0; MAX_NAME_BYTES];
+        let known = identifier
+            .fold(&mut buffer)
+            .and_then(|name| self.effects.get(name));
+        known.copied().unwrap_or_default()
+    }
+
+    /// What any text may leave behind that reads or writes something.
+    pub fn ambient(&self) -> Effects {
+        self.ambient
+    }
+
+    /// What any DDL may leave behind.
+    pub fn on_ddl(&self) -> Effects {
+        self.on_ddl
+    }
+
+    /// Settings that routines set and that no view lists.
+    pub fn custom(&self) -> &[String] {
+        &self.custom
+    }
+}
+
+/// The effects of the body alone.
+fn own_effects(routine: &Routine, found: impl FnMut(Found<'_>)) -> Effects {
+    match routine.language.as_str() {
+        "sql" => routine_effects(routine.body.as_bytes(), Language::Sql, found),
+        "plpgsql" => routine_effects(routine.body.as_bytes(), Language::PlPgSql, found),
+        // Whoever declares a C function stable or immutable promises that it changes nothing.
+        "c" | "internal" if !routine.is_volatile => Effects::NONE,
+        "c" | "internal" => Effects::UNKNOWN,
+        // Other languages keep variables of their own for the session.
+        _ => Effects::UNKNOWN | Effects::DYNAMIC_SETTING,
+    }
+}
+
+/// Adds to each one's effects those of all that it leads to, and so on.
+fn spread(nodes: &mut [Node]) {
+    loop {
+        let mut has_changed = false;
+        for place in 0..nodes.len() {
+            let Some(node) = nodes.get(place) else { continue };
+            let known = node.effects;
+            let leads = node.leads.iter().filter_map(|other| nodes.get(*other));
+            let all = leads.fold(known, |all, more| all | more.effects);
+            if let Some(node) = nodes.get_mut(place)
+                && all != known
+            {
+                node.effects = all;
+                has_changed = true;
+            }
+        }
+        if !has_changed {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn routine(name: &str, language: &str, body: &str) -> Routine {
+        Routine {
+            name: name.to_owned(),
+            language: language.to_owned(),
+            is_volatile: true,
+            is_ambient: false,
+            body: body.to_owned(),
+        }
+    }
+
+    fn lookup(routines: &Routines, name: &str) -> Effects {
+        routines.lookup(&Identifier::parse(name.as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn who_calls_one_that_leaves_something_leaves_it_too() {
+        let all = vec![
+            routine(
+                "harmless",
+                "plpgsql",
+                "begin new.updated_at := now(); return new; end",
+            ),
+            routine("inner", "sql", "select set_config('app.tenant', $1, false)"),
+            routine("middle", "plpgsql", "begin perform Inner('x'); end"),
+            routine("outer", "plpgsql", "begin perform public.\"middle\"(); end"),
+            routine("perl", "plperl", "return 1"),
+            routine("native", "c", "native"),
+        ];
+        let pair = |from: &str, to: &str| (from.to_owned(), to.to_owned());
+        let mut catalogs = Catalogs {
+            routines: all,
+            leads: vec![
+                pair("orders", "harmless"),
+                pair("view", "audited"),
+                pair("audited", "outer"),
+            ],
+            ..Catalogs::default()
+        };
+        let routines = Routines::of(&catalogs);
+        assert_eq!(lookup(&routines, "orders"), Effects::NONE);
+        assert!(lookup(&routines, "view").contains(Effects::SETTING));
+        assert_eq!(lookup(&routines, "harmless"), Effects::NONE);
+        assert!(lookup(&routines, "OUTER").contains(Effects::SETTING));
+        assert_eq!(lookup(&routines, "\"OUTER\""), Effects::NONE, "another name");
+        assert_eq!(routines.custom(), ["app.tenant"]);
+        assert!(lookup(&routines, "perl").contains(Effects::DYNAMIC_SETTING));
+        assert!(lookup(&routines, "native").contains(Effects::UNKNOWN));
+        assert_eq!(routines.ambient(), Effects::NONE);
+        catalogs.routines[3].is_ambient = true;
+        assert!(Routines::of(&catalogs).ambient().contains(Effects::SETTING));
+    }
+}

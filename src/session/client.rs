@@ -1,0 +1,139 @@
+//! What a client has, whichever server connection it is on.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use super::parameters::Parameters;
+use super::settings::Settings;
+use super::statements::Statement;
+use crate::ids::SessionId;
+use crate::pin::{Pins, Reason};
+use crate::sql::{Command, Discarded, Effects, Found, Language};
+
+/// How the names of settings begin that only some roles may set (`pg_settings`, context `superuser`); for one of these the
+/// server is asked for more than its value.
+const PRIVILEGED: [&str; 13] = [
+    "allow_",
+    "backtrace_",
+    "commit_delay",
+    "compute_query_id",
+    "deadlock_timeout",
+    "debug_",
+    "ignore_",
+    "lc_messages",
+    "log_",
+    "session_",
+    "temp_file_limit",
+    "track_",
+    "zero_",
+];
+
+/// A client's session.
+#[derive(Debug)]
+pub struct ClientSession {
+    /// Who it is, for what a server connection remembers of its last client.
+    pub id: SessionId,
+    /// The settings that it wants, as far as they aren't the server's own.
+    pub settings: Settings,
+    /// Those that it came with; RESET goes back to them.
+    pub startup: Settings,
+    /// What it was last told of the server's parameters.
+    pub told: Rc<Parameters>,
+    /// Its prepared statements, by its own names.
+    pub statements: HashMap<Box<[u8]>, Rc<Statement>>,
+    /// Its unnamed statement: the rest of a Parse after the name. Empty if there is none.
+    pub unnamed: Vec<u8>,
+    /// What running the unnamed statement may leave behind, and when that was thought.
+    pub unnamed_effects: (u64, Effects),
+    /// Why it keeps its server connection.
+    pub pins: Pins,
+    /// What has been run since it was last settled what the session has.
+    pub run: Run,
+}
+
+/// What was run since it was last settled what the session has.
+#[derive(Debug, Default)]
+pub struct Run {
+    /// All that it may have left behind.
+    pub effects: Effects,
+    /// Settings that were set by name; only if no other can have changed is it enough to ask for these.
+    pub named: Vec<String>,
+    /// Some other setting may have changed.
+    pub unnamed: bool,
+    /// The session was discarded.
+    pub discarded: bool,
+}
+
+impl ClientSession {
+    /// One that begins.
+    pub fn new(id: SessionId, startup: Settings, told: Rc<Parameters>) -> Self {
+        Self {
+            id,
+            settings: startup.clone(),
+            startup,
+            told,
+            statements: HashMap::new(),
+            unnamed: Vec::new(),
+            unnamed_effects: (0, Effects::NONE),
+            pins: Pins::default(),
+            run: Run::default(),
+        }
+    }
+
+    /// Notes that `text`, which is `command`, is about to be run.
+    #[inline]
+    pub(super) fn runs(&mut self, text: &[u8], effects: Effects, command: Command) {
+        if effects.is_empty() {
+            return;
+        }
+        self.run.note(text, effects, command);
+    }
+
+    /// Takes over what was found out about the session after what was run; `pins` are those that the server told of.
+    pub fn settle(&mut self, pins: Pins) {
+        let Run {
+            effects, discarded, ..
+        } = std::mem::take(&mut self.run);
+        self.pins = if discarded { pins.without_discarded() } else { pins };
+        self.pins.unseen(if discarded {
+            effects.without(Effects::SEQUENCE_READ)
+        } else {
+            effects
+        });
+    }
+
+    /// Adds a pin that the text of a message calls for.
+    pub(super) fn pin(&mut self, reason: Reason) {
+        self.pins.add(reason);
+    }
+}
+
+impl Run {
+    fn note(&mut self, text: &[u8], effects: Effects, command: Command) {
+        self.effects |= effects;
+        match command {
+            Command::Set { local: false, name } | Command::Reset { name } => {
+                match crate::sql::setting_name(text.get(name).unwrap_or_default()) {
+                    Some(name) => {
+                        self.unnamed |= PRIVILEGED.iter().any(|prefix| name.starts_with(prefix));
+                        self.named.push(name);
+                    }
+                    None => self.unnamed = true,
+                }
+            }
+            _ if effects.intersects(Effects::SETTING) => {
+                self.unnamed = true;
+                self.discarded |= command == Command::Discard(Discarded::All);
+                // Those that no view lists must be asked for by name.
+                crate::sql::routine_effects(text, Language::Sql, |found| {
+                    if let Found::Setting(name) = found
+                        && name.contains('.')
+                    {
+                        self.named.push(name.to_ascii_lowercase());
+                    }
+                });
+            }
+            _ => {}
+        }
+    }
+}

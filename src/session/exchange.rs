@@ -1,0 +1,855 @@
+//! One lease of a client that shares server connections with others: what is passed on, renamed, put in and left out.
+//!
+//! Pure, and streaming: whole frames are looked at where names or texts count, and passed through where they don't. Both
+//! directions are accounted for in one [`Ledger`]; an answer that isn't the client's never reaches it, and one that Postern
+//! owes it (of a Parse that the server was never sent) comes in its place.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use bytes::BytesMut;
+
+use super::client::ClientSession;
+use super::ledger::{Ledger, Request, TransactionStatus, Whose};
+use super::server::ServerSession;
+use super::settings::Setting;
+use super::statements::{MAX_STATEMENT_BYTES, NAME_PREFIX, Statement};
+use super::tracker::{Ended, Tracker, is_frontend};
+use crate::pin::Reason;
+use crate::sql::{Analysis, Command, Discarded, Effects, Identifier, MAX_NAME_BYTES, setting_name};
+use crate::wire::body::Body;
+use crate::wire::frame::{BadLength, Frame, Frames, MAX_GATHERED_BYTES};
+use crate::wire::reply::{self, state_and_message};
+use crate::wire::request;
+
+/// As much of a Bind, Describe or Close as is gathered: the names stand at its beginning.
+const MAX_NAMES_BYTES: u32 = 1_024;
+
+/// What the pool knows of texts.
+pub trait Texts {
+    /// Grows when what was thought of texts is void.
+    fn epoch(&self) -> u64;
+    /// What running `text` may leave behind, read as a session with these `parameters` reads it.
+    fn analyse(&self, text: &[u8], server: &ServerSession) -> Analysis;
+    /// The statement whose Parse has this `tail`.
+    fn intern(&self, tail: &[u8], server: &ServerSession) -> Rc<Statement>;
+}
+
+/// The state of one lease.
+#[derive(Debug)]
+pub struct Exchange {
+    client: Frames,
+    server: Frames,
+    desk: Desk,
+    /// The frame from the server whose body is under way isn't for the client.
+    is_withheld: bool,
+    /// What was seen of a frame from the server that isn't complete was not passed on.
+    is_held: bool,
+}
+
+/// Where requests are taken down.
+#[derive(Debug)]
+struct Desk {
+    ledger: Ledger,
+    /// What each Parse that isn't answered will have defined, and each Close ended.
+    defining: VecDeque<Defining>,
+    closing: VecDeque<Closing>,
+    /// What requests would have defined that the server skipped; later ones may have named it already.
+    undefined: Vec<(Box<[u8]>, Rc<Statement>)>,
+    /// A statement that resets settings was bound: what the client began with is set again after the next Sync.
+    must_restore: Restore,
+    /// Answers to Syncs and Queries of the handing over that are to come.
+    handing_over: usize,
+    /// The same of restoring settings: what the server reports is told when that has been done.
+    restores: usize,
+    /// The client's ReadyForQuery waits for that as well.
+    owes_ready: bool,
+    /// Something that Postern asked for itself has failed: what the session is like isn't known.
+    refusal: Option<(String, String)>,
+}
+
+/// Settings to go back to.
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Restore {
+    #[default]
+    Nothing,
+    One(String),
+    All,
+}
+
+impl Restore {
+    /// What a statement resets, as far as its text alone shows it.
+    fn of(text: &[u8], effects: Effects, command: &Command) -> Self {
+        match command {
+            _ if !effects.intersects(Effects::RESET) => Self::Nothing,
+            Command::Set { local: false, name } | Command::Reset { name } => {
+                setting_name(text.get(name.clone()).unwrap_or_default()).map_or(Self::Nothing, Self::One)
+            }
+            Command::ResetAll | Command::Discard(Discarded::All) => Self::All,
+            _ => Self::Nothing,
+        }
+    }
+
+    fn add(&mut self, more: Self) {
+        match (&*self, &more) {
+            (_, Self::Nothing) => {}
+            (Self::Nothing, _) => *self = more,
+            // One after another in one pipeline: the settling after it finds out what is missing.
+            _ => *self = Self::All,
+        }
+    }
+}
+
+/// What a Close has ended, if it was the client's: name and statement.
+type Closing = Option<(Box<[u8]>, Rc<Statement>)>;
+
+#[derive(Debug, Default)]
+struct Defining {
+    /// The client's name.
+    name: Option<Box<[u8]>>,
+    /// The statement that the server connection gets.
+    statement: Option<Rc<Statement>>,
+    /// It is the unnamed statement, and this is the one that was it before.
+    before: Option<Vec<u8>>,
+}
+
+/// The two sides of a lease, and what the pool knows.
+pub struct Sides<'a> {
+    /// The client's.
+    pub client: &'a mut ClientSession,
+    /// The server connection's.
+    pub server: &'a mut ServerSession,
+    /// The pool's.
+    pub texts: &'a dyn Texts,
+}
+
+impl Default for Exchange {
+    fn default() -> Self {
+        Self {
+            client: Frames::default(),
+            server: Frames::default(),
+            desk: Desk {
+                ledger: Ledger::fine(),
+                defining: VecDeque::new(),
+                closing: VecDeque::new(),
+                undefined: Vec::new(),
+                must_restore: Restore::Nothing,
+                handing_over: 0,
+                restores: 0,
+                owes_ready: false,
+                refusal: None,
+            },
+            is_withheld: false,
+            is_held: false,
+        }
+    }
+}
+
+impl Exchange {
+    /// Appends what makes the connection the client's to `to_server`; it is answered before anything of the client's.
+    pub fn hand_over(&mut self, sides: &mut Sides<'_>, to_server: &mut Vec<u8>, to_client: &mut Vec<u8>) {
+        let mut sent = Vec::new();
+        sides
+            .server
+            .hand_over(sides.client.id, &sides.client.settings, to_server, &mut sent);
+        sent.iter().for_each(|tag| self.desk.sent_own(*tag));
+        self.desk.handing_over = sent.iter().filter(|tag| matches!(tag, b'Q' | b'S')).count();
+        if sent.is_empty() {
+            correct(sides.client, sides.server, to_client);
+        }
+    }
+
+    /// Takes bytes from the client, and appends what the server gets to `to_server`, and what the client is answered at once
+    /// to `to_client`.
+    #[inline]
+    pub fn from_client(
+        &mut self,
+        chunk: &[u8],
+        sides: &mut Sides<'_>,
+        to_server: &mut Vec<u8>,
+        to_client: &mut Vec<u8>,
+    ) -> Option<Ended> {
+        let mut input = chunk;
+        loop {
+            to_server.extend_from_slice(self.client.skip_unwanted(&mut input));
+            let frame = match self.client.next(&mut input, most_of_request) {
+                Ok(None) => break,
+                Ok(Some(frame)) => frame,
+                Err(error) => return Some(Ended::BadLength(error)),
+            };
+            match frame.tag {
+                b'X' => return Some(Ended::Goodbye),
+                tag if !is_frontend(tag) => return Some(Ended::BadType(tag)),
+                _ => {}
+            }
+            if let Err(error) = self.desk.take(frame, sides, to_server) {
+                return Some(Ended::BadLength(error));
+            }
+            if self.desk.ledger.overflows() {
+                return Some(Ended::TooMuch);
+            }
+        }
+        if self.desk.ledger.has_edits() && self.server.at_boundary() {
+            self.desk.make_due(to_client);
+        }
+        None
+    }
+
+    /// Takes bytes from the server. `false`: they are all for the client as they are. `true`: what is
+    /// for the client was appended to `to_client`.
+    #[inline]
+    pub fn from_server(
+        &mut self,
+        chunk: &[u8],
+        sides: &mut Sides<'_>,
+        to_client: &mut Vec<u8>,
+    ) -> Result<bool, BadLength> {
+        let mut input = chunk;
+        let mut edits = self.is_held || self.is_withheld || self.desk.ledger.has_edits();
+        loop {
+            let passing = self.server.skip_unwanted(&mut input);
+            if edits {
+                if !self.is_withheld {
+                    to_client.extend_from_slice(passing);
+                }
+                if !self.server.has_unwanted() && self.server.seen() == 0 {
+                    self.desk.make_due(to_client);
+                }
+            }
+            let start = chunk.len() - input.len();
+            let seen = if self.is_held { 0 } else { self.server.seen() };
+            let Some(frame) = self.server.next(&mut input, most_of_reply)? else {
+                self.is_held = edits && seen == 0 && self.server.seen() > 0;
+                return Ok(edits);
+            };
+            self.is_held = false;
+            let verdict = self.desk.answer(frame, sides);
+            if !edits && !matches!(verdict, Verdict::Pass) {
+                to_client.extend_from_slice(chunk.get(..start).unwrap_or_default());
+                edits = true;
+            }
+            self.is_withheld = edits && matches!(verdict, Verdict::Withhold | Verdict::Correct);
+            if edits {
+                match verdict {
+                    Verdict::Pass => pass(frame, seen, to_client),
+                    // Begun already, it can't be changed any more.
+                    Verdict::Rename(_) if seen > 0 => pass(frame, seen, to_client),
+                    Verdict::Rename(body) => {
+                        request::header(frame.tag, body.len() as u32 + 4, to_client);
+                        to_client.extend_from_slice(&body);
+                    }
+                    Verdict::Withhold => {}
+                    Verdict::Correct => {
+                        correct(sides.client, sides.server, to_client);
+                        if std::mem::take(&mut self.desk.owes_ready) {
+                            pass(frame, 0, to_client);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether the server has answered everything, outside any transaction, and the client isn't in the middle of a message.
+    #[inline]
+    pub fn is_idle(&self) -> bool {
+        self.desk.ledger.is_empty()
+            && self.desk.ledger.status == TransactionStatus::Idle
+            && !self.desk.ledger.unsynced
+            && !self.desk.ledger.lost
+            && self.server.at_boundary()
+            && self.client.at_boundary()
+    }
+
+    /// SQLSTATE and text of what the server refused to do for Postern itself, so that the lease can't go on.
+    pub fn refusal(&self) -> Option<&(String, String)> {
+        self.desk.refusal.as_ref()
+    }
+
+    /// How many ReadyForQuery messages have come.
+    pub fn answered(&self) -> u64 {
+        self.desk.ledger.answered
+    }
+
+    /// What is owed, for whoever cleans up the connection.
+    pub fn into_tracker(self) -> Tracker {
+        Tracker::of(self.client, self.server, self.desk.ledger)
+    }
+}
+
+/// What becomes of a frame from the server.
+enum Verdict {
+    Pass,
+    Withhold,
+    /// It isn't the client's, and what was asked for Postern itself is done: the client may have to hear of parameters.
+    Correct,
+    /// The body to send instead.
+    Rename(Vec<u8>),
+}
+
+fn most_of_request(tag: u8) -> u32 {
+    match tag {
+        b'Q' | b'P' => MAX_STATEMENT_BYTES as u32,
+        b'B' | b'D' | b'C' => MAX_NAMES_BYTES,
+        _ => 0,
+    }
+}
+
+fn most_of_reply(tag: u8) -> u32 {
+    match tag {
+        b'Z' | b'S' | b'E' => MAX_GATHERED_BYTES,
+        _ => 0,
+    }
+}
+
+/// A frame, or as much of it as is lent, without the first `seen` bytes.
+fn pass(frame: Frame<'_>, seen: usize, into: &mut Vec<u8>) {
+    let start = into.len();
+    request::header(frame.tag, frame.length, into);
+    into.extend_from_slice(frame.body);
+    into.drain(start..start + seen.min(into.len() - start));
+}
+
+/// Tells the client what isn't as it was told.
+fn correct(client: &mut ClientSession, server: &mut ServerSession, to_client: &mut Vec<u8>) {
+    if Rc::ptr_eq(&client.told, &server.parameters) {
+        return;
+    }
+    if client.told == server.parameters {
+        // Clients that were told the same share it.
+        server.parameters = client.told.clone();
+        return;
+    }
+    let mut message = BytesMut::new();
+    for (name, value) in server.parameters.differing_from(&client.told) {
+        reply::parameter_status(name, value, &mut message);
+    }
+    to_client.extend_from_slice(&message);
+    client.told = server.parameters.clone();
+}
+
+impl Desk {
+    #[inline]
+    fn take(&mut self, frame: Frame<'_>, sides: &mut Sides<'_>, out: &mut Vec<u8>) -> Result<(), BadLength> {
+        match frame.tag {
+            tag if self.ledger.is_skipping() && tag != b'S' => {
+                self.pass(frame, out);
+                Ok(())
+            }
+            b'Q' => self.query(frame, sides, out),
+            b'P' => self.parse(frame, sides, out),
+            b'B' => self.bind(frame, sides, out),
+            b'D' => self.describe(frame, sides, out),
+            b'C' => self.close(frame, sides, out),
+            tag => {
+                if tag == b'F' {
+                    sides.client.runs(&[], Effects::UNKNOWN, Command::Other);
+                }
+                self.pass(frame, out);
+                if tag == b'S' {
+                    let what = std::mem::take(&mut self.must_restore);
+                    self.restore(what, sides, out);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Notes a message of Postern's own.
+    fn sent_own(&mut self, tag: u8) {
+        match tag {
+            b'P' => self.defining.push_back(Defining::default()),
+            b'C' => self.closing.push_back(None),
+            _ => {}
+        }
+        self.ledger.sent(tag, Whose::Own);
+    }
+
+    fn pass(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) {
+        self.ledger.sent(frame.tag, Whose::Client);
+        request::header(frame.tag, frame.length, out);
+        out.extend_from_slice(frame.body);
+    }
+
+    fn query(&mut self, frame: Frame<'_>, sides: &mut Sides<'_>, out: &mut Vec<u8>) -> Result<(), BadLength> {
+        sides.client.unnamed.clear();
+        sides.server.unnamed_of = None;
+        if frame.is_cut() {
+            sides.client.runs(&[], Effects::UNKNOWN, Command::Other);
+            noted(sides);
+            self.pass(frame, out);
+            return Ok(());
+        }
+        let text = frame.body.strip_suffix(b"\0").unwrap_or(frame.body);
+        let Analysis {
+            effects, lone: first, ..
+        } = sides.texts.analyse(text, sides.server);
+        sides.client.runs(text, effects, first.clone());
+        noted(sides);
+        match self.statement_of(text, &first, sides) {
+            Some((place, statement)) => {
+                self.ensure(&statement, sides, out);
+                let mut renamed = text.to_vec();
+                renamed.splice(place, statement.server_name.bytes());
+                renamed.push(0);
+                request::message(b'Q', out, |body| body.extend_from_slice(&renamed));
+                self.ledger.sent(b'Q', Whose::Client);
+                if matches!(first, Command::Deallocate { .. }) {
+                    sides.server.prepared.remove(&statement);
+                    sides
+                        .client
+                        .statements
+                        .retain(|_, known| !Rc::ptr_eq(known, &statement));
+                }
+            }
+            None => self.pass(frame, out),
+        }
+        forget(self.ledger.status, effects, &first, sides);
+        self.restore(Restore::of(text, effects, &first), sides, out);
+        Ok(())
+    }
+
+    /// The prepared statement of the protocol that the SQL names, and where.
+    fn statement_of(
+        &self,
+        text: &[u8],
+        command: &Command,
+        sides: &Sides<'_>,
+    ) -> Option<(std::ops::Range<usize>, Rc<Statement>)> {
+        let (Command::Deallocate { name: place } | Command::Execute { name: place }) = command else {
+            return None;
+        };
+        if self.ledger.status == TransactionStatus::Failed {
+            return None;
+        }
+        let mut buffer = [0; MAX_NAME_BYTES];
+        let name = Identifier::parse(text.get(place.clone())?)?;
+        let statement = sides.client.statements.get(name.fold(&mut buffer)?)?;
+        Some((place.clone(), statement.clone()))
+    }
+
+    /// RESET goes back to what the server connection began with, but the client began with settings of its own: they
+    /// are set again right behind it.
+    fn restore(&mut self, what: Restore, sides: &mut Sides<'_>, out: &mut Vec<u8>) {
+        let settings: Vec<&Setting> = match what {
+            Restore::Nothing => return,
+            Restore::One(name) => sides
+                .client
+                .startup
+                .iter()
+                .filter(|(known, _)| *known == name)
+                .collect(),
+            Restore::All => sides.client.startup.iter().collect(),
+        };
+        if settings.is_empty() {
+            return;
+        }
+        sides.server.unnamed_of = None;
+        self.restores += 1;
+        request::set_config(
+            settings
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.as_str())),
+            out,
+        );
+        request::set_config_types(settings.len()).for_each(|tag| self.sent_own(tag));
+    }
+
+    fn parse(&mut self, frame: Frame<'_>, sides: &mut Sides<'_>, out: &mut Vec<u8>) -> Result<(), BadLength> {
+        let mut body = Body::new(frame.body);
+        let name = body.cstring().map_err(|_| malformed(frame))?;
+        let tail = body.rest();
+        if name.is_empty() {
+            self.parse_unnamed(frame, tail, sides);
+            self.pass(frame, out);
+            return Ok(());
+        }
+        if let Some(known) = sides.client.statements.get(name).cloned() {
+            // The server refuses it, as it should: that name is taken.
+            self.ensure(&known, sides, out);
+            self.defining.push_back(Defining::default());
+            self.rename(frame, name.len(), 0, &known.server_name, out);
+            return Ok(());
+        }
+        if frame.is_cut() {
+            sides.client.pin(Reason::Large);
+            self.defining.push_back(Defining::default());
+            self.pass(frame, out);
+            return Ok(());
+        }
+        let statement = sides.texts.intern(tail, sides.server);
+        let is_there = sides.server.prepared.touch(&statement);
+        let mut defining = Defining {
+            name: Some(name.into()),
+            ..Defining::default()
+        };
+        sides.client.statements.insert(name.into(), statement.clone());
+        if is_there && self.ledger.status != TransactionStatus::Failed {
+            self.defining.push_back(defining);
+            self.ledger.sent(b'P', Whose::Made);
+            return Ok(());
+        }
+        if !is_there {
+            self.make_room(&statement, sides, out);
+            defining.statement = Some(statement.clone());
+        }
+        self.defining.push_back(defining);
+        self.rename(frame, name.len(), 0, &statement.server_name, out);
+        Ok(())
+    }
+
+    fn parse_unnamed(&mut self, frame: Frame<'_>, tail: &[u8], sides: &mut Sides<'_>) {
+        let client = &mut *sides.client;
+        let before = std::mem::take(&mut client.unnamed);
+        if frame.is_cut() {
+            client.unnamed_effects = (sides.texts.epoch(), Effects::UNKNOWN);
+        } else {
+            let text = Body::new(tail).cstring().unwrap_or_default();
+            let analysis = sides.texts.analyse(text, sides.server);
+            client.unnamed_effects = (sides.texts.epoch(), analysis.effects);
+            client.unnamed.extend_from_slice(tail);
+        }
+        sides.server.unnamed_of = Some(client.id);
+        self.defining.push_back(Defining {
+            before: Some(before),
+            ..Defining::default()
+        });
+    }
+
+    fn bind(&mut self, frame: Frame<'_>, sides: &mut Sides<'_>, out: &mut Vec<u8>) -> Result<(), BadLength> {
+        let mut body = Body::new(frame.body);
+        let portal = body.cstring().map_err(|_| malformed(frame))?;
+        let name = body.cstring().map_err(|_| malformed(frame))?;
+        if name.is_empty() {
+            self.ensure_unnamed(sides, out);
+            let (epoch, effects) = sides.client.unnamed_effects;
+            if !effects.is_empty() || epoch != sides.texts.epoch() {
+                let tail = std::mem::take(&mut sides.client.unnamed);
+                self.runs_unnamed(Body::new(&tail).cstring().unwrap_or_default(), sides);
+                sides.client.unnamed = tail;
+            }
+            self.pass(frame, out);
+            return Ok(());
+        }
+        let Some(statement) = sides.client.statements.get(name).cloned() else {
+            sides.client.runs(&[], Effects::UNKNOWN, Command::Other);
+            noted(sides);
+            self.unknown(frame, name, portal.len() + 1, out);
+            return Ok(());
+        };
+        self.ensure(&statement, sides, out);
+        let epoch = sides.texts.epoch();
+        let effects = statement.effects(epoch).unwrap_or_else(|| {
+            let analysis = sides.texts.analyse(statement.text(), sides.server);
+            statement.set_effects(epoch, analysis.effects);
+            analysis.effects
+        });
+        if !effects.is_empty() {
+            sides
+                .client
+                .runs(statement.text(), effects, statement.command.clone());
+            noted(sides);
+            self.must_restore
+                .add(Restore::of(statement.text(), effects, &statement.command));
+            forget(self.ledger.status, effects, &statement.command, sides);
+        }
+        self.rename(frame, name.len(), portal.len() + 1, &statement.server_name, out);
+        Ok(())
+    }
+
+    /// A statement of the unnamed kind is run; what it is has to be looked at anew.
+    fn runs_unnamed(&mut self, text: &[u8], sides: &mut Sides<'_>) {
+        let Analysis {
+            mut effects,
+            lone: command,
+            ..
+        } = sides.texts.analyse(text, sides.server);
+        // Of a text that was too long to be kept, nothing is known.
+        let (_, before) = sides.client.unnamed_effects;
+        effects |= before;
+        self.must_restore.add(Restore::of(text, effects, &command));
+        forget(self.ledger.status, effects, &command, sides);
+        sides.client.runs(text, effects, command);
+        noted(sides);
+    }
+
+    fn describe(
+        &mut self,
+        frame: Frame<'_>,
+        sides: &mut Sides<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), BadLength> {
+        let Some(name) = statement_name(frame)? else {
+            self.pass(frame, out);
+            return Ok(());
+        };
+        if name.is_empty() {
+            self.ensure_unnamed(sides, out);
+            self.pass(frame, out);
+            return Ok(());
+        }
+        match sides.client.statements.get(name).cloned() {
+            Some(statement) => {
+                self.ensure(&statement, sides, out);
+                self.rename(frame, name.len(), 1, &statement.server_name, out);
+            }
+            None => self.unknown(frame, name, 1, out),
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, frame: Frame<'_>, sides: &mut Sides<'_>, out: &mut Vec<u8>) -> Result<(), BadLength> {
+        let name = statement_name(frame)?;
+        let known = name.and_then(|name| sides.client.statements.remove_entry(name));
+        match (name, known) {
+            // Others may use it.
+            (Some(_), Some(entry)) => {
+                self.closing.push_back(Some(entry));
+                self.ledger.sent(b'C', Whose::Made);
+            }
+            (Some(name), None) => {
+                if name.is_empty() {
+                    sides.client.unnamed.clear();
+                }
+                self.closing.push_back(None);
+                self.unknown(frame, name, 1, out);
+            }
+            (None, _) => {
+                self.closing.push_back(None);
+                self.pass(frame, out);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sees to it that the server connection has `statement`.
+    #[inline]
+    fn ensure(&mut self, statement: &Rc<Statement>, sides: &mut Sides<'_>, out: &mut Vec<u8>) {
+        if sides.server.prepared.touch(statement) {
+            return;
+        }
+        self.make_room(statement, sides, out);
+        self.defining.push_back(Defining {
+            statement: Some(statement.clone()),
+            ..Defining::default()
+        });
+        request::message(b'P', out, |body| {
+            body.extend_from_slice(statement.server_name.as_bytes());
+            body.push(0);
+            body.extend_from_slice(&statement.tail);
+        });
+        self.ledger.sent(b'P', Whose::Own);
+    }
+
+    /// Notes that `statement` is about to be prepared.
+    fn make_room(&mut self, statement: &Rc<Statement>, sides: &mut Sides<'_>, out: &mut Vec<u8>) {
+        let evicted = sides.server.prepared.insert(statement);
+        let doubtful = sides
+            .server
+            .prepared
+            .is_doubtful()
+            .then(|| statement.server_name.clone());
+        for name in evicted.into_iter().chain(doubtful) {
+            request::close_statement(&name, out);
+            self.sent_own(b'C');
+        }
+    }
+
+    /// Sees to it that the unnamed statement of the server connection is the client's, if the client has one.
+    fn ensure_unnamed(&mut self, sides: &mut Sides<'_>, out: &mut Vec<u8>) {
+        if sides.server.unnamed_of == Some(sides.client.id) {
+            return;
+        }
+        sides.server.unnamed_of = Some(sides.client.id);
+        if sides.client.unnamed.is_empty() {
+            // Whose it is, it is nobody's any more: the server says that there is none.
+            request::close_statement("", out);
+            self.sent_own(b'C');
+            return;
+        }
+        request::message(b'P', out, |body| {
+            body.push(0);
+            body.extend_from_slice(&sides.client.unnamed);
+        });
+        self.sent_own(b'P');
+    }
+
+    /// Passes `frame` on with `new` in place of the name of `len` bytes that stands at `place` in its body.
+    fn rename(&mut self, frame: Frame<'_>, len: usize, place: usize, new: &str, out: &mut Vec<u8>) {
+        self.ledger.sent(frame.tag, Whose::Client);
+        let length = (frame.length as usize + new.len()).saturating_sub(len);
+        request::header(frame.tag, length as u32, out);
+        out.extend_from_slice(frame.body.get(..place).unwrap_or_default());
+        out.extend_from_slice(new.as_bytes());
+        out.extend_from_slice(frame.body.get(place + len..).unwrap_or_default());
+    }
+
+    /// Passes on a frame that names a statement which Postern doesn't know: one that was prepared in SQL, or none. What looks
+    /// like a name of Postern's own becomes one that nobody has.
+    fn unknown(&mut self, frame: Frame<'_>, name: &[u8], place: usize, out: &mut Vec<u8>) {
+        if name.starts_with(NAME_PREFIX.as_bytes()) {
+            let nobodys = format!("{NAME_PREFIX}of_nobody");
+            self.rename(frame, name.len(), place, &nobodys, out);
+        } else {
+            self.pass(frame, out);
+        }
+    }
+
+    /// Appends the answers whose turn has come and that the server doesn't give.
+    fn make_due(&mut self, to_client: &mut Vec<u8>) {
+        while let Some(what) = self.ledger.take_made() {
+            let tag = match what {
+                Request::Parse => {
+                    self.defining.pop_front();
+                    b'1'
+                }
+                _ => {
+                    self.closing.pop_front();
+                    b'3'
+                }
+            };
+            request::header(tag, 4, to_client);
+        }
+    }
+
+    #[inline]
+    fn answer(&mut self, frame: Frame<'_>, sides: &mut Sides<'_>) -> Verdict {
+        let renamed = if frame.tag == b'E' {
+            self.undo(sides);
+            self.renamed(frame, sides)
+        } else {
+            None
+        };
+        let front = self.ledger.front();
+        let whose = self.ledger.received(frame.tag, frame.body);
+        match frame.tag {
+            b'1' => drop(self.defining.pop_front()),
+            b'3' => drop(self.closing.pop_front()),
+            b'S' => {
+                Rc::make_mut(&mut sides.server.parameters).report(frame.body);
+                if whose == Whose::Client && self.restores == 0 {
+                    sides.client.told = sides.server.parameters.clone();
+                }
+            }
+            _ => {}
+        }
+        match (whose, frame.tag) {
+            // In a failed transaction nothing was reset before, either.
+            (Whose::Own, b'E') if self.restores > 0 && self.ledger.status == TransactionStatus::Failed => {
+                Verdict::Withhold
+            }
+            (Whose::Own, b'E') if front == Some(Request::Parse) && self.restores == 0 => {
+                renamed.map_or(Verdict::Pass, Verdict::Rename)
+            }
+            (Whose::Own, b'E') => {
+                self.refusal = Some(state_and_message(frame.body));
+                Verdict::Withhold
+            }
+            (Whose::Client, b'E') => renamed.map_or(Verdict::Pass, Verdict::Rename),
+            (Whose::Client, b'S') if self.restores > 0 => Verdict::Withhold,
+            (Whose::Client, b'Z') if self.restores > 0 && self.ledger.is_own_next() => {
+                self.owes_ready = true;
+                Verdict::Withhold
+            }
+            (_, b'A') | (Whose::Client | Whose::Made, _) => Verdict::Pass,
+            (Whose::Own, b'Z') if self.handing_over > 1 => {
+                self.handing_over -= 1;
+                Verdict::Withhold
+            }
+            (Whose::Own, b'Z') if self.handing_over == 1 => {
+                self.handing_over = 0;
+                Verdict::Correct
+            }
+            (Whose::Own, b'Z') => {
+                self.restores = self.restores.saturating_sub(1);
+                Verdict::Correct
+            }
+            (Whose::Own, _) => Verdict::Withhold,
+        }
+    }
+
+    /// Takes back what requests would have defined that the server will skip.
+    fn undo(&mut self, sides: &mut Sides<'_>) {
+        let (parses, closes) = self.ledger.void();
+        let fails = self.ledger.front() == Some(Request::Parse);
+        let (mut is_first, mut unnamed) = (true, None::<Vec<u8>>);
+        for defining in self.defining.drain(..parses.min(self.defining.len())) {
+            if let Some(name) = defining.name {
+                self.undefined.extend(sides.client.statements.remove_entry(&name));
+            }
+            if let Some(statement) = defining.statement {
+                sides.server.prepared.remove(&statement);
+            }
+            if let Some(before) = defining.before {
+                let before = unnamed.get_or_insert(before);
+                // One that fails ends the one before, and one that is skipped doesn't.
+                if is_first && fails {
+                    before.clear();
+                }
+            }
+            is_first = false;
+        }
+        if let Some(before) = unnamed {
+            sides.client.unnamed = before;
+            sides.server.unnamed_of = None;
+        }
+        let ended = self.closing.drain(..closes.min(self.closing.len()));
+        for (name, statement) in ended.flatten() {
+            sides.client.statements.entry(name).or_insert(statement);
+        }
+    }
+
+    /// An error's text with the client's own names of statements in place of Postern's.
+    fn renamed(&self, frame: Frame<'_>, sides: &Sides<'_>) -> Option<Vec<u8>> {
+        let finds = |body: &[u8], name: &[u8]| body.windows(name.len()).position(|window| window == name);
+        if frame.is_cut() || finds(frame.body, NAME_PREFIX.as_bytes()).is_none() {
+            return None;
+        }
+        let mut body = frame.body.to_vec();
+        let undefined = self.undefined.iter().map(|(name, statement)| (name, statement));
+        for (name, statement) in sides.client.statements.iter().chain(undefined) {
+            let quoted = format!("\"{}\"", statement.server_name);
+            if let Some(place) = finds(&body, quoted.as_bytes()) {
+                body.splice(place + 1..place + quoted.len() - 1, name.iter().copied());
+            }
+        }
+        Some(body)
+    }
+}
+
+/// DEALLOCATE ALL and DISCARD ALL end the statements of everybody who has used this connection.
+fn forget(status: TransactionStatus, effects: Effects, command: &Command, sides: &mut Sides<'_>) {
+    let is_one = matches!(command, Command::Deallocate { .. });
+    if !effects.intersects(Effects::DEALLOCATE) || is_one || status == TransactionStatus::Failed {
+        return;
+    }
+    sides.server.prepared.doubt();
+    if matches!(command, Command::DeallocateAll | Command::Discard(Discarded::All)) {
+        sides.client.statements.clear();
+        sides.client.unnamed.clear();
+    }
+}
+
+/// What was run may have advanced sequences.
+fn noted(sides: &mut Sides<'_>) {
+    let writes = Effects::SEQUENCE_WRITE | Effects::PROBE;
+    if sides.client.run.effects.intersects(writes) {
+        sides.server.sequences_of = Some(sides.client.id);
+    }
+}
+
+/// The name of the statement that a Describe or Close is about; `None` if it is about a portal.
+fn statement_name(frame: Frame<'_>) -> Result<Option<&[u8]>, BadLength> {
+    let mut body = Body::new(frame.body);
+    let kind = body.u8().map_err(|_| malformed(frame))?;
+    let name = body.cstring().map_err(|_| malformed(frame))?;
+    Ok((kind == b'S').then_some(name))
+}
+
+/// Names that don't end where the message does, or that are far longer than PostgreSQL's.
+fn malformed(frame: Frame<'_>) -> BadLength {
+    BadLength {
+        tag: frame.tag,
+        length: frame.length,
+    }
+}

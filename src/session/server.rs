@@ -1,0 +1,132 @@
+//! What a server connection has of its clients, as far as it differs from a new one.
+
+use std::rc::Rc;
+
+use super::parameters::Parameters;
+use super::settings::{Settings, difference, settings};
+use super::statements::Prepared;
+use crate::ids::SessionId;
+use crate::wire::request;
+
+/// A server connection's session.
+#[derive(Debug)]
+pub struct ServerSession {
+    /// The parameters as the server last reported them.
+    pub parameters: Rc<Parameters>,
+    /// The settings that aren't the server's own.
+    pub settings: Settings,
+    /// The statements of Postern's that are prepared.
+    pub prepared: Prepared,
+    /// Whether clients are told apart by what is set: then a setting is set even where it is the server's default.
+    is_shared: bool,
+    /// Whose unnamed statement it has.
+    pub(super) unnamed_of: Option<SessionId>,
+    /// Who may have advanced sequences last: `currval` and `lastval` are that client's.
+    pub(super) sequences_of: Option<SessionId>,
+}
+
+impl ServerSession {
+    /// That of a connection which has just been opened.
+    pub fn new(parameters: Parameters, is_shared: bool) -> Self {
+        Self {
+            is_shared,
+            parameters: Rc::new(parameters),
+            settings: settings([]),
+            prepared: Prepared::default(),
+            unnamed_of: None,
+            sequences_of: None,
+        }
+    }
+
+    /// Notes that DISCARD ALL was run.
+    pub fn discarded(&mut self) {
+        self.settings = settings([]);
+        self.prepared = Prepared::default();
+        self.unnamed_of = None;
+        self.sequences_of = None;
+    }
+
+    /// Notes that Postern has used the connection for itself: a Query ends the unnamed statement.
+    pub fn lose_unnamed(&mut self) {
+        self.unnamed_of = None;
+    }
+
+    /// Notes that the settings are now `settings`, whatever they were.
+    pub fn settled(&mut self, settings: Settings) {
+        self.settings = settings;
+    }
+
+    /// Appends what makes the settings `wanted`, and what `currval` remembers nobody's or `id`'s, to `into`, and the types of
+    /// these messages to `sent`. Nothing is appended if it is so already.
+    pub fn hand_over(&mut self, id: SessionId, wanted: &Settings, into: &mut Vec<u8>, sent: &mut Vec<u8>) {
+        let sequences = self.sequences_of.is_some_and(|other| other != id);
+        if sequences {
+            self.sequences_of = None;
+        }
+        let is_same = self.has(wanted);
+        if is_same && !sequences {
+            return;
+        }
+        self.lose_unnamed();
+        let present = std::mem::replace(&mut self.settings, wanted.clone());
+        let change = difference(&present, wanted);
+        let is_role = |name: &str| name == ROLE;
+        let mut first: Vec<String> = Vec::new();
+        if sequences {
+            first.push("DISCARD SEQUENCES".to_owned());
+        }
+        // The role first, and set last: what else there is to do is done as the user that is logged in.
+        if !is_same && present.iter().any(|(name, _)| is_role(name)) {
+            first.push("RESET ROLE".to_owned());
+        }
+        let resets = change.reset.iter().filter(|name| !is_role(name));
+        first.extend(resets.map(|name| format!("RESET {}", request::quoted(name))));
+        if !first.is_empty() {
+            request::query(&first.join(";"), into);
+            sent.push(b'Q');
+        }
+        let role = wanted.iter().filter(|(name, _)| !is_same && is_role(name));
+        let differ = change.set.iter().copied().filter(|(name, value)| {
+            let is_default = !self.is_shared
+                && !present.iter().any(|(known, _)| known == name)
+                && self.parameters.get(name) == Some(value.as_str());
+            !is_role(name) && !is_default
+        });
+        // The encoding before all others: they were told in it.
+        let (encoding, others): (Vec<_>, Vec<_>) = differ.partition(|(name, _)| name == "client_encoding");
+        let set: Vec<_> = encoding.into_iter().chain(others).chain(role).collect();
+        if !set.is_empty() {
+            request::set_config(
+                set.iter().map(|(name, value)| (name.as_str(), value.as_str())),
+                into,
+            );
+            sent.extend(request::set_config_types(set.len()));
+        }
+    }
+
+    fn has(&self, settings: &Settings) -> bool {
+        Rc::ptr_eq(&self.settings, settings) || self.settings == *settings
+    }
+
+    /// Whether making the settings `wanted` may fail although a server has taken them before, so that nothing
+    /// of the client's may be sent until that has been answered.
+    pub fn must_wait(&self, wanted: &Settings) -> bool {
+        if self.has(wanted) {
+            return false;
+        }
+        difference(&self.settings, wanted)
+            .set
+            .iter()
+            .any(|(name, _)| MAY_FAIL.contains(&name.as_str()))
+    }
+}
+
+const ROLE: &str = "role";
+
+/// Settings whose values name objects, which may be gone or closed to the user by now.
+const MAY_FAIL: [&str; 4] = [
+    ROLE,
+    "default_tablespace",
+    "temp_tablespaces",
+    "default_text_search_config",
+];

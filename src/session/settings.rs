@@ -1,0 +1,83 @@
+//! The settings of a session (run-time parameters, "GUCs") that travel with a client from one server connection to the next.
+//!
+//! What a setting means is never interpreted here: a value is what the server itself said, and it is compared as text.
+
+use std::rc::Rc;
+
+/// A setting: name, in lower case, and value.
+pub type Setting = (String, String);
+
+/// Settings, each name once, by name.
+pub type Settings = Rc<[Setting]>;
+
+/// What has to change on a connection.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Difference<'a> {
+    /// These must be set.
+    pub set: Vec<&'a Setting>,
+    /// These must be reset.
+    pub reset: Vec<&'a str>,
+}
+
+/// From `given` in any order, the last of a name counting.
+pub fn settings(given: impl IntoIterator<Item = Setting>) -> Settings {
+    let map: std::collections::BTreeMap<String, String> = given.into_iter().collect();
+    map.into_iter().collect()
+}
+
+/// `old` with `changed` in place of what it has under their names.
+pub fn changed(old: &Settings, changed: impl IntoIterator<Item = Setting>) -> Settings {
+    settings(old.iter().cloned().chain(changed))
+}
+
+/// What must be done to a connection that has `present` so that it has `wanted`.
+pub fn difference<'a>(present: &'a Settings, wanted: &'a Settings) -> Difference<'a> {
+    let value = |settings: &'a Settings, name: &str| {
+        let place = settings
+            .binary_search_by(|(known, _)| known.as_str().cmp(name))
+            .ok()?;
+        settings.get(place).map(|(_, value)| value)
+    };
+    Difference {
+        set: wanted
+            .iter()
+            .filter(|(name, wanted)| value(present, name) != Some(wanted))
+            .collect(),
+        reset: present
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .filter(|name| value(wanted, name).is_none())
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &[(&str, &str)]) -> Settings {
+        settings(
+            text.iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+        )
+    }
+
+    #[test]
+    fn only_what_differs_is_done() {
+        let present = of(&[("a", "1"), ("b", "2"), ("c", "3")]);
+        let wanted = of(&[("d", "4"), ("b", "two"), ("c", "3")]);
+        let difference = difference(&present, &wanted);
+        assert_eq!(difference.reset, ["a"]);
+        let set: Vec<_> = difference
+            .set
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        assert_eq!(set, [("b", "two"), ("d", "4")]);
+        assert_eq!(super::difference(&wanted, &wanted), Difference::default());
+        assert_eq!(
+            changed(&present, [("b".to_owned(), "5".to_owned())]),
+            of(&[("a", "1"), ("b", "5"), ("c", "3")])
+        );
+    }
+}

@@ -1,0 +1,164 @@
+//! Prepared statements of the protocol, which travel: a client's name stands for a text that all clients of a pool share,
+//! and a server connection has it under a name of Postern's own.
+//!
+//! [`Registry`] knows the texts of a pool, [`Prepared`] what one server connection has. Which of a client's names
+//! means what is a plain map in its session.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use crate::sql::{Command, Effects};
+use crate::wire::body::Body;
+
+/// How the names of statements on server connections begin. A client's own name may begin so too: it stands for
+/// a statement of that client all the same, since no client's name reaches a server unless it is unknown.
+pub const NAME_PREFIX: &str = "postern_";
+
+/// The largest Parse that is remembered. With a larger one a client keeps its server connection.
+pub const MAX_STATEMENT_BYTES: usize = 256 * 1024;
+
+/// Texts that are remembered while no client uses them.
+const MAX_IDLE_STATEMENTS: usize = 1_000;
+
+/// Statements on one server connection; PostgreSQL keeps each one's plan in the memory of its process.
+const MAX_PREPARED: usize = 500;
+
+/// One text with the types of its parameters.
+#[derive(Debug)]
+pub struct Statement {
+    id: u64,
+    /// Its name on server connections.
+    pub server_name: Box<str>,
+    /// The rest of a Parse after the name: text, NUL, types.
+    pub tail: Box<[u8]>,
+    /// What it is.
+    pub command: Command,
+    /// What running it may leave behind, and when that was thought.
+    effects: Cell<(u64, Effects)>,
+}
+
+/// The statements of a pool.
+#[derive(Debug, Default)]
+pub struct Registry {
+    statements: HashMap<Box<[u8]>, Rc<Statement>>,
+    next: u64,
+}
+
+/// The statements that a server connection has, and when each was last used.
+#[derive(Debug, Default)]
+pub struct Prepared {
+    used: HashMap<u64, (u64, Box<str>)>,
+    clock: u64,
+    /// There may be more than these: they must be closed before they are prepared anew.
+    is_doubtful: bool,
+}
+
+impl Statement {
+    /// What running it may leave behind, if that was thought in this `epoch`.
+    #[inline]
+    pub fn effects(&self, epoch: u64) -> Option<Effects> {
+        let (when, effects) = self.effects.get();
+        (when == epoch).then_some(effects)
+    }
+
+    /// Notes what is thought now.
+    pub fn set_effects(&self, epoch: u64, effects: Effects) {
+        self.effects.set((epoch, effects));
+    }
+
+    /// The text, without its NUL.
+    pub fn text(&self) -> &[u8] {
+        Body::new(&self.tail).cstring().unwrap_or_default()
+    }
+}
+
+impl Registry {
+    /// The statement whose Parse has this `tail`, which `look` tells the meaning of if it is new.
+    pub fn intern(
+        &mut self,
+        tail: &[u8],
+        epoch: u64,
+        look: impl FnOnce() -> (Effects, Command),
+    ) -> Rc<Statement> {
+        if let Some(known) = self.statements.get(tail) {
+            return known.clone();
+        }
+        if self.statements.len() >= MAX_IDLE_STATEMENTS {
+            self.statements.retain(|_, known| Rc::strong_count(known) > 1);
+        }
+        let (effects, command) = look();
+        self.next += 1;
+        let statement = Rc::new(Statement {
+            id: self.next,
+            server_name: format!("{NAME_PREFIX}{}", self.next).into(),
+            tail: tail.into(),
+            command,
+            effects: Cell::new((epoch, effects)),
+        });
+        self.statements.insert(tail.into(), statement.clone());
+        statement
+    }
+
+    /// Forgets what is known of the texts: catalogs have changed, and with them what a text may do and return. Clients
+    /// that have prepared one keep theirs.
+    pub fn forget(&mut self) {
+        self.statements.clear();
+    }
+}
+
+impl Prepared {
+    /// Whether the connection has it; then it counts as used.
+    #[inline]
+    pub fn touch(&mut self, statement: &Statement) -> bool {
+        self.clock += 1;
+        match self.used.get_mut(&statement.id) {
+            Some((used, _)) => {
+                *used = self.clock;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Notes that it is being prepared; the name of the one that has to make room for it.
+    pub fn insert(&mut self, statement: &Statement) -> Option<Box<str>> {
+        let evicted = if self.used.len() >= MAX_PREPARED {
+            let oldest = self.used.iter().min_by_key(|(_, (used, _))| *used);
+            oldest.map(|(id, _)| *id)
+        } else {
+            None
+        };
+        let evicted = evicted.and_then(|id| self.used.remove(&id)).map(|(_, name)| name);
+        self.clock += 1;
+        self.used
+            .insert(statement.id, (self.clock, statement.server_name.clone()));
+        evicted
+    }
+
+    /// Notes that it isn't there after all.
+    pub fn remove(&mut self, statement: &Statement) {
+        self.used.remove(&statement.id);
+    }
+
+    /// Notes that all of them may be gone, or may still be there.
+    pub fn doubt(&mut self) {
+        self.used.clear();
+        self.is_doubtful = true;
+    }
+
+    /// Whether there may be statements that aren't known of.
+    pub fn is_doubtful(&self) -> bool {
+        self.is_doubtful
+    }
+
+    /// How many are known of.
+    pub fn len(&self) -> usize {
+        self.used.len()
+    }
+
+    /// Whether none is known of.
+    pub fn is_empty(&self) -> bool {
+        self.used.is_empty()
+    }
+}

@@ -1,0 +1,145 @@
+//! What running a text may do to the state of its session that outlives the transaction.
+
+use std::fmt;
+use std::ops::{BitOr, BitOrAssign};
+
+/// A set of effects. Empty means: known to leave nothing behind.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Effects(u32);
+
+impl Effects {
+    /// Nothing is left behind.
+    pub const NONE: Self = Self(0);
+    /// A session setting may have another value: SET, RESET, `set_config`, DISCARD ALL. Not SET LOCAL.
+    pub const SETTING: Self = Self(1);
+    /// A setting whose name the text doesn't show; it may be any (also `seed`, see [`Self::SEED`]).
+    pub const DYNAMIC_SETTING: Self = Self(1 << 1);
+    /// A setting is put back to what the *server connection* began with: RESET, DISCARD ALL.
+    pub const RESET: Self = Self(1 << 2);
+    /// DISCARD ALL, SEQUENCES or TEMP. (DISCARD PLANS changes nothing that anybody can see.)
+    pub const DISCARD: Self = Self(1 << 3);
+    /// Names a prepared statement, perhaps one of the protocol, to forget it: DEALLOCATE, DISCARD ALL.
+    pub const DEALLOCATE: Self = Self(1 << 4);
+    /// Can only end state, never begin any: UNLISTEN, CLOSE, DEALLOCATE, DISCARD, advisory unlocks.
+    /// Worth asking the server about only while such state ties the client to its connection.
+    pub const ENDS: Self = Self(1 << 5);
+    /// Catalogs may have changed; a new object may be a temporary one (`search_path` can begin with `pg_temp`).
+    pub const DDL: Self = Self(1 << 6);
+    /// Names temporary objects.
+    pub const TEMPORARY: Self = Self(1 << 7);
+    /// A cursor WITH HOLD. Without HOLD it ends with the transaction.
+    pub const CURSOR: Self = Self(1 << 8);
+    /// LISTEN.
+    pub const LISTEN: Self = Self(1 << 9);
+    /// A session-level advisory lock.
+    pub const ADVISORY: Self = Self(1 << 10);
+    /// PREPARE or EXECUTE in SQL; EXECUTE may name a prepared statement of the protocol.
+    pub const PREPARED: Self = Self(1 << 11);
+    /// DO or CALL: code that the text only names or quotes.
+    pub const CODE: Self = Self(1 << 12);
+    /// Runs SQL that is computed: EXECUTE in PL/pgSQL, `query_to_xml`, `dblink`.
+    pub const DYNAMIC: Self = Self(1 << 13);
+    /// Seeds `random()`. No query shows it. (Also by SET LOCAL, which isn't rolled back: `assign_random_seed`
+    /// in PostgreSQL's `variable.c`.)
+    pub const SEED: Self = Self(1 << 14);
+    /// Lasts until the connection ends and hardly shows: LOAD, backup mode, replication origins, temporary slots.
+    pub const LASTING: Self = Self(1 << 15);
+    /// May advance a sequence, which `currval` and `lastval` remember.
+    pub const SEQUENCE_WRITE: Self = Self(1 << 16);
+    /// Reads what the session remembers of sequences: `currval`, `lastval`.
+    pub const SEQUENCE_READ: Self = Self(1 << 17);
+    /// Not understood: may have any effect at all.
+    pub const UNKNOWN: Self = Self(1 << 18);
+
+    /// After any of these only the server can tell what is left, settings included.
+    pub const PROBE: Self = Self(
+        Self::DDL.0
+            | Self::TEMPORARY.0
+            | Self::CURSOR.0
+            | Self::LISTEN.0
+            | Self::ADVISORY.0
+            | Self::PREPARED.0
+            | Self::CODE.0
+            | Self::DYNAMIC.0
+            | Self::UNKNOWN.0,
+    );
+
+    /// What no query to the server shows reliably.
+    pub const UNSEEN: Self = Self(Self::SEED.0 | Self::LASTING.0);
+
+    const NAMES: [(&'static str, Self); 19] = [
+        ("SETTING", Self::SETTING),
+        ("DYNAMIC_SETTING", Self::DYNAMIC_SETTING),
+        ("RESET", Self::RESET),
+        ("DISCARD", Self::DISCARD),
+        ("DEALLOCATE", Self::DEALLOCATE),
+        ("ENDS", Self::ENDS),
+        ("DDL", Self::DDL),
+        ("TEMPORARY", Self::TEMPORARY),
+        ("CURSOR", Self::CURSOR),
+        ("LISTEN", Self::LISTEN),
+        ("ADVISORY", Self::ADVISORY),
+        ("PREPARED", Self::PREPARED),
+        ("CODE", Self::CODE),
+        ("DYNAMIC", Self::DYNAMIC),
+        ("SEED", Self::SEED),
+        ("LASTING", Self::LASTING),
+        ("SEQUENCE_WRITE", Self::SEQUENCE_WRITE),
+        ("SEQUENCE_READ", Self::SEQUENCE_READ),
+        ("UNKNOWN", Self::UNKNOWN),
+    ];
+
+    /// These and those.
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// These without those.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// Whether all of `other` are among these.
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Whether any of `other` is among these.
+    pub const fn intersects(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Whether nothing is left behind.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl BitOr for Effects {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        self.union(other)
+    }
+}
+
+impl BitOrAssign for Effects {
+    fn bitor_assign(&mut self, other: Self) {
+        *self = self.union(other);
+    }
+}
+
+impl fmt::Debug for Effects {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut written = false;
+        for (name, effect) in Self::NAMES {
+            if self.contains(effect) {
+                write!(f, "{}{name}", if written { " " } else { "" })?;
+                written = true;
+            }
+        }
+        if written { Ok(()) } else { f.write_str("NONE") }
+    }
+}

@@ -1,0 +1,209 @@
+//! Walks over a text token by token and gathers the effects of every name on the way.
+//!
+//! Whoever drives it ([`statement`](super::statement) for SQL, [`routine`](super::routine) for PL/pgSQL) decides what the
+//! tokens mean; no token is passed without its name having been looked up.
+
+use super::effects::Effects;
+use super::identifier::Identifier;
+use super::lexer::{Kind, Lexer, Token};
+use super::setting;
+use super::words::{self, Word};
+
+/// Who is told what is found.
+pub(super) trait Visitor {
+    /// A name; the answer is what using it may do.
+    fn identifier(&mut self, identifier: &Identifier<'_>) -> Effects;
+
+    /// A setting, by the name that it is set or reset by for the session.
+    fn setting(&mut self, name: &str);
+}
+
+/// A token and what is known of it if it is a keyword.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Step {
+    pub(super) token: Token,
+    pub(super) word: Word,
+}
+
+impl Step {
+    pub(super) const fn is(&self, symbol: u8) -> bool {
+        matches!(self.token.kind, Kind::Symbol(this) if this == symbol)
+    }
+}
+
+pub(super) struct Scan<'a, V> {
+    pub(super) text: &'a [u8],
+    lexer: Lexer<'a>,
+    pub(super) visitor: V,
+    pub(super) effects: Effects,
+    /// Where it stands; at first, on the end of a statement before the text.
+    pub(super) current: Step,
+    /// The step before that one.
+    pub(super) previous: Step,
+    /// Open parentheses.
+    pub(super) depth: usize,
+    /// `BEGIN ATOMIC` and each `CASE` in it that hasn't come to its `END`.
+    atomic: usize,
+    /// Whether this is a CREATE, the only statement that can have semicolons within.
+    creates: bool,
+    updates: bool,
+    names_pg_settings: bool,
+    names_default: bool,
+}
+
+impl<'a, V: Visitor> Scan<'a, V> {
+    pub(super) fn new(text: &'a [u8], standard_conforming_strings: bool, visitor: V) -> Self {
+        let before = Step {
+            token: Token {
+                kind: Kind::Symbol(b';'),
+                start: 0,
+                end: 0,
+            },
+            word: Word::Other,
+        };
+        Self {
+            text,
+            lexer: Lexer::new(text, standard_conforming_strings),
+            visitor,
+            effects: Effects::NONE,
+            current: before,
+            previous: before,
+            depth: 0,
+            atomic: 0,
+            creates: false,
+            updates: false,
+            names_pg_settings: false,
+            names_default: false,
+        }
+    }
+
+    /// Begins a statement with the current step.
+    pub(super) fn begin(&mut self) {
+        self.depth = usize::from(self.current.is(b'('));
+        self.atomic = 0;
+        self.creates = self.current.word == Word::Create;
+    }
+
+    /// Whether a semicolon here would be one within a statement.
+    pub(super) fn within_statement(&self) -> bool {
+        self.creates && (self.depth > 0 || self.atomic > 0)
+    }
+
+    /// What comes next, without going there.
+    pub(super) fn peek(&self) -> Option<Step> {
+        let token = self.lexer.clone().next()?;
+        let word = match token.kind {
+            Kind::Word => words::find(self.bytes(&token)).word,
+            _ => Word::Other,
+        };
+        Some(Step { token, word })
+    }
+
+    /// Goes to the next token.
+    pub(super) fn step(&mut self) -> Option<Step> {
+        let token = self.lexer.next()?;
+        self.previous = self.current;
+        let mut step = Step {
+            token,
+            word: Word::Other,
+        };
+        match token.kind {
+            Kind::Word => step.word = self.name(&token),
+            Kind::Quoted => {
+                self.name(&token);
+            }
+            Kind::Symbol(b'(') => self.depth += 1,
+            Kind::Symbol(b')') => self.depth = self.depth.saturating_sub(1),
+            Kind::EscapedIdentifier | Kind::Junk | Kind::Unterminated => self.effects |= Effects::UNKNOWN,
+            _ => {}
+        }
+        self.current = step;
+        Some(step)
+    }
+
+    /// Goes to the next semicolon, or to the end.
+    pub(super) fn skip(&mut self) {
+        while !self.current.is(b';') && self.step().is_some() {}
+    }
+
+    /// All effects, when the text has been walked over.
+    pub(super) fn finish(self) -> Effects {
+        let mut effects = self.effects;
+        if self.updates && self.names_pg_settings {
+            effects |= Effects::SETTING | Effects::DYNAMIC_SETTING;
+        }
+        // UPDATE t SET id = DEFAULT.
+        if self.updates && self.names_default {
+            effects |= Effects::SEQUENCE_WRITE;
+        }
+        if effects.intersects(Effects::PROBE) {
+            effects |= Effects::SEQUENCE_WRITE;
+        }
+        effects
+    }
+
+    pub(super) fn bytes(&self, token: &Token) -> &'a [u8] {
+        self.text.get(token.start..token.end).unwrap_or_default()
+    }
+
+    /// A word or a quoted identifier. The answer is which keyword it may be.
+    fn name(&mut self, token: &Token) -> Word {
+        let Some(identifier) = Identifier::of(self.text, token) else {
+            return Word::Other;
+        };
+        let entry = words::find(identifier.written());
+        self.effects |= entry.effects;
+        match entry.word {
+            Word::SetConfig => self.set_config(),
+            Word::PgSettings => self.names_pg_settings = true,
+            Word::Update => self.updates = true,
+            Word::Default => self.names_default = true,
+            _ => {}
+        }
+        let may_be_keyword = !identifier.is_quoted() && !self.previous.is(b'.');
+        if may_be_keyword {
+            self.keyword(entry.word);
+        }
+        let begins_statement = self.previous.is(b';') && entry.word != Word::Other;
+        if !(may_be_keyword && (entry.reserved || begins_statement)) {
+            self.effects |= self.visitor.identifier(&identifier);
+        }
+        if may_be_keyword { entry.word } else { Word::Other }
+    }
+
+    fn keyword(&mut self, word: Word) {
+        match (self.previous.word, word) {
+            (Word::With, Word::Hold) => self.effects |= Effects::CURSOR,
+            (Word::Create | Word::Replace | Word::Local | Word::Global | Word::Into, Word::Temp) => {
+                self.effects |= Effects::TEMPORARY;
+            }
+            (Word::Begin, Word::Atomic) if self.creates => self.atomic += 1,
+            (_, Word::Case) if self.atomic > 0 => self.atomic += 1,
+            (_, Word::End) => self.atomic = self.atomic.saturating_sub(1),
+            _ => {}
+        }
+    }
+
+    fn set_config(&mut self) {
+        let call = setting::Call::read(self.lexer.clone());
+        if call.local {
+            if call.name.is_none() {
+                self.effects |= Effects::DYNAMIC_SETTING;
+            }
+        } else {
+            self.effects |= Effects::SETTING;
+            self.sets(call.name);
+        }
+        if call.name.is_some_and(setting::is_seed) {
+            self.effects |= Effects::SEED;
+        }
+    }
+
+    /// A setting is given another value for the session.
+    pub(super) fn sets(&mut self, name: Option<&str>) {
+        match name {
+            Some(name) => self.visitor.setting(name),
+            None => self.effects |= Effects::DYNAMIC_SETTING,
+        }
+    }
+}

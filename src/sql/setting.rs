@@ -1,0 +1,237 @@
+//! SET, RESET and `set_config`: which setting, and whether for longer than the transaction.
+
+use std::ops::Range;
+
+use super::effects::Effects;
+use super::identifier::{Identifier, MAX_NAME_BYTES};
+use super::lexer::{Kind, Lexer, Token};
+use super::scan::{Scan, Step, Visitor};
+use super::statement::Command;
+use super::words::Word;
+
+/// The name of a setting as SET has it (`a`, `"A"`, `a . b`), in lower case: settings are compared without regard to case,
+/// even in quotes. `None` if it is no such name, or can't be told.
+pub fn setting_name(written: &[u8]) -> Option<String> {
+    let mut name = String::new();
+    for (index, token) in Lexer::new(written, true).enumerate() {
+        if index % 2 == 1 {
+            if token.kind != Kind::Symbol(b'.') {
+                return None;
+            }
+            name.push('.');
+            continue;
+        }
+        let mut buffer = [0; MAX_NAME_BYTES];
+        let part = Identifier::of(written, &token)?
+            .fold(&mut buffer)?
+            .to_ascii_lowercase();
+        name.push_str(str::from_utf8(&part).ok()?);
+    }
+    (!name.is_empty() && !name.ends_with('.')).then_some(name)
+}
+
+/// Whether setting this seeds `random()`.
+pub(super) fn is_seed(name: &str) -> bool {
+    name.eq_ignore_ascii_case("seed")
+}
+
+/// A call of `set_config`, as far as its arguments are plain.
+pub(super) struct Call<'a> {
+    /// The setting, if it is given literally.
+    pub(super) name: Option<&'a str>,
+    /// Whether the third argument is literally `true`.
+    pub(super) local: bool,
+}
+
+impl<'a> Call<'a> {
+    /// How many tokens are looked at. Calls may be nested in the arguments of calls, so that without a limit
+    /// the time for a text would be quadratic.
+    const MAX_TOKENS: usize = 64;
+
+    /// Reads the arguments behind the word `set_config`.
+    pub(super) fn read(lexer: Lexer<'a>) -> Self {
+        let text = lexer.text();
+        let mut call = Self {
+            name: None,
+            local: false,
+        };
+        let mut tokens = lexer.take(Self::MAX_TOKENS);
+        if tokens.next().map(|token| token.kind) != Some(Kind::Symbol(b'(')) {
+            return call;
+        }
+        let (mut depth, mut argument, mut length) = (1, 1, 0);
+        let mut last = None;
+        for token in tokens {
+            match token.kind {
+                Kind::Symbol(b'(' | b'[') => depth += 1,
+                Kind::Symbol(b')' | b']') => depth -= 1,
+                Kind::Junk | Kind::Unterminated => return call,
+                _ => {}
+            }
+            if depth == 0 || depth == 1 && token.kind == Kind::Symbol(b',') {
+                let last = last.filter(|_| length == 1);
+                match argument {
+                    1 => call.name = last.and_then(|token| literal(text, &token)),
+                    3 => call.local = depth == 0 && last.is_some_and(|token| is_true(text, &token)),
+                    _ => {}
+                }
+                (argument, length) = (argument + 1, 0);
+            } else {
+                length += 1;
+                last = Some(token);
+            }
+            if depth == 0 {
+                // With fewer or more arguments it is another function, or an error.
+                call.local &= argument == 4;
+                return call;
+            }
+        }
+        call.local = false;
+        call
+    }
+}
+
+/// The value of a string that stands for itself.
+fn literal<'a>(text: &'a [u8], token: &Token) -> Option<&'a str> {
+    let before = match token.kind {
+        Kind::String => 1,
+        Kind::EscapeString if text.get(token.start) == Some(&b'\'') => 1,
+        Kind::EscapeString => 2,
+        _ => return None,
+    };
+    let value = text.get(token.start + before..token.end.checked_sub(1)?)?;
+    if value.contains(&b'\'') || value.contains(&b'\\') {
+        return None;
+    }
+    str::from_utf8(value).ok()
+}
+
+fn is_true(text: &[u8], token: &Token) -> bool {
+    let written = text.get(token.start..token.end).unwrap_or_default();
+    token.kind == Kind::Word && written.eq_ignore_ascii_case(b"true")
+}
+
+impl<V: Visitor> Scan<'_, V> {
+    /// A statement from its word SET on.
+    pub(super) fn set(&mut self) -> Command {
+        let mut step = self.step();
+        let mut local = false;
+        let mut scoped = false;
+        if let Some(Step {
+            word: word @ (Word::Local | Word::Session),
+            ..
+        }) = step
+            && !self.is_name_of_setting()
+        {
+            local = word == Word::Local;
+            scoped = true;
+            step = self.step();
+        }
+        let Some(step) = step else { return Command::Other };
+        let transactional = step.word == Word::Transaction || step.word == Word::Constraints && !scoped;
+        if transactional && !self.is_name_of_setting() {
+            self.skip();
+            return Command::Other;
+        }
+        let name = self.dotted_name();
+        let written = self.text.get(name.clone()).unwrap_or_default();
+        let assigns = self
+            .peek()
+            .is_some_and(|next| next.is(b'=') || next.word == Word::To);
+        let known = if assigns {
+            setting_name(written)
+        } else {
+            other_form(written)
+        };
+        if known.as_deref().is_some_and(is_seed) {
+            self.effects |= Effects::SEED;
+        }
+        if !local {
+            self.effects |= Effects::SETTING;
+            self.sets(known.as_deref());
+        }
+        self.skip();
+        if assigns && known.is_some() {
+            Command::Set { local, name }
+        } else {
+            Command::Other
+        }
+    }
+
+    /// A statement from its word RESET on.
+    pub(super) fn reset(&mut self) -> Command {
+        self.effects |= Effects::SETTING | Effects::RESET;
+        let Some(step) = self.step() else {
+            return Command::Other;
+        };
+        let name = self.dotted_name();
+        let ends = self.peek().is_none_or(|next| next.is(b';'));
+        let written = self.text.get(name.clone()).unwrap_or_default();
+        let known = match step.word {
+            Word::All => None,
+            _ if ends => setting_name(written),
+            _ => other_form(written),
+        };
+        self.sets(known.as_deref());
+        self.skip();
+        match step.word {
+            Word::All if ends => Command::ResetAll,
+            _ if ends && known.is_some() => Command::Reset { name },
+            _ => Command::Other,
+        }
+    }
+
+    /// Whether the current word is a setting's name (or its beginning) rather than the keyword that it seems to be:
+    /// `SET local.x = 1`, `SET session TO 1`.
+    fn is_name_of_setting(&self) -> bool {
+        self.peek()
+            .is_some_and(|next| next.is(b'=') || next.is(b'.') || next.word == Word::To)
+    }
+
+    /// Goes to the last part of the name that begins with the current step.
+    fn dotted_name(&mut self) -> Range<usize> {
+        let start = self.current.token.start;
+        while self.peek().is_some_and(|next| next.is(b'.')) {
+            self.step();
+            self.step();
+        }
+        start..self.current.token.end
+    }
+}
+
+/// The setting that is meant by a form of SET without `TO`, by its first word behind SET or SET SESSION.
+fn other_form(written: &[u8]) -> Option<String> {
+    let name = match written.to_ascii_lowercase().as_slice() {
+        b"authorization" => "session_authorization",
+        b"names" => "client_encoding",
+        b"role" => "role",
+        b"schema" => "search_path",
+        b"time" => "timezone",
+        b"xml" => "xmloption",
+        _ => return None,
+    };
+    Some(name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_settings_are_in_lower_case() {
+        for (written, expected) in [
+            ("Work_Mem", Some("work_mem")),
+            ("\"Work_Mem\"", Some("work_mem")),
+            ("a . /* */ \"B c\"", Some("a.b c")),
+            ("a.b.c", Some("a.b.c")),
+            ("a.", None),
+            (".a", None),
+            ("a b", None),
+            ("a.1", None),
+            ("U&\"a\"", None),
+            ("", None),
+        ] {
+            assert_eq!(setting_name(written.as_bytes()).as_deref(), expected, "{written}");
+        }
+    }
+}
