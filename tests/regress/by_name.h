@@ -19,7 +19,7 @@
 static struct { PGconn *connection; char *name; } by_name[MAX_SESSIONS];
 static int by_name_count;
 
-/* A quoted name, or NULL. Called when the session has its name. */
+/* The one value that the question has for an answer, or NULL. */
 static inline char *by_name_ask(PGconn *connection, const char *question) {
     PGresult *result = PQexec(connection, question);
     char *name = NULL;
