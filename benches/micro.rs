@@ -36,7 +36,7 @@ fn scan_simple_query(bencher: Bencher<'_, '_>) {
         frame(b'Z', b"I"),
     ]
     .concat();
-    let (mut tracker, mut parameters) = (Tracker::default(), Parameters::default());
+    let (mut tracker, mut parameters) = (Tracker::default(), std::rc::Rc::<Parameters>::default());
     bencher
         .counter(BytesCount::new(query.len() + answer.len()))
         .bench_local(|| {
@@ -56,7 +56,7 @@ fn scan_extended_query(bencher: Bencher<'_, '_>) {
         .flat_map(|tag| frame(*tag, &[0; 16]))
         .chain(frame(b'Z', b"I"))
         .collect();
-    let (mut tracker, mut parameters) = (Tracker::default(), Parameters::default());
+    let (mut tracker, mut parameters) = (Tracker::default(), std::rc::Rc::<Parameters>::default());
     bencher
         .counter(BytesCount::new(query.len() + answer.len()))
         .bench_local(|| {
@@ -74,7 +74,7 @@ fn scan_rows(bencher: Bencher<'_, '_>) {
         .take(655)
         .flatten()
         .collect();
-    let (mut tracker, mut parameters) = (Tracker::default(), Parameters::default());
+    let (mut tracker, mut parameters) = (Tracker::default(), std::rc::Rc::<Parameters>::default());
     bencher.counter(BytesCount::new(rows.len())).bench_local(|| {
         tracker
             .from_server(divan::black_box(&rows), &mut parameters)

@@ -9,8 +9,8 @@
 //!
 //! | layer | modules | may touch |
 //! |---|---|---|
-//! | 0 words | [`wire`], [`ids`] | bytes |
-//! | 1 decisions | [`session`], [`pool`], [`identity`], [`policy`], [`iam`] | time and randomness that are passed in |
+//! | 0 words | [`wire`], [`sql`], [`ids`] | bytes |
+//! | 1 decisions | [`session`], [`pin`], [`pool`], [`identity`], [`policy`], [`iam`] | time and randomness that are passed in |
 //! | 2 adapters | [`net`], [`tls`], [`aws`], [`config`] | sockets, rustls, the AWS SDK, files |
 //! | 3 services | [`upstream`], [`metrics`], [`admin`], [`telemetry`] | tokio |
 //! | 4 gateway | [`gateway`], [`app`], [`cli`] | all of it |

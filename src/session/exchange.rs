@@ -1,7 +1,7 @@
 //! One lease of a client that shares server connections with others: what is passed on, renamed, put in and left out.
 //!
 //! Pure, and streaming: whole frames are looked at where names or texts count, and passed through where they don't. Both
-//! directions are accounted for in one [`Ledger`]; an answer that isn't the client's never reaches it, and one that Postern
+//! directions are accounted for in one ledger; an answer that isn't the client's never reaches it, and one that Postern
 //! owes it (of a Parse that the server was never sent) comes in its place.
 
 use std::collections::VecDeque;
@@ -16,7 +16,7 @@ use super::settings::Setting;
 use super::statements::{MAX_STATEMENT_BYTES, NAME_PREFIX, Statement};
 use super::tracker::{Ended, Tracker, is_frontend};
 use crate::pin::Reason;
-use crate::sql::{Analysis, Command, Discarded, Effects, Identifier, MAX_NAME_BYTES, setting_name};
+use crate::sql::{Analysis, Command, Discarded, Effects, Identifier, Lexer, MAX_NAME_BYTES, setting_name};
 use crate::wire::body::Body;
 use crate::wire::frame::{BadLength, Frame, Frames, MAX_GATHERED_BYTES};
 use crate::wire::reply::{self, state_and_message};
@@ -33,6 +33,8 @@ pub trait Texts {
     fn analyse(&self, text: &[u8], server: &ServerSession) -> Analysis;
     /// The statement whose Parse has this `tail`.
     fn intern(&self, tail: &[u8], server: &ServerSession) -> Rc<Statement>;
+    /// The same, shared with nobody.
+    fn apart(&self, statement: &Statement) -> Rc<Statement>;
 }
 
 /// The state of one lease.
@@ -54,8 +56,8 @@ struct Desk {
     /// What each Parse that isn't answered will have defined, and each Close ended.
     defining: VecDeque<Defining>,
     closing: VecDeque<Closing>,
-    /// What requests would have defined that the server skipped; later ones may have named it already.
-    undefined: Vec<(Box<[u8]>, Rc<Statement>)>,
+    /// Names that requests which aren't answered may still have used: closed since, or never defined.
+    former: Vec<(Box<[u8]>, Rc<Statement>)>,
     /// A statement that resets settings was bound: what the client began with is set again after the next Sync.
     must_restore: Restore,
     /// Answers to Syncs and Queries of the handing over that are to come.
@@ -81,6 +83,9 @@ impl Restore {
     /// What a statement resets, as far as its text alone shows it.
     fn of(text: &[u8], effects: Effects, command: &Command) -> Self {
         match command {
+            Command::Other if effects.intersects(Effects::SETTING) && resets_time_zone(text) => {
+                Self::One("timezone".to_owned())
+            }
             _ if !effects.intersects(Effects::RESET) => Self::Nothing,
             Command::Set { local: false, name } | Command::Reset { name } => {
                 setting_name(text.get(name.clone()).unwrap_or_default()).map_or(Self::Nothing, Self::One)
@@ -132,7 +137,7 @@ impl Default for Exchange {
                 ledger: Ledger::fine(),
                 defining: VecDeque::new(),
                 closing: VecDeque::new(),
-                undefined: Vec::new(),
+                former: Vec::new(),
                 must_restore: Restore::Nothing,
                 handing_over: 0,
                 restores: 0,
@@ -169,6 +174,9 @@ impl Exchange {
         to_server: &mut Vec<u8>,
         to_client: &mut Vec<u8>,
     ) -> Option<Ended> {
+        if self.desk.ledger.is_empty() {
+            self.desk.former.clear();
+        }
         let mut input = chunk;
         loop {
             to_server.extend_from_slice(self.client.skip_unwanted(&mut input));
@@ -416,7 +424,10 @@ impl Desk {
         command: &Command,
         sides: &Sides<'_>,
     ) -> Option<(std::ops::Range<usize>, Rc<Statement>)> {
-        let (Command::Deallocate { name: place } | Command::Execute { name: place }) = command else {
+        let (Command::Deallocate { name: place }
+        | Command::Execute { name: place }
+        | Command::Prepare { name: place }) = command
+        else {
             return None;
         };
         if self.ledger.status == TransactionStatus::Failed {
@@ -471,13 +482,29 @@ impl Desk {
             self.rename(frame, name.len(), 0, &known.server_name, out);
             return Ok(());
         }
+        let has_own = sides.client.pins.contains(Reason::Prepared);
+        if has_own || sides.client.run.effects.intersects(Effects::PREPARED) {
+            // It has prepared statements in SQL, which share their names with these. It keeps its connection, and so may they.
+            self.defining.push_back(Defining::default());
+            self.pass(frame, out);
+            return Ok(());
+        }
         if frame.is_cut() {
             sides.client.pin(Reason::Large);
             self.defining.push_back(Defining::default());
             self.pass(frame, out);
             return Ok(());
         }
-        let statement = sides.texts.intern(tail, sides.server);
+        let mut statement = sides.texts.intern(tail, sides.server);
+        if sides
+            .client
+            .statements
+            .values()
+            .any(|known| Rc::ptr_eq(known, &statement))
+        {
+            // A second name for the same text: errors must tell the two apart.
+            statement = sides.texts.apart(&statement);
+        }
         let is_there = sides.server.prepared.touch(&statement);
         let mut defining = Defining {
             name: Some(name.into()),
@@ -604,6 +631,7 @@ impl Desk {
         match (name, known) {
             // Others may use it.
             (Some(_), Some(entry)) => {
+                self.former.push(entry.clone());
                 self.closing.push_back(Some(entry));
                 self.ledger.sent(b'C', Whose::Made);
             }
@@ -775,7 +803,7 @@ impl Desk {
         let (mut is_first, mut unnamed) = (true, None::<Vec<u8>>);
         for defining in self.defining.drain(..parses.min(self.defining.len())) {
             if let Some(name) = defining.name {
-                self.undefined.extend(sides.client.statements.remove_entry(&name));
+                self.former.extend(sides.client.statements.remove_entry(&name));
             }
             if let Some(statement) = defining.statement {
                 sides.server.prepared.remove(&statement);
@@ -806,8 +834,8 @@ impl Desk {
             return None;
         }
         let mut body = frame.body.to_vec();
-        let undefined = self.undefined.iter().map(|(name, statement)| (name, statement));
-        for (name, statement) in sides.client.statements.iter().chain(undefined) {
+        let former = self.former.iter().map(|(name, statement)| (name, statement));
+        for (name, statement) in sides.client.statements.iter().chain(former) {
             let quoted = format!("\"{}\"", statement.server_name);
             if let Some(place) = finds(&body, quoted.as_bytes()) {
                 body.splice(place + 1..place + quoted.len() - 1, name.iter().copied());
@@ -815,6 +843,19 @@ impl Desk {
         }
         Some(body)
     }
+}
+
+/// Whether the text begins with SET TIME ZONE LOCAL or DEFAULT, which is RESET in other words.
+fn resets_time_zone(text: &[u8]) -> bool {
+    let lexer = Lexer::new(text, true);
+    let mut words = lexer
+        .map_while(|token| Identifier::of(text, &token))
+        .filter(|word| !word.eq_folded("session"));
+    let mut next_is = |names: &[&str]| {
+        let word = words.next();
+        word.is_some_and(|word| names.iter().any(|name| word.eq_folded(name)))
+    };
+    next_is(&["set"]) && next_is(&["time"]) && next_is(&["zone"]) && next_is(&["local", "default"])
 }
 
 /// DEALLOCATE ALL and DISCARD ALL end the statements of everybody who has used this connection.

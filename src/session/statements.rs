@@ -100,6 +100,18 @@ impl Registry {
         statement
     }
 
+    /// A statement like that one, with a name of its own, which isn't remembered.
+    pub fn apart(&mut self, statement: &Statement) -> Rc<Statement> {
+        self.next += 1;
+        Rc::new(Statement {
+            id: self.next,
+            server_name: format!("{NAME_PREFIX}{}", self.next).into(),
+            tail: statement.tail.clone(),
+            command: statement.command.clone(),
+            effects: statement.effects.clone(),
+        })
+    }
+
     /// Forgets what is known of the texts: catalogs have changed, and with them what a text may do and return. Clients
     /// that have prepared one keep theirs.
     pub fn forget(&mut self) {

@@ -14,7 +14,10 @@ impl Effects {
     pub const SETTING: Self = Self(1);
     /// A setting whose name the text doesn't show; it may be any (also `seed`, see [`Self::SEED`]).
     pub const DYNAMIC_SETTING: Self = Self(1 << 1);
-    /// A setting is put back to what the *server connection* began with: RESET, DISCARD ALL.
+    /// A setting is put back to what the *server connection* began with: RESET, SET x TO DEFAULT, DISCARD ALL,
+    /// `set_config` of NULL. Without [`Self::SETTING`] it is so until the transaction ends.
+    ///
+    /// Only a NULL that the text shows counts; the value in `set_config('x', $1, false)` may be NULL as well.
     pub const RESET: Self = Self(1 << 2);
     /// DISCARD ALL, SEQUENCES or TEMP. (DISCARD PLANS changes nothing that anybody can see.)
     pub const DISCARD: Self = Self(1 << 3);

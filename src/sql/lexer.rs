@@ -4,6 +4,8 @@
 //! becomes [`Kind::Junk`] or [`Kind::Unterminated`], and time is linear in the length of the text. Where versions differ
 //! (a number followed directly by a word), the token is junk, so that no version's reading is missed.
 
+mod literal;
+
 /// What a token is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -127,7 +129,7 @@ impl<'a> Lexer<'a> {
             (b'b' | b'B' | b'x' | b'X', b'\'', _) => {
                 (Kind::BitString, self.string(start + 2, Kind::BitString))
             }
-            (b'u' | b'U', b'&', b'"') => (Kind::EscapedIdentifier, self.quoted(start + 3)),
+            (b'u' | b'U', b'&', b'"') => self.quoted(start + 3, Kind::EscapedIdentifier),
             (b'u' | b'U', b'&', b'\'') => {
                 // PostgreSQL refuses these with standard_conforming_strings off.
                 let kind = if self.standard_conforming_strings {
@@ -138,129 +140,6 @@ impl<'a> Lexer<'a> {
                 (kind, self.string(start + 3, Kind::UnicodeString))
             }
             _ => (Kind::Word, Some(self.run(start, continues_word))),
-        }
-    }
-
-    /// The end of the string whose content begins here.
-    fn string(&self, mut at: usize, kind: Kind) -> Option<usize> {
-        loop {
-            match *self.text.get(at)? {
-                b'\\' if kind == Kind::EscapeString => at += 2,
-                b'\'' if self.byte(at + 1) == b'\'' && kind != Kind::BitString => at += 2,
-                b'\'' => match self.continuation(at + 1) {
-                    Some(next) => at = next,
-                    None => return Some(at + 1),
-                },
-                _ => at += 1,
-            }
-        }
-    }
-
-    /// Where a string goes on that seemed to end before `at`: behind a quote with a newline, space and `--` comments
-    /// between. It goes on with the same rules for escapes.
-    fn continuation(&self, mut at: usize) -> Option<usize> {
-        let mut newline = false;
-        loop {
-            match self.byte(at) {
-                b' ' | b'\t' | b'\x0b' | b'\x0c' => at += 1,
-                b'\n' | b'\r' => {
-                    newline = true;
-                    at += 1;
-                }
-                b'-' if self.byte(at + 1) == b'-' => at = self.run(at, |byte| !is_newline(byte)),
-                b'\'' if newline => return Some(at + 1),
-                _ => return None,
-            }
-        }
-    }
-
-    /// The end of the quoted identifier whose content begins here.
-    fn quoted(&self, mut at: usize) -> Option<usize> {
-        loop {
-            at = self.run(at, |byte| byte != b'"');
-            self.text.get(at)?;
-            if self.byte(at + 1) != b'"' {
-                return Some(at + 1);
-            }
-            at += 2;
-        }
-    }
-
-    /// `$1`, `$tag$...$tag$`, or a dollar that is neither.
-    fn dollar(&self, start: usize) -> (Kind, Option<usize>) {
-        let digits = self.run(start + 1, |byte| byte.is_ascii_digit());
-        if digits > start + 1 {
-            if begins_word(self.byte(digits)) {
-                return (Kind::Junk, Some(self.run(digits, continues_word)));
-            }
-            return (Kind::Parameter, Some(digits));
-        }
-        let tag_end = self.run(start + 1, |byte| continues_word(byte) && byte != b'$');
-        if self.byte(tag_end) != b'$' {
-            return (Kind::Junk, Some(start + 1));
-        }
-        let delimiter = self.text.get(start..=tag_end).unwrap_or_default();
-        let mut at = tag_end + 1;
-        loop {
-            // A tag has no dollar within, so each byte is compared once.
-            at = self.run(at, |byte| byte != b'$');
-            let Some(rest) = self.text.get(at..).filter(|rest| !rest.is_empty()) else {
-                return (Kind::DollarString, None);
-            };
-            if rest.starts_with(delimiter) {
-                return (Kind::DollarString, Some(at + delimiter.len()));
-            }
-            at += 1;
-        }
-    }
-
-    fn number(&self, start: usize) -> (Kind, usize) {
-        let mut kind = Kind::Number;
-        let mut end = self.radix_digits(start).unwrap_or_else(|| {
-            let mut end = self.digits(start, |byte| byte.is_ascii_digit());
-            if self.byte(end) == b'.' && self.byte(end + 1) != b'.' {
-                end += 1;
-                if self.byte(end).is_ascii_digit() {
-                    end = self.digits(end, |byte| byte.is_ascii_digit());
-                }
-            }
-            if matches!(self.byte(end), b'e' | b'E') {
-                let sign = usize::from(matches!(self.byte(end + 1), b'+' | b'-'));
-                if self.byte(end + 1 + sign).is_ascii_digit() {
-                    end = self.digits(end + 1 + sign, |byte| byte.is_ascii_digit());
-                }
-            }
-            end
-        });
-        if begins_word(self.byte(end)) {
-            kind = Kind::Junk;
-            end = self.run(end, continues_word);
-        }
-        (kind, end)
-    }
-
-    /// The end of `0x1f`, `0o17`, `0b11` (PostgreSQL 16).
-    fn radix_digits(&self, start: usize) -> Option<usize> {
-        if self.byte(start) != b'0' {
-            return None;
-        }
-        let end = match self.byte(start + 1) {
-            b'x' | b'X' => self.digits(start + 2, |byte| byte.is_ascii_hexdigit()),
-            b'o' | b'O' => self.digits(start + 2, |byte| matches!(byte, b'0'..=b'7')),
-            b'b' | b'B' => self.digits(start + 2, |byte| matches!(byte, b'0' | b'1')),
-            _ => return None,
-        };
-        (end > start + 2).then_some(end)
-    }
-
-    /// The end of digits with single underscores between them (PostgreSQL 16).
-    fn digits(&self, mut at: usize, is_digit: impl Fn(u8) -> bool) -> usize {
-        loop {
-            let underscore = usize::from(self.byte(at) == b'_');
-            if !is_digit(self.byte(at + underscore)) {
-                return at;
-            }
-            at += underscore + 1;
         }
     }
 
@@ -320,12 +199,7 @@ impl Iterator for Lexer<'_> {
                 };
                 (kind, self.string(start + 1, kind))
             }
-            (b'"', _) => {
-                let end = self.quoted(start + 1);
-                // An identifier of no characters is refused.
-                let empty = end == Some(start + 2);
-                (if empty { Kind::Junk } else { Kind::Quoted }, end)
-            }
+            (b'"', _) => self.quoted(start + 1, Kind::Quoted),
             (b'$', _) => self.dollar(start),
             (b':', b':' | b'=') | (b'.', b'.') => (Kind::Operator, Some(start + 2)),
             (b',' | b'(' | b')' | b'[' | b']' | b'.' | b';' | b':', _) => {
@@ -355,7 +229,7 @@ fn begins_word(byte: u8) -> bool {
 }
 
 fn continues_word(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$' || byte >= 0x80
+    CONTINUES_WORD.get(usize::from(byte)).copied().unwrap_or_default()
 }
 
 fn is_operator(byte: u8) -> bool {
@@ -369,6 +243,18 @@ fn is_unusual(byte: u8) -> bool {
         b'~' | b'!' | b'@' | b'#' | b'^' | b'&' | b'|' | b'`' | b'?' | b'%'
     )
 }
+
+/// A table, because most bytes of most texts are asked for it.
+#[allow(clippy::indexing_slicing, reason = "runs in the compiler only")]
+static CONTINUES_WORD: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        table[byte] = matches!(byte as u8, b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'_' | b'$' | 0x80..);
+        byte += 1;
+    }
+    table
+};
 
 #[cfg(test)]
 mod tests;

@@ -194,6 +194,9 @@ impl<'a, V: Visitor> Scan<'a, V> {
             self.effects |= Effects::SETTING;
             self.sets(call.name);
         }
+        if call.resets {
+            self.effects |= Effects::RESET;
+        }
         if call.name.is_some_and(setting::is_seed) {
             self.effects |= Effects::SEED;
         }

@@ -39,6 +39,8 @@ pub(super) fn is_seed(name: &str) -> bool {
 pub(super) struct Call<'a> {
     /// The setting, if it is given literally.
     pub(super) name: Option<&'a str>,
+    /// Whether the value is literally `NULL`, which stands for the default.
+    pub(super) resets: bool,
     /// Whether the third argument is literally `true`.
     pub(super) local: bool,
 }
@@ -53,6 +55,7 @@ impl<'a> Call<'a> {
         let text = lexer.text();
         let mut call = Self {
             name: None,
+            resets: false,
             local: false,
         };
         let mut tokens = lexer.take(Self::MAX_TOKENS);
@@ -72,7 +75,8 @@ impl<'a> Call<'a> {
                 let last = last.filter(|_| length == 1);
                 match argument {
                     1 => call.name = last.and_then(|token| literal(text, &token)),
-                    3 => call.local = depth == 0 && last.is_some_and(|token| is_true(text, &token)),
+                    2 => call.resets = last.is_some_and(|token| is_word(text, &token, b"null")),
+                    3 => call.local = depth == 0 && last.is_some_and(|token| is_word(text, &token, b"true")),
                     _ => {}
                 }
                 (argument, length) = (argument + 1, 0);
@@ -106,9 +110,9 @@ fn literal<'a>(text: &'a [u8], token: &Token) -> Option<&'a str> {
     str::from_utf8(value).ok()
 }
 
-fn is_true(text: &[u8], token: &Token) -> bool {
+fn is_word(text: &[u8], token: &Token, word: &[u8]) -> bool {
     let written = text.get(token.start..token.end).unwrap_or_default();
-    token.kind == Kind::Word && written.eq_ignore_ascii_case(b"true")
+    token.kind == Kind::Word && written.eq_ignore_ascii_case(word)
 }
 
 impl<V: Visitor> Scan<'_, V> {
@@ -150,12 +154,27 @@ impl<V: Visitor> Scan<'_, V> {
             self.effects |= Effects::SETTING;
             self.sets(known.as_deref());
         }
-        self.skip();
-        if assigns && known.is_some() {
-            Command::Set { local, name }
-        } else {
-            Command::Other
+        let resets = self.skips_default(assigns);
+        if resets {
+            self.effects |= Effects::RESET;
         }
+        match (assigns && known.is_some(), resets) {
+            (true, false) => Command::Set { local, name },
+            (true, true) if !local => Command::Reset { name },
+            _ => Command::Other,
+        }
+    }
+
+    /// Goes to the end of a SET. Whether the value is DEFAULT, or the LOCAL of SET TIME ZONE LOCAL, which
+    /// means the same.
+    fn skips_default(&mut self, assigns: bool) -> bool {
+        let mut resets = false;
+        while !self.current.is(b';')
+            && let Some(step) = self.step()
+        {
+            resets |= step.word == Word::Default || step.word == Word::Local && !assigns;
+        }
+        resets
     }
 
     /// A statement from its word RESET on.

@@ -40,14 +40,14 @@ pub enum Command {
     Commit,
     /// ROLLBACK or ABORT, without AND CHAIN; not to a savepoint.
     Rollback,
-    /// SET name TO or = value; other forms of SET are [`Command::Other`].
+    /// SET name TO or = value, except DEFAULT; other forms of SET are [`Command::Other`].
     Set {
         /// SET LOCAL.
         local: bool,
         /// The name, for [`setting_name`](super::setting_name).
         name: Range<usize>,
     },
-    /// RESET of one setting by its name.
+    /// RESET name, or SET name TO DEFAULT.
     Reset {
         /// The name, for [`setting_name`](super::setting_name).
         name: Range<usize>,
@@ -233,6 +233,8 @@ impl<V: Visitor> Scan<'_, V> {
                     main_verb_seen |= in_main;
                 }
                 Word::Into if !inserts => self.effects |= Effects::DDL,
+                // CREATE TABLE t AS EXECUTE p.
+                Word::Execute if self.previous.word == Word::As => self.effects |= Effects::PREPARED,
                 Word::From if first.word == Word::Copy && self.depth == 0 => {
                     self.effects |= Effects::SEQUENCE_WRITE;
                 }

@@ -86,33 +86,37 @@ pub(super) struct Entry {
 }
 
 /// What is known about the word with these bytes, in whatever case.
-pub(super) fn find(word: &[u8]) -> Entry {
-    if let Some(mut slot) = hash(word) {
-        while let Some(entry) = TABLE.get(slot)
-            && !entry.text.is_empty()
-        {
-            if entry.text.as_bytes().eq_ignore_ascii_case(word) {
-                return *entry;
-            }
-            slot = (slot + 1) % SLOTS;
+pub(super) fn find(word: &[u8]) -> &'static Entry {
+    let Some(mut slot) = hash(word) else {
+        return &NOTHING;
+    };
+    while let Some(entry) = TABLE.get(slot)
+        && !entry.text.is_empty()
+    {
+        if entry.text.as_bytes().eq_ignore_ascii_case(word) {
+            return entry;
+        }
+        slot = (slot + 1) % SLOTS;
+    }
+    for prefixed in &PREFIXES {
+        let begins = word.split_at_checked(prefixed.text.len());
+        if begins.is_some_and(|(begin, _)| begin.eq_ignore_ascii_case(prefixed.text.as_bytes())) {
+            return prefixed;
         }
     }
-    let mut entry = NOTHING;
-    for (prefix, effects) in PREFIXES {
-        let begins = word.split_at_checked(prefix.len());
-        if begins.is_some_and(|(begin, _)| begin.eq_ignore_ascii_case(prefix.as_bytes())) {
-            entry.effects = entry.effects.union(*effects);
-        }
-    }
-    entry
+    &NOTHING
 }
 
-const NOTHING: Entry = Entry {
-    text: "",
-    word: Word::Other,
-    effects: Effects::NONE,
-    reserved: false,
-};
+static NOTHING: Entry = prefix("", Effects::NONE);
+
+const fn prefix(text: &'static str, effects: Effects) -> Entry {
+    Entry {
+        text,
+        word: Word::Other,
+        effects,
+        reserved: false,
+    }
+}
 
 const KEYWORDS: &[(Word, &[&str])] = &[
     (Word::All, &["all"]),
@@ -255,7 +259,10 @@ const NAMES: &[(Effects, &[&str])] = &[
 ];
 
 /// The same, for everything that begins so and isn't listed above.
-const PREFIXES: &[(&str, Effects)] = &[("pg_temp_", Effects::TEMPORARY), ("dblink", Effects::DYNAMIC)];
+static PREFIXES: [Entry; 2] = [
+    prefix("pg_temp_", Effects::TEMPORARY),
+    prefix("dblink", Effects::DYNAMIC),
+];
 
 const SLOTS: usize = 1024;
 
@@ -281,7 +288,7 @@ const fn hash(word: &[u8]) -> Option<usize> {
 
 #[allow(clippy::indexing_slicing, reason = "runs in the compiler only")]
 const fn table() -> [Entry; SLOTS] {
-    let mut table = [NOTHING; SLOTS];
+    let mut table = [prefix("", Effects::NONE); SLOTS];
     let (mut group, mut at) = (0, 0);
     while group < KEYWORDS.len() {
         while at < KEYWORDS[group].1.len() {

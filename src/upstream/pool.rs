@@ -280,6 +280,7 @@ impl ServerPool {
 
     /// Notes that a client may have changed what texts mean.
     pub fn catalog_changed(self: &Rc<Self>) {
+        self.texts.forget();
         self.texts.doubt();
         self.catalog.borrow_mut().is_stale = true;
         self.look_at_catalog();

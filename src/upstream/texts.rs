@@ -26,13 +26,17 @@ impl KnownTexts {
     pub(super) fn set_routines(&self, routines: Routines) {
         self.epoch.set(self.epoch.get() + 1);
         *self.routines.borrow_mut() = Some(routines);
-        self.registry.borrow_mut().forget();
         self.is_doubtful.set(false);
     }
 
     /// Whether anything is known of the routines, though it may be out of date.
     pub(super) fn has_routines(&self) -> bool {
         self.routines.borrow().is_some()
+    }
+
+    /// Whoever prepares a text from now on gets a statement of its own: what it returns may have changed.
+    pub(super) fn forget(&self) {
+        self.registry.borrow_mut().forget();
     }
 
     /// Until further notice, nothing is known of what texts may leave behind.
@@ -84,6 +88,10 @@ impl Texts for KnownTexts {
         }
         analysis.effects |= routines.ambient();
         analysis
+    }
+
+    fn apart(&self, statement: &Statement) -> Rc<Statement> {
+        self.registry.borrow_mut().apart(statement)
     }
 
     fn intern(&self, tail: &[u8], server: &ServerSession) -> Rc<Statement> {

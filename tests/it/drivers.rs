@@ -51,7 +51,7 @@ fn environment() -> Option<PathBuf> {
     directory
 }
 
-fn work(major: &str, commands: &[&[&str]]) {
+fn work(major: &str, pool: &'static str, commands: &[&[&str]]) {
     let Some(environment) = environment() else { return };
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let lab_program = Path::new(env!("CARGO_BIN_EXE_postern")).with_file_name("postern-lab");
@@ -64,7 +64,7 @@ fn work(major: &str, commands: &[&[&str]]) {
     let gateway = Gateway::before(
         lab.directory.path(),
         &Options {
-            pool: "size = 80",
+            pool,
             ..Options::default()
         },
     );
@@ -102,15 +102,35 @@ const ORDINARY: &[&[&str]] = &[
 
 #[test]
 fn drivers_work_with_postgresql_15() {
-    work("pg15", ORDINARY);
+    work("pg15", "size = 80", ORDINARY);
 }
 
 #[test]
 fn drivers_work_with_postgresql_17() {
-    work("pg17", ORDINARY);
+    work("pg17", "size = 80", ORDINARY);
 }
 
 #[test]
 fn drivers_work_with_postgresql_18() {
-    work("pg18", ORDINARY);
+    work("pg18", "size = 80", ORDINARY);
+}
+
+/// pgbench's own work isn't among it: it prepares statements while its other clients' transactions wait for it, so it
+/// needs a connection for each of them through any pooler.
+const SHARED: &[&[&str]] = &[
+    &["python3", "psycopg_work.py"],
+    &["python3", "asyncpg_work.py"],
+    &["node", "node_work.js"],
+    &["python3", "libpq18_work.py"],
+    &["bash", "copy_gigabyte.sh", "64"],
+];
+
+#[test]
+fn drivers_work_on_shared_connections_of_postgresql_15() {
+    work("pg15", "mode = \"auto\"\nsize = 3", SHARED);
+}
+
+#[test]
+fn drivers_work_on_shared_connections_of_postgresql_18() {
+    work("pg18", "mode = \"auto\"\nsize = 3", SHARED);
 }

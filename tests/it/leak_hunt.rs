@@ -56,7 +56,8 @@ const SHARED: Hunt = Hunt {
     },
 };
 
-/// The same through the gateway.
+/// The same through the gateway. What its clients do by code that can't be seen through ties them for longer than `servers`
+/// allows for, so there are more connections than that.
 const AUTO: Hunt = Hunt {
     pool: Some("mode = \"auto\"\nsize = 8\nmin_idle = 1"),
     ..SHARED
@@ -75,7 +76,7 @@ fn clients_of_a_session_pool_see_what_their_own_server_would_show() {
 
 #[test]
 fn clients_that_share_see_what_their_own_server_would_show() {
-    hunt(AUTO, 4_000);
+    hunt(AUTO, 1_000);
 }
 
 fn hunt(hunt: Hunt, steps: usize) {

@@ -20,5 +20,7 @@ mod login;
 mod pool;
 mod raw;
 mod readme;
+mod sharing;
+mod sql;
 mod tokens;
 mod upstream;

@@ -40,6 +40,7 @@ fn tokens_are_cut_as_postgresql_cuts_them() {
             "q<\"a b\"> q<\"a\"\"b\"> q<\"\"\"\">",
         ),
         ("\"\"", "junk<\"\">"),
+        ("U&\"\"", "junk<U&\"\">"),
         ("\"\"\"", "open<\"\"\">"),
         (
             "U&\"a\" u&\"\"\"\" u& \"a\"",
@@ -87,6 +88,11 @@ fn tokens_are_cut_as_postgresql_cuts_them() {
             "1a 1e 1e+ 1.5x 0x1g 1e5e",
             "junk<1a> junk<1e> junk<1e> <+> junk<1.5x> junk<0x1g> junk<1e5e>",
         ),
+        (
+            "0x1$$ 1_0$1 1.e5$$ 0b12",
+            "junk<0x1$$> junk<1_0$1> junk<1.e5$$> junk<0b12>",
+        ),
+        ("1e-5$$ $$ .5$1", "n<1e-5> d<$$ $$> n<.5> p<$1>"),
         (":: := : :a", "o<::> o<:=> <:> <:> w<a>"),
         (",()[].;", "<,> <(> <)> <[> <]> <.> <;>"),
         (

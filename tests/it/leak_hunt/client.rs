@@ -156,7 +156,7 @@ impl Client {
     }
 
     /// One more step towards holding nothing.
-    pub(super) fn clean_up(&mut self, dice: &mut Dice, rules: Rules) -> Plan {
+    pub(super) fn clean_up(&self, dice: &mut Dice, rules: Rules) -> Plan {
         if self.open {
             return Plan::say(vec![Said::Sync]);
         }
