@@ -140,7 +140,7 @@ impl Sharer<'_> {
         loop {
             let pause = self.traffic(&mut lease, &mut exchange, begins.take()).await;
             let end = match pause {
-                Pause::Idle => match self.settle(&mut lease).await {
+                Pause::Idle => match self.settle_and_tell(&mut lease).await {
                     Ok(()) if self.session.pins.is_empty() => return self.give_back(lease, &exchange).await,
                     Ok(()) if self.pool.target().pool.mode == PoolMode::Transaction => {
                         return Some(self.not_shareable(lease, exchange));
@@ -237,6 +237,18 @@ impl Sharer<'_> {
         .await
     }
 
+    /// The same as [`Self::settle`]; notifications that come meanwhile are passed on.
+    async fn settle_and_tell(&mut self, lease: &mut Lease) -> Result<(), Broken> {
+        self.settle(lease).await?;
+        let notifications = lease.take_notifications();
+        if !notifications.is_empty() {
+            self.traffic.sent += notifications.len() as u64;
+            // A client that is gone shows at the next read.
+            let _ = poll_fn(|cx| Poll::Ready(self.stream.poll_send(cx, &notifications))).await;
+        }
+        Ok(())
+    }
+
     /// Finds out what the client has left behind, as far as what it has run may have left anything.
     async fn settle(&mut self, lease: &mut Lease) -> Result<(), Broken> {
         let run = &self.session.run;
@@ -304,7 +316,7 @@ impl Sharer<'_> {
         if self.session.run.effects.intersects(Effects::DDL) {
             self.pool.catalog_changed();
         }
-        let before = self.session.pins;
+        let (before, effects) = (self.session.pins, self.session.run.effects);
         self.session.settle(pins);
         for reason in self
             .session
@@ -312,7 +324,7 @@ impl Sharer<'_> {
             .reasons()
             .filter(|reason| !before.contains(*reason))
         {
-            debug!(session = %self.client.session, reason = reason.label(), "a client keeps its server connection");
+            debug!(session = %self.client.session, reason = reason.label(), ?effects, "a client keeps its server connection");
             if let Some(pins) = metrics.pins.get(reason as usize) {
                 pins.inc();
             }
@@ -346,6 +358,15 @@ impl Turn<'_> {
         let ended = self
             .exchange
             .from_client(first, &mut self.sides, &mut to_server, &mut to_client);
+        self.send(&to_server, &to_client, cx)
+            .or_else(|| ended.map(end_of))
+    }
+
+    fn resume(&mut self, cx: &mut Context<'_>) -> Option<End> {
+        let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
+        let ended = self
+            .exchange
+            .resume(&mut self.sides, &mut to_server, &mut to_client);
         self.send(&to_server, &to_client, cx)
             .or_else(|| ended.map(end_of))
     }
@@ -399,6 +420,11 @@ impl Turn<'_> {
                 }
                 scanned.err().map(End::ServerBroke)
             });
+            if self.exchange.is_waiting()
+                && let Some(end) = self.resume(cx)
+            {
+                return Some(Pause::End(end));
+            }
             match moved {
                 Poll::Ready(Ok(None)) if self.exchange.refusal().is_some() => return Some(Pause::Refused),
                 Poll::Ready(Ok(None)) if self.exchange.is_idle() => return Some(Pause::Idle),
@@ -415,6 +441,10 @@ impl Turn<'_> {
     #[inline]
     fn feed_server(&mut self, cx: &mut Context<'_>) -> Option<Pause> {
         for _ in 0..READS_PER_TURN {
+            // Who doesn't take what it is answered isn't asked for more.
+            if self.client.has_unsent() || self.exchange.is_waiting() {
+                return None;
+            }
             if self.server.has_unsent() {
                 match self.server.poll_flush(cx) {
                     Poll::Ready(Ok(())) => {}

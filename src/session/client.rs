@@ -28,6 +28,9 @@ const PRIVILEGED: [&str; 13] = [
     "zero_",
 ];
 
+/// Settings that are kept account of by name in one transaction.
+const MAX_NAMED: usize = 1_000;
+
 /// A client's session.
 #[derive(Debug)]
 pub struct ClientSession {
@@ -80,6 +83,14 @@ impl ClientSession {
         }
     }
 
+    /// How many bytes its named statements amount to.
+    pub(super) fn statement_bytes(&self) -> usize {
+        self.statements
+            .iter()
+            .map(|(name, statement)| name.len() + statement.tail.len())
+            .sum()
+    }
+
     /// Notes that `text`, which is `command`, is about to be run.
     #[inline]
     pub(super) fn runs(&mut self, text: &[u8], effects: Effects, command: Command) {
@@ -96,7 +107,7 @@ impl ClientSession {
         } = std::mem::take(&mut self.run);
         self.pins = if discarded { pins.without_discarded() } else { pins };
         self.pins.unseen(if discarded {
-            effects.without(Effects::SEQUENCE_READ)
+            effects.without(Effects::SEQUENCE_READ | Effects::DYNAMIC_SETTING)
         } else {
             effects
         });
@@ -109,6 +120,15 @@ impl ClientSession {
 }
 
 impl Run {
+    fn name(&mut self, name: String) {
+        if self.named.len() >= MAX_NAMED {
+            // More than anybody could ask for.
+            self.effects |= Effects::DYNAMIC_SETTING;
+        } else if !self.named.contains(&name) {
+            self.named.push(name);
+        }
+    }
+
     fn note(&mut self, text: &[u8], effects: Effects, command: Command) {
         self.effects |= effects;
         match command {
@@ -116,7 +136,7 @@ impl Run {
                 match crate::sql::setting_name(text.get(name).unwrap_or_default()) {
                     Some(name) => {
                         self.unnamed |= PRIVILEGED.iter().any(|prefix| name.starts_with(prefix));
-                        self.named.push(name);
+                        self.name(name);
                     }
                     None => self.unnamed = true,
                 }
@@ -125,13 +145,15 @@ impl Run {
                 self.unnamed = true;
                 self.discarded |= command == Command::Discard(Discarded::All);
                 // Those that no view lists must be asked for by name.
+                let mut custom = Vec::new();
                 crate::sql::routine_effects(text, Language::Sql, |found| {
                     if let Found::Setting(name) = found
                         && name.contains('.')
                     {
-                        self.named.push(name.to_ascii_lowercase());
+                        custom.push(name.to_ascii_lowercase());
                     }
                 });
+                custom.into_iter().for_each(|name| self.name(name));
             }
             _ => {}
         }

@@ -13,7 +13,7 @@ use super::client::ClientSession;
 use super::ledger::{Ledger, Request, TransactionStatus, Whose};
 use super::server::ServerSession;
 use super::settings::Setting;
-use super::statements::{MAX_STATEMENT_BYTES, NAME_PREFIX, Statement};
+use super::statements::{MAX_CLIENT_BYTES, MAX_STATEMENT_BYTES, NAME_PREFIX, Statement};
 use super::tracker::{Ended, Tracker, is_frontend};
 use crate::pin::Reason;
 use crate::sql::{Analysis, Command, Discarded, Effects, Identifier, Lexer, MAX_NAME_BYTES, setting_name};
@@ -24,6 +24,9 @@ use crate::wire::request;
 
 /// As much of a Bind, Describe or Close as is gathered: the names stand at its beginning.
 const MAX_NAMES_BYTES: u32 = 1_024;
+
+/// Names that are kept only to be put into errors.
+const MAX_FORMER: usize = 1_000;
 
 /// What the pool knows of texts.
 pub trait Texts {
@@ -43,6 +46,8 @@ pub struct Exchange {
     client: Frames,
     server: Frames,
     desk: Desk,
+    /// What the client has sent and can't be looked at yet: which names stand for what depends on how requests before it end.
+    waiting: Vec<u8>,
     /// The frame from the server whose body is under way isn't for the client.
     is_withheld: bool,
     /// What was seen of a frame from the server that isn't complete was not passed on.
@@ -53,9 +58,8 @@ pub struct Exchange {
 #[derive(Debug)]
 struct Desk {
     ledger: Ledger,
-    /// What each Parse that isn't answered will have defined, and each Close ended.
-    defining: VecDeque<Defining>,
-    closing: VecDeque<Closing>,
+    /// What each Parse and Close that isn't answered changes, in their order.
+    changes: VecDeque<Change>,
     /// Names that requests which aren't answered may still have used: closed since, or never defined.
     former: Vec<(Box<[u8]>, Rc<Statement>)>,
     /// A statement that resets settings was bound: what the client began with is set again after the next Sync.
@@ -105,17 +109,17 @@ impl Restore {
     }
 }
 
-/// What a Close has ended, if it was the client's: name and statement.
-type Closing = Option<(Box<[u8]>, Rc<Statement>)>;
-
-#[derive(Debug, Default)]
-struct Defining {
-    /// The client's name.
-    name: Option<Box<[u8]>>,
-    /// The statement that the server connection gets.
-    statement: Option<Rc<Statement>>,
-    /// It is the unnamed statement, and this is the one that was it before.
-    before: Option<Vec<u8>>,
+/// What a Parse or a Close changes if it isn't skipped.
+#[derive(Debug)]
+enum Change {
+    Nothing,
+    /// A named statement is defined: the client's name, if it was the client who asked, and the statement, if the server
+    /// connection gets it by this.
+    Defined(Option<Box<[u8]>>, Option<Rc<Statement>>),
+    /// A named statement of the client's has ended.
+    Closed(Box<[u8]>, Rc<Statement>),
+    /// The unnamed statement is another one, or none; what it was before.
+    Unnamed(Vec<u8>),
 }
 
 /// The two sides of a lease, and what the pool knows.
@@ -135,8 +139,7 @@ impl Default for Exchange {
             server: Frames::default(),
             desk: Desk {
                 ledger: Ledger::fine(),
-                defining: VecDeque::new(),
-                closing: VecDeque::new(),
+                changes: VecDeque::new(),
                 former: Vec::new(),
                 must_restore: Restore::Nothing,
                 handing_over: 0,
@@ -144,6 +147,7 @@ impl Default for Exchange {
                 owes_ready: false,
                 refusal: None,
             },
+            waiting: Vec::new(),
             is_withheld: false,
             is_held: false,
         }
@@ -188,6 +192,13 @@ impl Exchange {
             match frame.tag {
                 b'X' => return Some(Ended::Goodbye),
                 tag if !is_frontend(tag) => return Some(Ended::BadType(tag)),
+                b'P' | b'B' | b'D' | b'C' | b'Q' if self.desk.is_undecided() => {
+                    request::header(frame.tag, frame.length, &mut self.waiting);
+                    self.waiting.extend_from_slice(frame.body);
+                    self.waiting.extend_from_slice(input);
+                    self.client = Frames::default();
+                    break;
+                }
                 _ => {}
             }
             if let Err(error) = self.desk.take(frame, sides, to_server) {
@@ -201,6 +212,27 @@ impl Exchange {
             self.desk.make_due(to_client);
         }
         None
+    }
+
+    /// Whether the client has sent what can't be looked at yet; nothing more is to be taken from it until
+    /// [`Self::resume`] has taken that.
+    #[inline]
+    pub fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Takes what waits, if it can be looked at by now; as [`Self::from_client`].
+    pub fn resume(
+        &mut self,
+        sides: &mut Sides<'_>,
+        to_server: &mut Vec<u8>,
+        to_client: &mut Vec<u8>,
+    ) -> Option<Ended> {
+        if self.desk.is_undecided() {
+            return None;
+        }
+        let waiting = std::mem::take(&mut self.waiting);
+        self.from_client(&waiting, sides, to_server, to_client)
     }
 
     /// Takes bytes from the server. `false`: they are all for the client as they are. `true`: what is
@@ -267,6 +299,7 @@ impl Exchange {
             && !self.desk.ledger.lost
             && self.server.at_boundary()
             && self.client.at_boundary()
+            && !self.is_waiting()
     }
 
     /// SQLSTATE and text of what the server refused to do for Postern itself, so that the lease can't go on.
@@ -363,12 +396,18 @@ impl Desk {
         }
     }
 
+    /// Whether names may stand for something else once what was asked before the last Sync is answered: if it fails, what it
+    /// would have defined isn't, and what it would have closed still is.
+    #[inline]
+    fn is_undecided(&self) -> bool {
+        let is_named = |change: &Change| matches!(change, Change::Defined(Some(_), _) | Change::Closed(..));
+        !self.changes.is_empty() && self.ledger.owes_ready() && self.changes.iter().any(is_named)
+    }
+
     /// Notes a message of Postern's own.
     fn sent_own(&mut self, tag: u8) {
-        match tag {
-            b'P' => self.defining.push_back(Defining::default()),
-            b'C' => self.closing.push_back(None),
-            _ => {}
+        if matches!(tag, b'P' | b'C') {
+            self.changes.push_back(Change::Nothing);
         }
         self.ledger.sent(tag, Whose::Own);
     }
@@ -478,20 +517,20 @@ impl Desk {
         if let Some(known) = sides.client.statements.get(name).cloned() {
             // The server refuses it, as it should: that name is taken.
             self.ensure(&known, sides, out);
-            self.defining.push_back(Defining::default());
+            self.changes.push_back(Change::Nothing);
             self.rename(frame, name.len(), 0, &known.server_name, out);
             return Ok(());
         }
         let has_own = sides.client.pins.contains(Reason::Prepared);
         if has_own || sides.client.run.effects.intersects(Effects::PREPARED) {
             // It has prepared statements in SQL, which share their names with these. It keeps its connection, and so may they.
-            self.defining.push_back(Defining::default());
+            self.changes.push_back(Change::Nothing);
             self.pass(frame, out);
             return Ok(());
         }
-        if frame.is_cut() {
+        if frame.is_cut() || sides.client.statement_bytes() + tail.len() > MAX_CLIENT_BYTES {
             sides.client.pin(Reason::Large);
-            self.defining.push_back(Defining::default());
+            self.changes.push_back(Change::Nothing);
             self.pass(frame, out);
             return Ok(());
         }
@@ -506,21 +545,18 @@ impl Desk {
             statement = sides.texts.apart(&statement);
         }
         let is_there = sides.server.prepared.touch(&statement);
-        let mut defining = Defining {
-            name: Some(name.into()),
-            ..Defining::default()
-        };
         sides.client.statements.insert(name.into(), statement.clone());
         if is_there && self.ledger.status != TransactionStatus::Failed {
-            self.defining.push_back(defining);
+            self.changes.push_back(Change::Defined(Some(name.into()), None));
             self.ledger.sent(b'P', Whose::Made);
             return Ok(());
         }
+        let prepared = (!is_there).then(|| statement.clone());
         if !is_there {
             self.make_room(&statement, sides, out);
-            defining.statement = Some(statement.clone());
         }
-        self.defining.push_back(defining);
+        self.changes
+            .push_back(Change::Defined(Some(name.into()), prepared));
         self.rename(frame, name.len(), 0, &statement.server_name, out);
         Ok(())
     }
@@ -537,10 +573,7 @@ impl Desk {
             client.unnamed.extend_from_slice(tail);
         }
         sides.server.unnamed_of = Some(client.id);
-        self.defining.push_back(Defining {
-            before: Some(before),
-            ..Defining::default()
-        });
+        self.changes.push_back(Change::Unnamed(before));
     }
 
     fn bind(&mut self, frame: Frame<'_>, sides: &mut Sides<'_>, out: &mut Vec<u8>) -> Result<(), BadLength> {
@@ -631,19 +664,24 @@ impl Desk {
         match (name, known) {
             // Others may use it.
             (Some(_), Some(entry)) => {
-                self.former.push(entry.clone());
-                self.closing.push_back(Some(entry));
+                if self.former.len() < MAX_FORMER {
+                    self.former.push(entry.clone());
+                }
+                let (name, statement) = entry;
+                self.changes.push_back(Change::Closed(name, statement));
                 self.ledger.sent(b'C', Whose::Made);
             }
             (Some(name), None) => {
-                if name.is_empty() {
-                    sides.client.unnamed.clear();
-                }
-                self.closing.push_back(None);
+                let change = if name.is_empty() {
+                    Change::Unnamed(std::mem::take(&mut sides.client.unnamed))
+                } else {
+                    Change::Nothing
+                };
+                self.changes.push_back(change);
                 self.unknown(frame, name, 1, out);
             }
             (None, _) => {
-                self.closing.push_back(None);
+                self.changes.push_back(Change::Nothing);
                 self.pass(frame, out);
             }
         }
@@ -657,10 +695,8 @@ impl Desk {
             return;
         }
         self.make_room(statement, sides, out);
-        self.defining.push_back(Defining {
-            statement: Some(statement.clone()),
-            ..Defining::default()
-        });
+        self.changes
+            .push_back(Change::Defined(None, Some(statement.clone())));
         request::message(b'P', out, |body| {
             body.extend_from_slice(statement.server_name.as_bytes());
             body.push(0);
@@ -726,16 +762,8 @@ impl Desk {
     /// Appends the answers whose turn has come and that the server doesn't give.
     fn make_due(&mut self, to_client: &mut Vec<u8>) {
         while let Some(what) = self.ledger.take_made() {
-            let tag = match what {
-                Request::Parse => {
-                    self.defining.pop_front();
-                    b'1'
-                }
-                _ => {
-                    self.closing.pop_front();
-                    b'3'
-                }
-            };
+            self.changes.pop_front();
+            let tag = if what == Request::Parse { b'1' } else { b'3' };
             request::header(tag, 4, to_client);
         }
     }
@@ -751,8 +779,7 @@ impl Desk {
         let front = self.ledger.front();
         let whose = self.ledger.received(frame.tag, frame.body);
         match frame.tag {
-            b'1' => drop(self.defining.pop_front()),
-            b'3' => drop(self.closing.pop_front()),
+            b'1' | b'3' => drop(self.changes.pop_front()),
             b'S' => {
                 Rc::make_mut(&mut sides.server.parameters).report(frame.body);
                 if whose == Whose::Client && self.restores == 0 {
@@ -796,34 +823,40 @@ impl Desk {
         }
     }
 
-    /// Takes back what requests would have defined that the server will skip.
+    /// Takes back what requests would have changed that the server will skip, the last one first.
     fn undo(&mut self, sides: &mut Sides<'_>) {
-        let (parses, closes) = self.ledger.void();
+        let void = self.ledger.void().min(self.changes.len());
         let fails = self.ledger.front() == Some(Request::Parse);
-        let (mut is_first, mut unnamed) = (true, None::<Vec<u8>>);
-        for defining in self.defining.drain(..parses.min(self.defining.len())) {
-            if let Some(name) = defining.name {
-                self.former.extend(sides.client.statements.remove_entry(&name));
-            }
-            if let Some(statement) = defining.statement {
-                sides.server.prepared.remove(&statement);
-            }
-            if let Some(before) = defining.before {
-                let before = unnamed.get_or_insert(before);
-                // One that fails ends the one before, and one that is skipped doesn't.
-                if is_first && fails {
-                    before.clear();
+        let mut unnamed = None;
+        for (place, change) in self.changes.drain(..void).enumerate().rev() {
+            match change {
+                Change::Nothing => {}
+                Change::Defined(name, statement) => {
+                    let name = name.and_then(|name| sides.client.statements.remove_entry(&name));
+                    self.former.extend(name);
+                    if let Some(statement) = statement {
+                        sides.server.prepared.remove(&statement);
+                    }
                 }
+                Change::Closed(name, statement) => drop(sides.client.statements.insert(name, statement)),
+                // A Parse that fails ends the one before, and one that is skipped doesn't.
+                Change::Unnamed(_) if place == 0 && fails => unnamed = Some(Vec::new()),
+                Change::Unnamed(before) => unnamed = Some(before),
             }
-            is_first = false;
         }
-        if let Some(before) = unnamed {
-            sides.client.unnamed = before;
-            sides.server.unnamed_of = None;
-        }
-        let ended = self.closing.drain(..closes.min(self.closing.len()));
-        for (name, statement) in ended.flatten() {
-            sides.client.statements.entry(name).or_insert(statement);
+        let Some(before) = unnamed else { return };
+        sides.server.unnamed_of = None;
+        let later = self.changes.iter_mut().find_map(|later| match later {
+            Change::Unnamed(later) => Some(later),
+            _ => None,
+        });
+        match later {
+            // There is another since.
+            Some(later) => *later = before,
+            None => {
+                sides.client.unnamed = before;
+                sides.client.unnamed_effects = (u64::MAX, Effects::NONE);
+            }
         }
     }
 

@@ -231,16 +231,13 @@ impl Ledger {
 
     /// How many Parse and Close messages an error that comes now makes void: the server skips all up to the next Sync. To be
     /// asked before the error is noted.
-    pub(super) fn void(&self) -> (usize, usize) {
+    pub(super) fn void(&self) -> usize {
         if self.front() == Some(Request::Query) {
-            return (0, 0);
+            return 0;
         }
-        let skipped = || self.owed.iter().take_while(|owed| owed.what != Request::Sync);
-        let count = |what| {
-            let these = skipped().filter(|owed| owed.what == what);
-            these.map(|owed| owed.times as usize).sum()
-        };
-        (count(Request::Parse), count(Request::Close))
+        let skipped = self.owed.iter().take_while(|owed| owed.what != Request::Sync);
+        let these = skipped.filter(|owed| matches!(owed.what, Request::Parse | Request::Close));
+        these.map(|owed| owed.times as usize).sum()
     }
 
     fn extended(&mut self, what: Request, whose: Whose) {

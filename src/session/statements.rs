@@ -4,8 +4,10 @@
 //! [`Registry`] knows the texts of a pool, [`Prepared`] what one server connection has. Which of a client's names
 //! means what is a plain map in its session.
 
+use std::borrow::Borrow;
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::hash::{Hash, Hasher};
 use std::rc::Rc;
 
 use crate::sql::{Command, Effects};
@@ -18,8 +20,14 @@ pub const NAME_PREFIX: &str = "postern_";
 /// The largest Parse that is remembered. With a larger one a client keeps its server connection.
 pub const MAX_STATEMENT_BYTES: usize = 256 * 1024;
 
-/// Texts that are remembered while no client uses them.
-const MAX_IDLE_STATEMENTS: usize = 1_000;
+/// Texts that a pool shares between its clients.
+const MAX_SHARED: usize = 10_000;
+
+/// The same in bytes.
+const MAX_SHARED_BYTES: usize = 32 * 1024 * 1024;
+
+/// What the named statements of one client may amount to. With more it keeps its server connection.
+pub const MAX_CLIENT_BYTES: usize = 16 * 1024 * 1024;
 
 /// Statements on one server connection; PostgreSQL keeps each one's plan in the memory of its process.
 const MAX_PREPARED: usize = 500;
@@ -41,9 +49,34 @@ pub struct Statement {
 /// The statements of a pool.
 #[derive(Debug, Default)]
 pub struct Registry {
-    statements: HashMap<Box<[u8]>, Rc<Statement>>,
+    statements: HashSet<ByTail>,
+    bytes: usize,
     next: u64,
 }
+
+/// A statement that is found by the rest of its Parse.
+#[derive(Debug)]
+struct ByTail(Rc<Statement>);
+
+impl Borrow<[u8]> for ByTail {
+    fn borrow(&self) -> &[u8] {
+        &self.0.tail
+    }
+}
+
+impl Hash for ByTail {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.tail.hash(state);
+    }
+}
+
+impl PartialEq for ByTail {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.tail == other.0.tail
+    }
+}
+
+impl Eq for ByTail {}
 
 /// The statements that a server connection has, and when each was last used.
 #[derive(Debug, Default)]
@@ -81,11 +114,13 @@ impl Registry {
         epoch: u64,
         look: impl FnOnce() -> (Effects, Command),
     ) -> Rc<Statement> {
-        if let Some(known) = self.statements.get(tail) {
+        if let Some(ByTail(known)) = self.statements.get(tail) {
             return known.clone();
         }
-        if self.statements.len() >= MAX_IDLE_STATEMENTS {
-            self.statements.retain(|_, known| Rc::strong_count(known) > 1);
+        if self.statements.len() >= MAX_SHARED || self.bytes >= MAX_SHARED_BYTES {
+            self.statements
+                .retain(|ByTail(known)| Rc::strong_count(known) > 1);
+            self.bytes = self.statements.iter().map(|ByTail(known)| known.tail.len()).sum();
         }
         let (effects, command) = look();
         self.next += 1;
@@ -96,7 +131,11 @@ impl Registry {
             command,
             effects: Cell::new((epoch, effects)),
         });
-        self.statements.insert(tail.into(), statement.clone());
+        // What clients hold is bounded by their own limits; beyond ours, texts are no longer shared.
+        if self.statements.len() < MAX_SHARED && self.bytes < MAX_SHARED_BYTES {
+            self.bytes += tail.len();
+            self.statements.insert(ByTail(statement.clone()));
+        }
         statement
     }
 
@@ -116,6 +155,7 @@ impl Registry {
     /// that have prepared one keep theirs.
     pub fn forget(&mut self) {
         self.statements.clear();
+        self.bytes = 0;
     }
 }
 

@@ -191,7 +191,10 @@ impl<V: Visitor> Scan<'_, V> {
             _ if ends => setting_name(written),
             _ => other_form(written),
         };
-        self.sets(known.as_deref());
+        // RESET ALL sets nothing: it needs no name.
+        if step.word != Word::All || !ends {
+            self.sets(known.as_deref());
+        }
         self.skip();
         match step.word {
             Word::All if ends => Command::ResetAll,

@@ -36,6 +36,7 @@ pub struct Connection {
     cancel: Option<Arc<Cancellable>>,
     target: Arc<Target>,
     touched: bool,
+    notifications: Vec<u8>,
 }
 
 /// Where a query on a connection can be cancelled.
@@ -111,6 +112,9 @@ struct Answer {
     rows: Option<Vec<RawRow>>,
     /// A row that is none was among them.
     is_unreadable: bool,
+    /// Notifications that came in between, as they came. They are the client's who listens.
+    notifications: Vec<u8>,
+    keeps_notifications: bool,
 }
 
 impl Connection {
@@ -131,7 +135,13 @@ impl Connection {
             cancel,
             target,
             touched: false,
+            notifications: Vec::new(),
         }
+    }
+
+    /// Notifications that came while Postern itself asked the server, as they came, for the client that holds the connection.
+    pub fn take_notifications(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.notifications)
     }
 
     /// How to cancel what runs on it, if the server gave a key.
@@ -162,8 +172,12 @@ impl Connection {
             return Ok(());
         }
         self.touched = true;
+        let wanted = Answer {
+            keeps_notifications: true,
+            ..Answer::default()
+        };
         let limit = self.target.timeouts.reset;
-        let answer = timeout(limit, self.ask(&message, &tags, Answer::default()))
+        let answer = timeout(limit, self.ask(&message, &tags, wanted))
             .await
             .map_err(|_| Broken::TimedOut)??;
         match answer.error {
@@ -185,6 +199,7 @@ impl Connection {
         request::query(query, &mut message);
         let wanted = Answer {
             rows: Some(Vec::new()),
+            keeps_notifications: true,
             ..Answer::default()
         };
         let limit = self.target.timeouts.reset;
@@ -226,6 +241,7 @@ impl Connection {
             .await
             .map_err(|_| Broken::TimedOut)??;
         self.session.discarded();
+        self.notifications = Vec::new();
         self.touched = false;
         Ok(())
     }
@@ -310,13 +326,10 @@ impl Connection {
         tags.iter().for_each(|tag| tracker.sent_own(*tag));
         self.session.lose_unnamed();
         self.stream.send(message).await?;
-        drain(
-            &mut self.stream,
-            &mut self.session.parameters,
-            &mut tracker,
-            answer,
-        )
-        .await
+        let parameters = &mut self.session.parameters;
+        let mut answer = drain(&mut self.stream, parameters, &mut tracker, answer).await?;
+        self.notifications.append(&mut answer.notifications);
+        Ok(answer)
     }
 }
 
@@ -330,7 +343,7 @@ async fn drain(
     let mut frames = Frames::default();
     let wants_rows = answer.rows.is_some();
     let wanted = |tag| match tag {
-        b'E' | b'C' => MAX_GATHERED_BYTES,
+        b'E' | b'C' | b'A' => MAX_GATHERED_BYTES,
         b'D' if wants_rows => MAX_GATHERED_BYTES,
         _ => 0,
     };
@@ -349,6 +362,10 @@ async fn drain(
                     match frame.tag {
                         b'E' => answer.error = Some(state_and_message(frame.body)),
                         b'C' => answer.completed = frame.body.to_vec(),
+                        b'A' if answer.keeps_notifications && !frame.is_cut() => {
+                            request::header(b'A', frame.length, &mut answer.notifications);
+                            answer.notifications.extend_from_slice(frame.body);
+                        }
                         b'D' => match (row(frame.body), &mut answer.rows) {
                             (Some(row), Some(rows)) => rows.push(row),
                             _ => answer.is_unreadable = true,

@@ -105,12 +105,14 @@ fn hunt(hunt: Hunt, steps: usize) {
             Err(difference) => {
                 tell(number, index, &script, &world);
                 drop(world);
-                if shrinks && let Some((script, difference)) = shrink(hunt, &logins, script) {
-                    println!("a short way to a difference, by clients with the logins {logins:?}:");
-                    script
-                        .iter()
-                        .for_each(|(index, step)| println!("  client {index}: {step:?}"));
-                    println!("{}", difference.text);
+                if shrinks && let Some((script, logins)) = shrink(hunt, &logins, &script, &difference) {
+                    println!("a short way to it:");
+                    for (index, step) in script {
+                        println!(
+                            "  client {index} (at first {:?}): {step:?}",
+                            logins[index].parameters()
+                        );
+                    }
                 }
                 panic!(
                     "seed {seed}, step {number}, client {index}: a difference\n{}",

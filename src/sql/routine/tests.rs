@@ -136,7 +136,7 @@ fn settings_are_named() {
             vec!["session_authorization"],
         ),
         ("BEGIN RESET x; END", Effects::SETTING | Effects::RESET, vec!["x"]),
-        ("BEGIN RESET ALL; END", dynamic | Effects::RESET, vec![]),
+        ("BEGIN RESET ALL; END", Effects::SETTING | Effects::RESET, vec![]),
         (
             "BEGIN PERFORM set_config('x', y, false); END",
             Effects::SETTING,

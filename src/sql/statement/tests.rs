@@ -194,7 +194,7 @@ fn settings_for_the_session_are_seen() {
         ("SELECT set_config('x', NULL, false)", RESET),
         ("SELECT set_config('x', null, true)", Effects::RESET),
         ("RESET a.b", RESET),
-        ("RESET ALL", RESET_DYNAMIC),
+        ("RESET ALL", Effects::SETTING | Effects::RESET),
         ("RESET TIME ZONE", RESET),
         ("RESET SESSION AUTHORIZATION", RESET_DYNAMIC),
         // Behind something harmless.

@@ -21,13 +21,18 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(super) struct Difference {
     pub(super) text: String,
-    /// Something didn't come that should have.
-    pub(super) hangs: bool,
+    /// The same for differences that are alike.
+    pub(super) kind: String,
 }
 
 impl Difference {
-    fn new(text: String) -> Self {
-        Self { text, hangs: false }
+    fn new(kind: String, about: &str, seen: &str, expected: &str) -> Self {
+        let text = format!("  {about}\n  through the gateway: {seen}\n  direct:              {expected}");
+        Self { text, kind }
+    }
+
+    fn named(name: &str, seen: &str, expected: &str) -> Self {
+        Self::new(name.to_owned(), name, seen, expected)
     }
 }
 
@@ -151,9 +156,11 @@ impl World {
             }
             // The server process of a connection that was closed takes its time to end.
             if Instant::now() > deadline {
-                return Err(Difference::new(format!(
-                    "  advisory locks\n  through the gateway: {seen:?}\n  direct:              {expected:?}"
-                )));
+                return Err(Difference::named(
+                    "advisory locks",
+                    &format!("{seen:?}"),
+                    &format!("{expected:?}"),
+                ));
             }
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -179,7 +186,11 @@ impl World {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                return Err(Difference::new(format!("  temporary tables are left: {left:?}")));
+                return Err(Difference::named(
+                    "temporary tables at the end",
+                    &format!("{left:?}"),
+                    "none",
+                ));
             }
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -233,9 +244,11 @@ impl World {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                return Err(Difference::new(format!(
-                    "  a client has left and is still there\n  through the gateway: {seen}\n  direct:              {expected}"
-                )));
+                return Err(Difference::named(
+                    "a client has left and is still there",
+                    &seen.to_string(),
+                    &expected.to_string(),
+                ));
             }
             std::thread::sleep(Duration::from_micros(500));
         }
@@ -288,12 +301,11 @@ fn compare(seen: &mut Shown, expected: &mut Shown, opaque: bool) -> Result<(), D
             .collect::<Vec<_>>()
             .join(" ")
     };
-    let text = format!(
-        "  after {same} equal items\n  through the gateway: {}\n  direct:              {}",
-        rest(&seen),
-        rest(&expected)
-    );
-    Err(Difference { text, hangs })
+    let first = |items: &[String]| items.get(same).cloned().unwrap_or_default();
+    let mut kind = format!("{} {}", first(&seen), first(&expected));
+    kind.retain(|character| !character.is_ascii_digit());
+    let about = format!("after {same} equal items");
+    Err(Difference::new(kind, &about, &rest(&seen), &rest(&expected)))
 }
 
 /// Takes out of a message what can't be the same in two databases.
