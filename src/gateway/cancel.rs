@@ -201,7 +201,10 @@ impl Registered {
 
     /// From here on, cancels go to this server.
     pub(super) fn attach(&self, server: Option<&Arc<Cancellable>>) {
-        self.entry.lock().server = server.cloned();
+        let mut lease = self.entry.lock();
+        lease.server = server.cloned();
+        // None is under way: whoever detached before has waited for that, or closed the connection.
+        lease.tainted = false;
     }
 
     /// From here on, cancels go nowhere; returns when none is under way any more. `false`: one may still reach the

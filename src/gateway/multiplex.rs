@@ -25,7 +25,7 @@ use crate::session::settings::{changed, settings};
 use crate::session::statements::MAX_STATEMENT_BYTES;
 use crate::session::tracker::{Tracker, is_frontend};
 use crate::sql::Effects;
-use crate::upstream::connection::{Broken, Connection, SettingsError};
+use crate::upstream::connection::{Broken, Connection, Farewell, SettingsError};
 use crate::upstream::pool::{Lease, ServerPool};
 use crate::wire::frame::{BadLength, HEADER_BYTES, MAX_FRAME_BYTES};
 
@@ -90,6 +90,7 @@ impl Sharer<'_> {
     /// Waits until `pending` begins with a message that a server is needed for.
     async fn message(&mut self, pending: &mut Vec<u8>) -> Result<(), End> {
         loop {
+            drop_copy_rest(pending);
             if is_worth_a_server(pending)? {
                 self.traffic.received += pending.len() as u64;
                 return Ok(());
@@ -122,18 +123,15 @@ impl Sharer<'_> {
     /// Uses `lease` from `first` on until it can be given back; else it is how the client has ended.
     async fn lease(&mut self, mut lease: Lease, first: Vec<u8>) -> Option<Ended> {
         self.key.attach(lease.cancellable());
-        if !Rc::ptr_eq(&lease.session.settings, &self.session.settings)
-            && lease.session.settings != self.session.settings
-        {
-            self.pool.metrics().handovers.inc();
-        }
         lease.touch();
         let mut exchange = Exchange::default();
-        if lease.session.must_wait(&self.session.settings) {
-            let applied = lease.apply(self.session.id, &self.session.settings).await;
-            if let Err(error) = applied {
-                return Some(self.refused(lease, exchange, &error));
-            }
+        // Nothing of the client's is sent before this is answered: it might run under another client's settings.
+        if !lease
+            .session
+            .is_ready_for(self.session.id, &self.session.settings)
+            && let Err(error) = self.hand_over(&mut lease).await
+        {
+            return Some(self.refused(lease, exchange, &error));
         }
         let mut begins = Some(first);
         let mut pinned = None;
@@ -164,6 +162,21 @@ impl Sharer<'_> {
                 Pause::End(end) => end,
             };
             return Some(self.ended(Ok(end), lease, exchange));
+        }
+    }
+
+    /// Makes the connection the client's. If the server refuses that, its last client's settings may be why: then once more
+    /// without these.
+    async fn hand_over(&self, lease: &mut Lease) -> Result<(), SettingsError> {
+        self.pool.metrics().handovers.inc();
+        let (id, settings) = (self.session.id, &self.session.settings);
+        match lease.apply(id, settings).await {
+            Err(SettingsError::Refused { .. }) => {
+                lease.clean(Tracker::default(), Farewell::Said).await?;
+                lease.touch();
+                lease.apply(id, settings).await
+            }
+            done => done,
         }
     }
 
@@ -261,6 +274,9 @@ impl Sharer<'_> {
             || (ties && run.effects.intersects(Effects::ENDS.union(Effects::DISCARD)));
         let metrics = self.pool.metrics();
         let mut pins = self.session.pins;
+        if run.discarded {
+            pins = pins.without_discarded();
+        }
         if asks_all {
             let custom: Vec<String> = run
                 .named
@@ -305,16 +321,24 @@ impl Sharer<'_> {
             }
         } else if !run.named.is_empty() {
             metrics.probes.inc();
-            let told = lease.tell(&Question::Settings(&run.named)).await?;
-            let settings = changed(&self.session.settings, told.settings);
-            lease.session.settled(settings.clone());
-            self.session.settings = settings;
+            match lease.tell(&Question::Settings(&run.named)).await {
+                Ok(told) => {
+                    let settings = changed(&self.session.settings, told.settings);
+                    lease.session.settled(settings.clone());
+                    self.session.settings = settings;
+                }
+                Err(Broken::NotTold(message)) => {
+                    debug!(session = %self.client.session, message, "the server did not tell");
+                    pins.add(Reason::Unknown);
+                }
+                Err(error) => return Err(error),
+            }
         }
         if self.session.run.effects.is_empty() {
             return Ok(());
         }
         if self.session.run.effects.intersects(Effects::DDL) {
-            self.pool.catalog_changed();
+            self.pool.catalog_changed(lease).await;
         }
         let (before, effects) = (self.session.pins, self.session.run.effects);
         self.session.settle(pins);
@@ -353,8 +377,7 @@ impl Turn<'_> {
     /// Sends what makes the connection the client's, and its first bytes.
     fn begin(&mut self, first: &[u8], cx: &mut Context<'_>) -> Option<End> {
         let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
-        self.exchange
-            .hand_over(&mut self.sides, &mut to_server, &mut to_client);
+        self.exchange.begin(&mut self.sides, &mut to_client);
         let ended = self
             .exchange
             .from_client(first, &mut self.sides, &mut to_server, &mut to_client);
@@ -477,10 +500,29 @@ impl Turn<'_> {
             if let Some(end) = self.send(&to_server, &to_client, cx).or(end) {
                 return Some(Pause::End(end));
             }
+            // What came may have been of no consequence: the rest of a COPY that has failed.
+            if self.exchange.is_idle() {
+                return Some(Pause::Idle);
+            }
         }
         cx.waker().wake_by_ref();
         None
     }
+}
+
+/// Takes out what is left of a COPY that has ended already: a server ignores it.
+fn drop_copy_rest(pending: &mut Vec<u8>) {
+    let mut rest = 0;
+    while let Some([b'd' | b'c' | b'f', a, b, c, d]) =
+        pending.get(rest..).and_then(|bytes| bytes.first_chunk())
+    {
+        let end = rest + HEADER_BYTES - 4 + u32::from_be_bytes([*a, *b, *c, *d]) as usize;
+        if end > pending.len() || end < rest + HEADER_BYTES {
+            break;
+        }
+        rest = end;
+    }
+    pending.drain(..rest);
 }
 
 /// Whether `pending` holds a message that a server is needed for; an error if the client ends with it. A statement is

@@ -8,7 +8,7 @@ use super::settings::Settings;
 use super::statements::Statement;
 use crate::ids::SessionId;
 use crate::pin::{Pins, Reason};
-use crate::sql::{Command, Discarded, Effects, Found, Language};
+use crate::sql::{Command, Effects, Found, Language};
 
 /// How the names of settings begin that only some roles may set (`pg_settings`, context `superuser`); for one of these the
 /// server is asked for more than its value.
@@ -27,6 +27,9 @@ const PRIVILEGED: [&str; 13] = [
     "track_",
     "zero_",
 ];
+
+/// Settings that decide how the server reads a text.
+const READING: [&str; 2] = ["client_encoding", "standard_conforming_strings"];
 
 /// Settings that are kept account of by name in one transaction.
 const MAX_NAMED: usize = 1_000;
@@ -63,8 +66,13 @@ pub struct Run {
     pub named: Vec<String>,
     /// Some other setting may have changed.
     pub unnamed: bool,
-    /// The session was discarded.
+    /// The session was discarded, and nothing else was run that leaves anything.
     pub discarded: bool,
+    statements: u32,
+    /// Settings were set for the transaction.
+    has_local: bool,
+    /// A setting was set or reset that decides how texts are read.
+    decides_reading: bool,
 }
 
 impl ClientSession {
@@ -94,8 +102,13 @@ impl ClientSession {
     /// Notes that `text`, which is `command`, is about to be run.
     #[inline]
     pub(super) fn runs(&mut self, text: &[u8], effects: Effects, command: Command) {
+        self.run.has_local |= matches!(command, Command::Set { local: true, .. });
         if effects.is_empty() {
             return;
+        }
+        if effects.intersects(Effects::RESET) {
+            let mut settings = self.settings.iter();
+            self.run.decides_reading |= settings.any(|(name, _)| READING.contains(&name.as_str()));
         }
         self.run.note(text, effects, command);
     }
@@ -105,7 +118,7 @@ impl ClientSession {
         let Run {
             effects, discarded, ..
         } = std::mem::take(&mut self.run);
-        self.pins = if discarded { pins.without_discarded() } else { pins };
+        self.pins = pins;
         self.pins.unseen(if discarded {
             effects.without(Effects::SEQUENCE_READ | Effects::DYNAMIC_SETTING)
         } else {
@@ -120,6 +133,27 @@ impl ClientSession {
 }
 
 impl Run {
+    /// Notes that DISCARD ALL has succeeded.
+    pub(super) fn has_discarded(&mut self) {
+        self.discarded = self.statements <= 1;
+    }
+
+    /// Whether settings may differ from what they are known to be.
+    pub(super) fn may_set(&self) -> bool {
+        self.has_local
+            || self
+                .effects
+                .intersects(Effects::SETTING | Effects::DYNAMIC_SETTING | Effects::PROBE)
+    }
+
+    /// Whether texts may be read in another way once what was run is done.
+    pub(super) fn changes_reading(&self) -> bool {
+        self.decides_reading
+            || self
+                .effects
+                .intersects(Effects::CODE | Effects::DYNAMIC | Effects::DYNAMIC_SETTING)
+    }
+
     fn name(&mut self, name: String) {
         if self.named.len() >= MAX_NAMED {
             // More than anybody could ask for.
@@ -131,10 +165,12 @@ impl Run {
 
     fn note(&mut self, text: &[u8], effects: Effects, command: Command) {
         self.effects |= effects;
+        self.statements = self.statements.saturating_add(1);
         match command {
             Command::Set { local: false, name } | Command::Reset { name } => {
                 match crate::sql::setting_name(text.get(name).unwrap_or_default()) {
                     Some(name) => {
+                        self.decides_reading |= READING.contains(&name.as_str());
                         self.unnamed |= PRIVILEGED.iter().any(|prefix| name.starts_with(prefix));
                         self.name(name);
                     }
@@ -143,16 +179,15 @@ impl Run {
             }
             _ if effects.intersects(Effects::SETTING) => {
                 self.unnamed = true;
-                self.discarded |= command == Command::Discard(Discarded::All);
-                // Those that no view lists must be asked for by name.
                 let mut custom = Vec::new();
                 crate::sql::routine_effects(text, Language::Sql, |found| {
-                    if let Found::Setting(name) = found
-                        && name.contains('.')
-                    {
+                    if let Found::Setting(name) = found {
                         custom.push(name.to_ascii_lowercase());
                     }
                 });
+                self.decides_reading |= custom.iter().any(|name| READING.contains(&name.as_str()));
+                // Those that no view lists must be asked for by name.
+                custom.retain(|name| name.contains('.'));
                 custom.into_iter().for_each(|name| self.name(name));
             }
             _ => {}

@@ -25,6 +25,12 @@ use crate::wire::request;
 /// As much of a Bind, Describe or Close as is gathered: the names stand at its beginning.
 const MAX_NAMES_BYTES: u32 = 1_024;
 
+/// What a text may leave behind that isn't read.
+const UNREAD: Effects = Effects::UNKNOWN.union(Effects::DYNAMIC_SETTING);
+
+/// As much of a CommandComplete as is gathered.
+const MAX_TAG_BYTES: u32 = 16;
+
 /// Names that are kept only to be put into errors.
 const MAX_FORMER: usize = 1_000;
 
@@ -64,11 +70,10 @@ struct Desk {
     former: Vec<(Box<[u8]>, Rc<Statement>)>,
     /// A statement that resets settings was bound: what the client began with is set again after the next Sync.
     must_restore: Restore,
-    /// Answers to Syncs and Queries of the handing over that are to come.
-    handing_over: usize,
-    /// The same of restoring settings: what the server reports is told when that has been done.
-    restores: usize,
-    /// The client's ReadyForQuery waits for that as well.
+    /// For each restoring of settings that isn't answered, which ReadyForQuery of this lease comes right before its answer: it
+    /// waits for that, so that the client never hears of values that it won't see.
+    restores: VecDeque<u64>,
+    /// One waits.
     owes_ready: bool,
     /// Something that Postern asked for itself has failed: what the session is like isn't known.
     refusal: Option<(String, String)>,
@@ -142,8 +147,7 @@ impl Default for Exchange {
                 changes: VecDeque::new(),
                 former: Vec::new(),
                 must_restore: Restore::Nothing,
-                handing_over: 0,
-                restores: 0,
+                restores: VecDeque::new(),
                 owes_ready: false,
                 refusal: None,
             },
@@ -155,17 +159,9 @@ impl Default for Exchange {
 }
 
 impl Exchange {
-    /// Appends what makes the connection the client's to `to_server`; it is answered before anything of the client's.
-    pub fn hand_over(&mut self, sides: &mut Sides<'_>, to_server: &mut Vec<u8>, to_client: &mut Vec<u8>) {
-        let mut sent = Vec::new();
-        sides
-            .server
-            .hand_over(sides.client.id, &sides.client.settings, to_server, &mut sent);
-        sent.iter().for_each(|tag| self.desk.sent_own(*tag));
-        self.desk.handing_over = sent.iter().filter(|tag| matches!(tag, b'Q' | b'S')).count();
-        if sent.is_empty() {
-            correct(sides.client, sides.server, to_client);
-        }
+    /// Begins with a connection that is the client's by now; appends what it has to hear of that to `to_client`.
+    pub fn begin(&mut self, sides: &mut Sides<'_>, to_client: &mut Vec<u8>) {
+        correct(sides.client, sides.server, to_client);
     }
 
     /// Takes bytes from the client, and appends what the server gets to `to_server`, and what the client is answered at once
@@ -260,10 +256,18 @@ impl Exchange {
             let seen = if self.is_held { 0 } else { self.server.seen() };
             let Some(frame) = self.server.next(&mut input, most_of_reply)? else {
                 self.is_held = edits && seen == 0 && self.server.seen() > 0;
+                if edits && seen > 0 {
+                    // Its beginning was passed on already.
+                    to_client.extend_from_slice(chunk.get(start..).unwrap_or_default());
+                }
                 return Ok(edits);
             };
             self.is_held = false;
-            let verdict = self.desk.answer(frame, sides);
+            let mut verdict = self.desk.answer(frame, sides);
+            if seen > 0 {
+                // Begun already, it can't be changed any more.
+                verdict = Verdict::Pass;
+            }
             if !edits && !matches!(verdict, Verdict::Pass) {
                 to_client.extend_from_slice(chunk.get(..start).unwrap_or_default());
                 edits = true;
@@ -272,8 +276,6 @@ impl Exchange {
             if edits {
                 match verdict {
                     Verdict::Pass => pass(frame, seen, to_client),
-                    // Begun already, it can't be changed any more.
-                    Verdict::Rename(_) if seen > 0 => pass(frame, seen, to_client),
                     Verdict::Rename(body) => {
                         request::header(frame.tag, body.len() as u32 + 4, to_client);
                         to_client.extend_from_slice(&body);
@@ -282,6 +284,7 @@ impl Exchange {
                     Verdict::Correct => {
                         correct(sides.client, sides.server, to_client);
                         if std::mem::take(&mut self.desk.owes_ready) {
+                            // What was restored leaves the transaction as it is.
                             pass(frame, 0, to_client);
                         }
                     }
@@ -339,6 +342,7 @@ fn most_of_request(tag: u8) -> u32 {
 fn most_of_reply(tag: u8) -> u32 {
     match tag {
         b'Z' | b'S' | b'E' => MAX_GATHERED_BYTES,
+        b'C' => MAX_TAG_BYTES,
         _ => 0,
     }
 }
@@ -384,7 +388,7 @@ impl Desk {
             b'C' => self.close(frame, sides, out),
             tag => {
                 if tag == b'F' {
-                    sides.client.runs(&[], Effects::UNKNOWN, Command::Other);
+                    sides.client.runs(&[], UNREAD, Command::Other);
                 }
                 self.pass(frame, out);
                 if tag == b'S' {
@@ -402,6 +406,16 @@ impl Desk {
     fn is_undecided(&self) -> bool {
         let is_named = |change: &Change| matches!(change, Change::Defined(Some(_), _) | Change::Closed(..));
         !self.changes.is_empty() && self.ledger.owes_ready() && self.changes.iter().any(is_named)
+    }
+
+    /// What a text may leave behind that is read before what decides how the server reads it is done.
+    #[inline]
+    fn misread(&self, sides: &Sides<'_>) -> Effects {
+        if !self.ledger.is_empty() && sides.client.run.changes_reading() {
+            UNREAD
+        } else {
+            Effects::NONE
+        }
     }
 
     /// Notes a message of Postern's own.
@@ -422,15 +436,18 @@ impl Desk {
         sides.client.unnamed.clear();
         sides.server.unnamed_of = None;
         if frame.is_cut() {
-            sides.client.runs(&[], Effects::UNKNOWN, Command::Other);
+            sides.client.runs(&[], UNREAD, Command::Other);
             noted(sides);
             self.pass(frame, out);
             return Ok(());
         }
         let text = frame.body.strip_suffix(b"\0").unwrap_or(frame.body);
         let Analysis {
-            effects, lone: first, ..
+            mut effects,
+            lone: first,
+            ..
         } = sides.texts.analyse(text, sides.server);
+        effects |= self.misread(sides);
         sides.client.runs(text, effects, first.clone());
         noted(sides);
         match self.statement_of(text, &first, sides) {
@@ -442,7 +459,6 @@ impl Desk {
                 request::message(b'Q', out, |body| body.extend_from_slice(&renamed));
                 self.ledger.sent(b'Q', Whose::Client);
                 if matches!(first, Command::Deallocate { .. }) {
-                    sides.server.prepared.remove(&statement);
                     sides
                         .client
                         .statements
@@ -495,7 +511,8 @@ impl Desk {
             return;
         }
         sides.server.unnamed_of = None;
-        self.restores += 1;
+        self.restores
+            .push_back(self.ledger.answered + self.ledger.readies());
         request::set_config(
             settings
                 .iter()
@@ -525,23 +542,24 @@ impl Desk {
         if has_own || sides.client.run.effects.intersects(Effects::PREPARED) {
             // It has prepared statements in SQL, which share their names with these. It keeps its connection, and so may they.
             self.changes.push_back(Change::Nothing);
-            self.pass(frame, out);
+            self.unknown(frame, name, 0, out);
             return Ok(());
         }
         if frame.is_cut() || sides.client.statement_bytes() + tail.len() > MAX_CLIENT_BYTES {
             sides.client.pin(Reason::Large);
             self.changes.push_back(Change::Nothing);
-            self.pass(frame, out);
+            self.unknown(frame, name, 0, out);
             return Ok(());
         }
         let mut statement = sides.texts.intern(tail, sides.server);
-        if sides
+        let has_it = sides
             .client
             .statements
             .values()
-            .any(|known| Rc::ptr_eq(known, &statement))
-        {
-            // A second name for the same text: errors must tell the two apart.
+            .any(|known| Rc::ptr_eq(known, &statement));
+        if has_it || sides.client.run.may_set() {
+            // A second name for the same text, and errors must tell the two apart; or it may be read under settings that aren't
+            // known.
             statement = sides.texts.apart(&statement);
         }
         let is_there = sides.server.prepared.touch(&statement);
@@ -562,14 +580,15 @@ impl Desk {
     }
 
     fn parse_unnamed(&mut self, frame: Frame<'_>, tail: &[u8], sides: &mut Sides<'_>) {
+        let misread = self.misread(sides);
         let client = &mut *sides.client;
         let before = std::mem::take(&mut client.unnamed);
         if frame.is_cut() {
-            client.unnamed_effects = (sides.texts.epoch(), Effects::UNKNOWN);
+            client.unnamed_effects = (sides.texts.epoch(), UNREAD);
         } else {
             let text = Body::new(tail).cstring().unwrap_or_default();
             let analysis = sides.texts.analyse(text, sides.server);
-            client.unnamed_effects = (sides.texts.epoch(), analysis.effects);
+            client.unnamed_effects = (sides.texts.epoch(), analysis.effects | misread);
             client.unnamed.extend_from_slice(tail);
         }
         sides.server.unnamed_of = Some(client.id);
@@ -592,6 +611,7 @@ impl Desk {
             return Ok(());
         }
         let Some(statement) = sides.client.statements.get(name).cloned() else {
+            // One that was prepared in SQL, or too large, which ties the client as it is; or none.
             sides.client.runs(&[], Effects::UNKNOWN, Command::Other);
             noted(sides);
             self.unknown(frame, name, portal.len() + 1, out);
@@ -603,7 +623,7 @@ impl Desk {
             let analysis = sides.texts.analyse(statement.text(), sides.server);
             statement.set_effects(epoch, analysis.effects);
             analysis.effects
-        });
+        }) | self.misread(sides);
         if !effects.is_empty() {
             sides
                 .client
@@ -626,7 +646,7 @@ impl Desk {
         } = sides.texts.analyse(text, sides.server);
         // Of a text that was too long to be kept, nothing is known.
         let (_, before) = sides.client.unnamed_effects;
-        effects |= before;
+        effects |= before | self.misread(sides);
         self.must_restore.add(Restore::of(text, effects, &command));
         forget(self.ledger.status, effects, &command, sides);
         sides.client.runs(text, effects, command);
@@ -772,7 +792,12 @@ impl Desk {
     fn answer(&mut self, frame: Frame<'_>, sides: &mut Sides<'_>) -> Verdict {
         let renamed = if frame.tag == b'E' {
             self.undo(sides);
-            self.renamed(frame, sides)
+            let renamed = self.renamed(frame, sides);
+            if renamed.is_some() {
+                // The connection doesn't have what it was thought to have, or has it already.
+                sides.server.prepared.doubt();
+            }
+            renamed
         } else {
             None
         };
@@ -780,9 +805,12 @@ impl Desk {
         let whose = self.ledger.received(frame.tag, frame.body);
         match frame.tag {
             b'1' | b'3' => drop(self.changes.pop_front()),
+            b'C' if whose == Whose::Client && frame.body == b"DISCARD ALL\0" => {
+                sides.client.run.has_discarded();
+            }
             b'S' => {
                 Rc::make_mut(&mut sides.server.parameters).report(frame.body);
-                if whose == Whose::Client && self.restores == 0 {
+                if whose == Whose::Client && self.restores.is_empty() {
                     sides.client.told = sides.server.parameters.clone();
                 }
             }
@@ -790,10 +818,12 @@ impl Desk {
         }
         match (whose, frame.tag) {
             // In a failed transaction nothing was reset before, either.
-            (Whose::Own, b'E') if self.restores > 0 && self.ledger.status == TransactionStatus::Failed => {
+            (Whose::Own, b'E')
+                if !self.restores.is_empty() && self.ledger.status == TransactionStatus::Failed =>
+            {
                 Verdict::Withhold
             }
-            (Whose::Own, b'E') if front == Some(Request::Parse) && self.restores == 0 => {
+            (Whose::Own, b'E') if front == Some(Request::Parse) && self.restores.is_empty() => {
                 renamed.map_or(Verdict::Pass, Verdict::Rename)
             }
             (Whose::Own, b'E') => {
@@ -801,22 +831,17 @@ impl Desk {
                 Verdict::Withhold
             }
             (Whose::Client, b'E') => renamed.map_or(Verdict::Pass, Verdict::Rename),
-            (Whose::Client, b'S') if self.restores > 0 => Verdict::Withhold,
-            (Whose::Client, b'Z') if self.restores > 0 && self.ledger.is_own_next() => {
+            (Whose::Client, b'S') if !self.restores.is_empty() => Verdict::Withhold,
+            (Whose::Client, b'Z') if self.restores.front() == Some(&self.ledger.answered) => {
                 self.owes_ready = true;
                 Verdict::Withhold
             }
             (_, b'A') | (Whose::Client | Whose::Made, _) => Verdict::Pass,
-            (Whose::Own, b'Z') if self.handing_over > 1 => {
-                self.handing_over -= 1;
-                Verdict::Withhold
-            }
-            (Whose::Own, b'Z') if self.handing_over == 1 => {
-                self.handing_over = 0;
-                Verdict::Correct
-            }
             (Whose::Own, b'Z') => {
-                self.restores = self.restores.saturating_sub(1);
+                let last = self.ledger.answered.saturating_sub(1);
+                while self.restores.front().is_some_and(|before| *before <= last) {
+                    self.restores.pop_front();
+                }
                 Verdict::Correct
             }
             (Whose::Own, _) => Verdict::Withhold,
@@ -830,7 +855,8 @@ impl Desk {
         let mut unnamed = None;
         for (place, change) in self.changes.drain(..void).enumerate().rev() {
             match change {
-                Change::Nothing => {}
+                // One of Postern's own may be among them, such as the Close of what had to make room.
+                Change::Nothing => sides.server.prepared.doubt(),
                 Change::Defined(name, statement) => {
                     let name = name.and_then(|name| sides.client.statements.remove_entry(&name));
                     self.former.extend(name);
@@ -860,21 +886,21 @@ impl Desk {
         }
     }
 
-    /// An error's text with the client's own names of statements in place of Postern's.
+    /// An error's text with the client's own name of a statement in place of Postern's.
     fn renamed(&self, frame: Frame<'_>, sides: &Sides<'_>) -> Option<Vec<u8>> {
-        let finds = |body: &[u8], name: &[u8]| body.windows(name.len()).position(|window| window == name);
-        if frame.is_cut() || finds(frame.body, NAME_PREFIX.as_bytes()).is_none() {
-            return None;
-        }
-        let mut body = frame.body.to_vec();
+        let quoted = format!("\"{NAME_PREFIX}");
+        let begin = frame
+            .body
+            .windows(quoted.len())
+            .position(|window| window == quoted.as_bytes())?;
+        let begin = begin + 1;
+        let (before, rest) = frame.body.split_at_checked(begin)?;
+        let end = rest.iter().position(|byte| *byte == b'"')?;
+        let (written, after) = rest.split_at_checked(end)?;
         let former = self.former.iter().map(|(name, statement)| (name, statement));
-        for (name, statement) in sides.client.statements.iter().chain(former) {
-            let quoted = format!("\"{}\"", statement.server_name);
-            if let Some(place) = finds(&body, quoted.as_bytes()) {
-                body.splice(place + 1..place + quoted.len() - 1, name.iter().copied());
-            }
-        }
-        Some(body)
+        let mut known = sides.client.statements.iter().chain(former);
+        let (name, _) = known.find(|(_, statement)| statement.server_name.as_bytes() == written)?;
+        (!frame.is_cut()).then(|| [before, name, after].concat())
     }
 }
 
@@ -893,6 +919,10 @@ fn resets_time_zone(text: &[u8]) -> bool {
 
 /// DEALLOCATE ALL and DISCARD ALL end the statements of everybody who has used this connection.
 fn forget(status: TransactionStatus, effects: Effects, command: &Command, sides: &mut Sides<'_>) {
+    if effects.intersects(Effects::PREPARED | Effects::DEALLOCATE) {
+        // It may have named one of Postern's, or be refused.
+        sides.server.prepared.doubt();
+    }
     let is_one = matches!(command, Command::Deallocate { .. });
     if !effects.intersects(Effects::DEALLOCATE) || is_one || status == TransactionStatus::Failed {
         return;

@@ -128,6 +128,13 @@ impl Ledger {
         owed.any(|owed| matches!(owed.what, Request::Query | Request::Sync))
     }
 
+    /// How many ReadyForQuery messages are owed.
+    pub(super) fn readies(&self) -> u64 {
+        let owed = self.owed.iter();
+        let readies = owed.filter(|owed| matches!(owed.what, Request::Query | Request::Sync));
+        readies.map(|owed| u64::from(owed.times)).sum()
+    }
+
     /// Whether more is owed than can be kept account of; then it is lost.
     pub(super) fn overflows(&mut self) -> bool {
         let most = if self.is_fine { MAX_OWED_FINE } else { MAX_OWED };
@@ -222,11 +229,6 @@ impl Ledger {
     #[inline]
     pub(super) fn is_skipping(&self) -> bool {
         self.skipping
-    }
-
-    /// Whether what is answered next isn't the client's.
-    pub(super) fn is_own_next(&self) -> bool {
-        self.owed.front().is_some_and(|first| first.whose == Whose::Own)
     }
 
     /// How many Parse and Close messages an error that comes now makes void: the server skips all up to the next Sync. To be

@@ -108,25 +108,11 @@ impl ServerSession {
         Rc::ptr_eq(&self.settings, settings) || self.settings == *settings
     }
 
-    /// Whether making the settings `wanted` may fail although a server has taken them before, so that nothing
-    /// of the client's may be sent until that has been answered.
-    pub fn must_wait(&self, wanted: &Settings) -> bool {
-        if self.has(wanted) {
-            return false;
-        }
-        difference(&self.settings, wanted)
-            .set
-            .iter()
-            .any(|(name, _)| MAY_FAIL.contains(&name.as_str()))
+    /// Whether the connection is `id`'s with these settings as it is, so that nothing has to be handed over.
+    #[inline]
+    pub fn is_ready_for(&self, id: SessionId, wanted: &Settings) -> bool {
+        self.sequences_of.is_none_or(|other| other == id) && self.has(wanted)
     }
 }
 
 const ROLE: &str = "role";
-
-/// Settings whose values name objects, which may be gone or closed to the user by now.
-const MAY_FAIL: [&str; 4] = [
-    ROLE,
-    "default_tablespace",
-    "temp_tablespaces",
-    "default_text_search_config",
-];

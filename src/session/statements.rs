@@ -4,12 +4,13 @@
 //! [`Registry`] knows the texts of a pool, [`Prepared`] what one server connection has. Which of a client's names
 //! means what is a plain map in its session.
 
-use std::borrow::Borrow;
+use std::borrow::{Borrow, Cow};
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 use std::rc::Rc;
 
+use super::settings::Settings;
 use crate::sql::{Command, Effects};
 use crate::wire::body::Body;
 
@@ -40,6 +41,8 @@ pub struct Statement {
     pub server_name: Box<str>,
     /// The rest of a Parse after the name: text, NUL, types.
     pub tail: Box<[u8]>,
+    /// What it is found by: the same, and the settings that it was parsed under.
+    key: Box<[u8]>,
     /// What it is.
     pub command: Command,
     /// What running it may leave behind, and when that was thought.
@@ -49,34 +52,34 @@ pub struct Statement {
 /// The statements of a pool.
 #[derive(Debug, Default)]
 pub struct Registry {
-    statements: HashSet<ByTail>,
+    statements: HashSet<ByKey>,
     bytes: usize,
     next: u64,
 }
 
-/// A statement that is found by the rest of its Parse.
+/// A statement that is found by its key.
 #[derive(Debug)]
-struct ByTail(Rc<Statement>);
+struct ByKey(Rc<Statement>);
 
-impl Borrow<[u8]> for ByTail {
+impl Borrow<[u8]> for ByKey {
     fn borrow(&self) -> &[u8] {
-        &self.0.tail
+        &self.0.key
     }
 }
 
-impl Hash for ByTail {
+impl Hash for ByKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.tail.hash(state);
+        self.0.key.hash(state);
     }
 }
 
-impl PartialEq for ByTail {
+impl PartialEq for ByKey {
     fn eq(&self, other: &Self) -> bool {
-        self.0.tail == other.0.tail
+        self.0.key == other.0.key
     }
 }
 
-impl Eq for ByTail {}
+impl Eq for ByKey {}
 
 /// The statements that a server connection has, and when each was last used.
 #[derive(Debug, Default)]
@@ -111,16 +114,17 @@ impl Registry {
     pub fn intern(
         &mut self,
         tail: &[u8],
+        settings: &Settings,
         epoch: u64,
         look: impl FnOnce() -> (Effects, Command),
     ) -> Rc<Statement> {
-        if let Some(ByTail(known)) = self.statements.get(tail) {
+        let key = key(tail, settings);
+        if let Some(ByKey(known)) = self.statements.get(key.as_ref()) {
             return known.clone();
         }
         if self.statements.len() >= MAX_SHARED || self.bytes >= MAX_SHARED_BYTES {
-            self.statements
-                .retain(|ByTail(known)| Rc::strong_count(known) > 1);
-            self.bytes = self.statements.iter().map(|ByTail(known)| known.tail.len()).sum();
+            self.statements.retain(|ByKey(known)| Rc::strong_count(known) > 1);
+            self.bytes = self.statements.iter().map(|ByKey(known)| known.tail.len()).sum();
         }
         let (effects, command) = look();
         self.next += 1;
@@ -128,13 +132,14 @@ impl Registry {
             id: self.next,
             server_name: format!("{NAME_PREFIX}{}", self.next).into(),
             tail: tail.into(),
+            key: key.into(),
             command,
             effects: Cell::new((epoch, effects)),
         });
         // What clients hold is bounded by their own limits; beyond ours, texts are no longer shared.
         if self.statements.len() < MAX_SHARED && self.bytes < MAX_SHARED_BYTES {
             self.bytes += tail.len();
-            self.statements.insert(ByTail(statement.clone()));
+            self.statements.insert(ByKey(statement.clone()));
         }
         statement
     }
@@ -146,6 +151,7 @@ impl Registry {
             id: self.next,
             server_name: format!("{NAME_PREFIX}{}", self.next).into(),
             tail: statement.tail.clone(),
+            key: Box::default(),
             command: statement.command.clone(),
             effects: statement.effects.clone(),
         })
@@ -157,6 +163,20 @@ impl Registry {
         self.statements.clear();
         self.bytes = 0;
     }
+}
+
+/// The text of a Parse and the settings that decide what it means: a literal is another date under another `DateStyle`, and
+/// a name another table under another `search_path`.
+fn key<'a>(tail: &'a [u8], settings: &Settings) -> Cow<'a, [u8]> {
+    if settings.is_empty() {
+        return Cow::Borrowed(tail);
+    }
+    let mut key = tail.to_vec();
+    for text in settings.iter().flat_map(|(name, value)| [name, value]) {
+        key.push(0);
+        key.extend_from_slice(text.as_bytes());
+    }
+    Cow::Owned(key)
 }
 
 impl Prepared {

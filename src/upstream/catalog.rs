@@ -1,23 +1,39 @@
 //! What a pool has to know of its database's catalogs: the routines, and what can run one without naming it.
 //!
 //! It is asked once a pool has a connection, whenever a client has changed catalogs through it, and when a look at what
-//! the catalogs were last written by ([`FINGERPRINT`]) shows that somebody else has. Until it is answered, every text
+//! the catalogs were last written by ([`fingerprint`]) shows that somebody else has. Until it is answered, every text
 //! counts as one that may leave anything behind.
 
 use crate::pin::{Catalogs, Routine, Routines};
 use crate::sql::Effects;
 
-/// One row whose last column changes whenever a catalog does that says what a text may run.
-pub(super) const FINGERPRINT: &str = "SELECT 'c', '', pg_catalog.string_agg(c, ',') FROM (\
-     SELECT pg_catalog.concat(pg_catalog.count(*), '/', pg_catalog.max(xmin::pg_catalog.text::pg_catalog.int8)) FROM pg_catalog.pg_proc UNION ALL \
-     SELECT pg_catalog.concat(pg_catalog.count(*), '/', pg_catalog.max(xmin::pg_catalog.text::pg_catalog.int8)) FROM pg_catalog.pg_trigger UNION ALL \
-     SELECT pg_catalog.concat(pg_catalog.count(*), '/', pg_catalog.max(xmin::pg_catalog.text::pg_catalog.int8)) FROM pg_catalog.pg_rewrite UNION ALL \
-     SELECT pg_catalog.concat(pg_catalog.count(*), '/', pg_catalog.max(xmin::pg_catalog.text::pg_catalog.int8)) FROM pg_catalog.pg_attrdef UNION ALL \
-     SELECT pg_catalog.concat(pg_catalog.count(*), '/', pg_catalog.max(xmin::pg_catalog.text::pg_catalog.int8)) FROM pg_catalog.pg_policy UNION ALL \
-     SELECT pg_catalog.concat(pg_catalog.count(*), '/', pg_catalog.max(xmin::pg_catalog.text::pg_catalog.int8)) FROM pg_catalog.pg_constraint UNION ALL \
-     SELECT pg_catalog.concat(pg_catalog.count(*), '/', pg_catalog.max(xmin::pg_catalog.text::pg_catalog.int8)) FROM pg_catalog.pg_operator UNION ALL \
-     SELECT pg_catalog.concat(pg_catalog.count(*), '/', pg_catalog.max(xmin::pg_catalog.text::pg_catalog.int8)) FROM pg_catalog.pg_cast UNION ALL \
-     SELECT pg_catalog.concat(pg_catalog.count(*), '/', pg_catalog.max(xmin::pg_catalog.text::pg_catalog.int8)) FROM pg_catalog.pg_index) AS counts(c)";
+/// The catalogs that say what a text may run.
+const TABLES: [&str; 14] = [
+    "pg_proc",
+    "pg_trigger",
+    "pg_rewrite",
+    "pg_attrdef",
+    "pg_policy",
+    "pg_constraint",
+    "pg_operator",
+    "pg_cast",
+    "pg_index",
+    "pg_class",
+    "pg_inherits",
+    "pg_type",
+    "pg_event_trigger",
+    "pg_amproc",
+];
+
+/// A query for one row whose last column changes whenever one of these does.
+pub(super) fn fingerprint() -> String {
+    let sums = TABLES
+        .map(|table| format!("SELECT sum(hashtextextended(concat(xmin, ctid), 0)) FROM pg_catalog.{table}"));
+    alone(&format!(
+        "SELECT 'c', '', string_agg(coalesce(c, 0)::text, ',') FROM ({}) AS sums(c)",
+        sums.join(" UNION ALL ")
+    ))
+}
 
 /// What the catalogs say of routines and of what runs them, as rows of kind, name and text:
 ///

@@ -190,7 +190,8 @@ impl Connection {
     pub async fn tell(&mut self, question: &Question<'_>) -> Result<Told, Broken> {
         let rows = self.rows(&question.sql(NAME_PREFIX)).await?;
         let rows: Option<Vec<Row>> = rows.into_iter().map(strict).collect();
-        rows.and_then(|rows| question.read(rows)).ok_or(Broken::Lost)
+        let rows = rows.ok_or_else(|| Broken::NotTold("a setting's value isn't UTF-8".to_owned()))?;
+        question.read(rows).ok_or(Broken::Lost)
     }
 
     /// Runs a query of Postern's own whose rows are three texts each.
@@ -208,7 +209,7 @@ impl Connection {
             .map_err(|_| Broken::TimedOut)??;
         match answer.error {
             Some((_, message)) => Err(Broken::NotTold(message)),
-            None if answer.is_unreadable => Err(Broken::Lost),
+            None if answer.is_unreadable => Err(Broken::NotTold("a row is too long".to_owned())),
             None => Ok(answer.rows.unwrap_or_default()),
         }
     }

@@ -278,12 +278,20 @@ impl ServerPool {
         self.publish();
     }
 
-    /// Notes that a client may have changed what texts mean.
-    pub fn catalog_changed(self: &Rc<Self>) {
+    /// Learns the catalogs anew after the client on `lease` may have changed them; until that is done, every text counts as
+    /// one that may leave anything behind.
+    pub async fn catalog_changed(&self, lease: &mut Lease) {
         self.texts.forget();
         self.texts.doubt();
-        self.catalog.borrow_mut().is_stale = true;
-        self.look_at_catalog();
+        {
+            let mut catalog = self.catalog.borrow_mut();
+            catalog.fingerprint.clear();
+            catalog.is_stale = false;
+        }
+        if let Err(error) = self.ask_catalog(lease).await {
+            debug!(pool = %self.key, %error, "the database's catalogs could not be read after they were changed");
+            self.catalog.borrow_mut().is_stale = true;
+        }
     }
 
     /// Looks whether the catalogs have changed, unless that was done just now. Takes an idle connection, if there is one.
@@ -332,7 +340,7 @@ impl ServerPool {
 
     async fn ask_catalog(&self, lease: &mut Lease) -> Result<(), SettingsError> {
         lease.apply(SessionId(0), &Settings::default()).await?;
-        let rows = lease.rows(&catalog::alone(catalog::FINGERPRINT)).await?;
+        let rows = lease.rows(&catalog::fingerprint()).await?;
         let fingerprint: Vec<u8> = rows.into_iter().flatten().flatten().collect();
         if self.texts.has_routines() && self.catalog.borrow().fingerprint == fingerprint {
             if !self.catalog.borrow().is_stale {
@@ -340,7 +348,6 @@ impl ServerPool {
             }
             return Ok(());
         }
-        self.texts.doubt();
         let rows = lease.rows(&catalog::alone(catalog::CATALOGS)).await?;
         let text = |cell: Vec<u8>| String::from_utf8_lossy(&cell).into_owned();
         let rows = rows.into_iter().map(|row| row.map(text)).collect();

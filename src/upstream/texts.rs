@@ -96,11 +96,13 @@ impl Texts for KnownTexts {
 
     fn intern(&self, tail: &[u8], server: &ServerSession) -> Rc<Statement> {
         let epoch = self.epoch.get();
-        self.registry.borrow_mut().intern(tail, epoch, || {
-            let text = Body::new(tail).cstring().unwrap_or_default();
-            let analysis = self.analyse(text, server);
-            (analysis.effects, analysis.lone)
-        })
+        self.registry
+            .borrow_mut()
+            .intern(tail, &server.settings, epoch, || {
+                let text = Body::new(tail).cstring().unwrap_or_default();
+                let analysis = self.analyse(text, server);
+                (analysis.effects, analysis.lone)
+            })
     }
 }
 
@@ -122,7 +124,7 @@ fn unknown(text: &[u8], server: &ServerSession) -> Analysis {
             lone: Command::Other,
         },
     };
-    analysis.effects |= Effects::UNKNOWN;
+    analysis.effects |= Effects::UNKNOWN | Effects::DYNAMIC_SETTING;
     analysis
 }
 

@@ -57,9 +57,9 @@ const SHARED: Hunt = Hunt {
 };
 
 /// The same through the gateway. What its clients do by code that can't be seen through ties them for longer than `servers`
-/// allows for, so there are more connections than that.
+/// allows for, so there is a connection for each; they are shared all the same, since the one that was used last is lent first.
 const AUTO: Hunt = Hunt {
-    pool: Some("mode = \"auto\"\nsize = 8\nmin_idle = 1"),
+    pool: Some("mode = \"auto\"\nsize = 12\nmin_idle = 1"),
     ..SHARED
 };
 
