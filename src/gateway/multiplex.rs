@@ -7,7 +7,9 @@
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
+use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::attach::{NoServer, checked_out};
@@ -18,16 +20,22 @@ use super::pump::{End, READS_PER_TURN, Traffic, end_of};
 use super::shard::Shutdown;
 use crate::config::file::PoolMode;
 use crate::net::stream::Stream;
-use crate::pin::{Question, Reason};
+use crate::pin::{Question, Reason, Told};
 use crate::session::client::ClientSession;
 use crate::session::exchange::{Exchange, Sides};
-use crate::session::settings::{changed, settings};
+use crate::session::settings::{Settings, changed, settings};
 use crate::session::statements::MAX_STATEMENT_BYTES;
 use crate::session::tracker::{Tracker, is_frontend};
 use crate::sql::Effects;
 use crate::upstream::connection::{Broken, Connection, Farewell, SettingsError};
 use crate::upstream::pool::{Lease, ServerPool};
 use crate::wire::frame::{BadLength, HEADER_BYTES, MAX_FRAME_BYTES};
+
+/// A client that is at changing catalogs asks for the next change within this time; they are read when it doesn't.
+const UNSETTLED_PAUSE: Duration = Duration::from_millis(10);
+
+/// As long as others wait, it goes on so for no longer than this.
+const MAX_UNSETTLED: Duration = Duration::from_millis(100);
 
 /// One who shares.
 pub(super) struct Sharer<'a> {
@@ -58,6 +66,8 @@ impl Ended {
 enum Pause {
     /// Between two transactions, with everything answered.
     Idle,
+    /// The same, and the client has asked for nothing more for a while.
+    Silent,
     /// The server refused what makes the connection the client's.
     Refused,
     End(End),
@@ -135,10 +145,27 @@ impl Sharer<'_> {
         }
         let mut begins = Some(first);
         let mut pinned = None;
+        let mut unsettled = None;
         loop {
-            let pause = self.traffic(&mut lease, &mut exchange, begins.take()).await;
+            let pause = if unsettled.is_some() {
+                self.traffic_for(UNSETTLED_PAUSE, &mut lease, &mut exchange).await
+            } else {
+                self.traffic(&mut lease, &mut exchange, begins.take()).await
+            };
+            if let Pause::Idle | Pause::Silent = pause
+                && std::mem::take(&mut self.session.run.changes_catalogs)
+            {
+                self.pool.catalogs_changed();
+            }
+            if let Pause::Idle = pause
+                && self.may_go_on(&lease, unsettled)
+            {
+                unsettled.get_or_insert_with(Instant::now);
+                continue;
+            }
+            unsettled = None;
             let end = match pause {
-                Pause::Idle => match self.settle_and_tell(&mut lease).await {
+                Pause::Idle | Pause::Silent => match self.settle_and_tell(&mut lease).await {
                     Ok(()) if self.session.pins.is_empty() => return self.give_back(lease, &exchange).await,
                     Ok(()) if self.pool.target().pool.mode == PoolMode::Transaction => {
                         return Some(self.not_shareable(lease, exchange));
@@ -192,6 +219,9 @@ impl Sharer<'_> {
 
     /// What is left when the client ends on a lease.
     fn ended(&self, end: Result<End, Box<ClientError>>, lease: Lease, exchange: Exchange) -> Ended {
+        if self.session.run.changes_catalogs {
+            self.pool.catalogs_changed();
+        }
         // What DISCARD ALL doesn't end would be the next client's.
         let left = if self.session.pins.are_lasting() || self.session.run.effects.intersects(Effects::UNSEEN)
         {
@@ -250,6 +280,15 @@ impl Sharer<'_> {
         .await
     }
 
+    /// The same as [`Self::traffic`] for a client that may have nothing more to ask for.
+    async fn traffic_for(&mut self, patience: Duration, lease: &mut Lease, exchange: &mut Exchange) -> Pause {
+        match timeout(patience, self.traffic(lease, exchange, None)).await {
+            Ok(pause) => pause,
+            Err(_) if exchange.is_idle() => Pause::Silent,
+            Err(_) => self.traffic(lease, exchange, None).await,
+        }
+    }
+
     /// The same as [`Self::settle`]; notifications that come meanwhile are passed on.
     async fn settle_and_tell(&mut self, lease: &mut Lease) -> Result<(), Broken> {
         self.settle(lease).await?;
@@ -262,66 +301,102 @@ impl Sharer<'_> {
         Ok(())
     }
 
+    /// Whether it must be judged again what the client has run, and no connection but this one is needed for that yet.
+    fn may_go_on(&self, lease: &Lease, since: Option<Instant>) -> bool {
+        self.session.pins.is_empty()
+            && self.pool.texts().are_outdated(&lease.session.ran)
+            && lease.session.ran.has_room()
+            && !(since.is_some_and(|since| since.elapsed() > MAX_UNSETTLED) && lease.is_awaited())
+    }
+
     /// Finds out what the client has left behind, as far as what it has run may have left anything.
     async fn settle(&mut self, lease: &mut Lease) -> Result<(), Broken> {
+        let is_outdated = self.pool.texts().are_outdated(&lease.session.ran);
+        if self.session.run.effects.is_empty() && !is_outdated {
+            lease.session.ran.clear();
+            return Ok(());
+        }
+        let before = self.session.pins;
+        // Who is tied anyway needs it only when nothing ties it any more.
+        if is_outdated && (before.is_empty() || !lease.session.ran.has_room()) {
+            self.judge_again(lease).await?;
+        }
+        self.ask(lease).await?;
+        if self.session.pins.is_empty() && self.pool.texts().are_outdated(&lease.session.ran) {
+            self.judge_again(lease).await?;
+            self.ask(lease).await?;
+        }
+        let metrics = self.pool.metrics();
+        let pins = self.session.pins;
+        for reason in pins.reasons().filter(|reason| !before.contains(*reason)) {
+            debug!(session = %self.client.session, reason = reason.label(), "a client keeps its server connection");
+            if let Some(pins) = metrics.pins.get(reason as usize) {
+                pins.inc();
+            }
+        }
+        if !pins.is_empty() {
+            // It stays, so nobody will hand the connection over to it.
+            let (id, wanted) = (self.session.id, self.session.settings.clone());
+            if let Err(SettingsError::Broken(error)) = lease.apply(id, &wanted).await {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Judges what the client has run by the catalogs as they are now.
+    async fn judge_again(&mut self, lease: &mut Lease) -> Result<(), Broken> {
+        match self.pool.know_catalogs(lease).await {
+            Ok(()) => self
+                .pool
+                .texts()
+                .judge_again(&mut self.session.run, &lease.session),
+            Err(Broken::NotTold(message)) => {
+                debug!(session = %self.client.session, message, "the catalogs could not be read");
+                self.session.run.is_unknown();
+            }
+            Err(error) => return Err(error),
+        }
+        lease.session.ran.clear();
+        if self.session.run.effects.intersects(Effects::ADVANCES) {
+            lease.session.advanced(self.session.id);
+        }
+        Ok(())
+    }
+
+    /// Asks the server what the session has, as far as that may have changed, and takes it over.
+    async fn ask(&mut self, lease: &mut Lease) -> Result<(), Broken> {
         let run = &self.session.run;
-        let startup = self.session.startup.clone();
         let ties = !self.session.pins.is_empty();
         let asks_all = run.unnamed
             || run
                 .effects
-                .intersects(Effects::PROBE.union(Effects::DYNAMIC_SETTING))
-            || (ties && run.effects.intersects(Effects::ENDS.union(Effects::DISCARD)));
-        let metrics = self.pool.metrics();
+                .intersects(Effects::PROBE | Effects::DYNAMIC_SETTING | Effects::DOUBT)
+            || (ties && run.effects.intersects(Effects::ENDS | Effects::DISCARD));
         let mut pins = self.session.pins;
         if run.discarded {
             pins = pins.without_discarded();
         }
-        if asks_all {
-            let custom: Vec<String> = run
-                .named
-                .iter()
-                .chain(lease.session.settings.iter().map(|(name, _)| name))
-                .filter(|name| name.contains('.'))
-                .cloned()
-                .chain(self.pool.texts().custom())
-                .collect();
-            let question = Question::Everything {
+        let mut custom = Vec::new();
+        let question = if asks_all {
+            let present = lease.session.settings.iter().map(|(name, _)| name);
+            let known = run.named.iter().chain(present);
+            custom.extend(known.filter(|name| name.contains('.')).cloned());
+            custom.extend(self.pool.texts().custom().iter().cloned());
+            Some(Question::Everything {
                 custom: &custom,
                 user: self.pool.key().user.as_str(),
-            };
-            metrics.probes.inc();
+            })
+        } else {
+            (!run.named.is_empty()).then_some(Question::Settings(&run.named))
+        };
+        if let Some(question) = question {
+            self.pool.metrics().probes.inc();
             match lease.tell(&question).await {
-                Ok(told) => {
-                    lease.session.settled(settings(told.settings));
-                    // What isn't set was reset: to what the client began with.
-                    let present = &lease.session.settings;
-                    let is_missing = |name: &String| !present.iter().any(|(known, _)| known == name);
-                    let missing: Vec<_> = startup
-                        .iter()
-                        .filter(|(name, _)| is_missing(name))
-                        .cloned()
-                        .collect();
-                    let wanted = if missing.is_empty() {
-                        present.clone()
-                    } else {
-                        changed(present, missing)
-                    };
-                    if told.prepared != Some(lease.session.prepared.len()) {
-                        lease.session.prepared.doubt();
-                    }
+                Ok(told) if asks_all => {
                     pins.seen(told.found);
-                    self.session.settings = wanted;
+                    self.session.settings = all_settled(lease, &self.session.startup, told);
                 }
-                Err(Broken::NotTold(message)) => {
-                    debug!(session = %self.client.session, message, "the server did not tell");
-                    pins.add(Reason::Unknown);
-                }
-                Err(error) => return Err(error),
-            }
-        } else if !run.named.is_empty() {
-            metrics.probes.inc();
-            match lease.tell(&Question::Settings(&run.named)).await {
                 Ok(told) => {
                     let settings = changed(&self.session.settings, told.settings);
                     lease.session.settled(settings.clone());
@@ -334,33 +409,32 @@ impl Sharer<'_> {
                 Err(error) => return Err(error),
             }
         }
-        if self.session.run.effects.is_empty() {
-            return Ok(());
-        }
-        if self.session.run.effects.intersects(Effects::DDL) {
-            self.pool.catalog_changed(lease).await;
-        }
-        let (before, effects) = (self.session.pins, self.session.run.effects);
         self.session.settle(pins);
-        for reason in self
-            .session
-            .pins
-            .reasons()
-            .filter(|reason| !before.contains(*reason))
-        {
-            debug!(session = %self.client.session, reason = reason.label(), ?effects, "a client keeps its server connection");
-            if let Some(pins) = metrics.pins.get(reason as usize) {
-                pins.inc();
-            }
-        }
-        if !self.session.pins.is_empty() {
-            // It stays, so nobody will hand the connection over to it.
-            let (id, wanted) = (self.session.id, self.session.settings.clone());
-            if let Err(SettingsError::Broken(error)) = lease.apply(id, &wanted).await {
-                return Err(error);
-            }
+        if !self.pool.texts().are_outdated(&lease.session.ran) {
+            lease.session.ran.clear();
         }
         Ok(())
+    }
+}
+
+/// Notes the settings that the server has `told` of, all that there are; those that the client wants, which began with `startup`.
+fn all_settled(lease: &mut Lease, startup: &Settings, told: Told) -> Settings {
+    lease.session.settled(settings(told.settings));
+    if told.prepared != Some(lease.session.prepared.len()) {
+        lease.session.prepared.doubt();
+    }
+    // What isn't set was reset: to what the client began with.
+    let present = &lease.session.settings;
+    let is_missing = |name: &String| !present.iter().any(|(known, _)| known == name);
+    let missing: Vec<_> = startup
+        .iter()
+        .filter(|(name, _)| is_missing(name))
+        .cloned()
+        .collect();
+    if missing.is_empty() {
+        present.clone()
+    } else {
+        changed(present, missing)
     }
 }
 

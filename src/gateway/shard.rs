@@ -188,7 +188,7 @@ impl Shard {
         for pool in self.pools.borrow().values() {
             pool.remove_dead();
             pool.tend();
-            pool.look_at_catalog();
+            pool.look_at_catalogs();
         }
     }
 

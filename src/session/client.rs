@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::parameters::Parameters;
+use super::ran::Ran;
 use super::settings::Settings;
 use super::statements::Statement;
 use crate::ids::SessionId;
 use crate::pin::{Pins, Reason};
-use crate::sql::{Command, Effects, Found, Language};
+use crate::sql::{Analysis, Command, Effects, Found, Language};
 
 /// How the names of settings begin that only some roles may set (`pg_settings`, context `superuser`); for one of these the
 /// server is asked for more than its value.
@@ -73,6 +74,8 @@ pub struct Run {
     has_local: bool,
     /// A setting was set or reset that decides how texts are read.
     decides_reading: bool,
+    /// Catalogs may have changed that say what a text may do.
+    pub changes_catalogs: bool,
 }
 
 impl ClientSession {
@@ -143,7 +146,7 @@ impl Run {
         self.has_local
             || self
                 .effects
-                .intersects(Effects::SETTING | Effects::DYNAMIC_SETTING | Effects::PROBE)
+                .intersects(Effects::SETTING | Effects::DYNAMIC_SETTING | Effects::PROBE | Effects::DOUBT)
     }
 
     /// Whether texts may be read in another way once what was run is done.
@@ -151,7 +154,28 @@ impl Run {
         self.decides_reading
             || self
                 .effects
-                .intersects(Effects::CODE | Effects::DYNAMIC | Effects::DYNAMIC_SETTING)
+                .intersects(Effects::CODE | Effects::DYNAMIC | Effects::DYNAMIC_SETTING | Effects::DOUBT)
+    }
+
+    /// Judges again what `ran`: `judge` says by what is known now what running a text may have left behind, if that can be
+    /// told. `false`: not all of it can be judged.
+    pub fn judge_again(&mut self, ran: &Ran, judge: impl Fn(&[u8]) -> Option<Analysis>) -> bool {
+        self.effects = self.effects.without(Effects::DOUBT);
+        if ran.is_cut() || self.decides_reading {
+            return false;
+        }
+        for text in ran.texts() {
+            let Some(Analysis { effects, lone, .. }) = judge(text) else {
+                return false;
+            };
+            self.note(text, effects, lone);
+        }
+        true
+    }
+
+    /// Notes that anything may have been run.
+    pub fn is_unknown(&mut self) {
+        self.effects |= Effects::UNKNOWN | Effects::DYNAMIC_SETTING;
     }
 
     fn name(&mut self, name: String) {
@@ -166,6 +190,7 @@ impl Run {
     fn note(&mut self, text: &[u8], effects: Effects, command: Command) {
         self.effects |= effects;
         self.statements = self.statements.saturating_add(1);
+        self.changes_catalogs |= effects.intersects(Effects::DDL) && command != Command::CreateTemporary;
         match command {
             Command::Set { local: false, name } | Command::Reset { name } => {
                 match crate::sql::setting_name(text.get(name).unwrap_or_default()) {

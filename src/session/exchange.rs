@@ -388,7 +388,7 @@ impl Desk {
             b'C' => self.close(frame, sides, out),
             tag => {
                 if tag == b'F' {
-                    sides.client.runs(&[], UNREAD, Command::Other);
+                    runs(sides, &[], UNREAD, Command::Other);
                 }
                 self.pass(frame, out);
                 if tag == b'S' {
@@ -436,8 +436,7 @@ impl Desk {
         sides.client.unnamed.clear();
         sides.server.unnamed_of = None;
         if frame.is_cut() {
-            sides.client.runs(&[], UNREAD, Command::Other);
-            noted(sides);
+            runs(sides, &[], UNREAD, Command::Other);
             self.pass(frame, out);
             return Ok(());
         }
@@ -448,8 +447,7 @@ impl Desk {
             ..
         } = sides.texts.analyse(text, sides.server);
         effects |= self.misread(sides);
-        sides.client.runs(text, effects, first.clone());
-        noted(sides);
+        runs(sides, text, effects, first.clone());
         match self.statement_of(text, &first, sides) {
             Some((place, statement)) => {
                 self.ensure(&statement, sides, out);
@@ -557,7 +555,12 @@ impl Desk {
             .statements
             .values()
             .any(|known| Rc::ptr_eq(known, &statement));
-        if has_it || sides.client.run.may_set() {
+        let is_outdated = sides
+            .server
+            .ran
+            .since()
+            .is_some_and(|epoch| epoch != sides.texts.epoch());
+        if has_it || is_outdated || sides.client.run.may_set() {
             // A second name for the same text, and errors must tell the two apart; or it may be read under settings that aren't
             // known.
             statement = sides.texts.apart(&statement);
@@ -602,18 +605,20 @@ impl Desk {
         if name.is_empty() {
             self.ensure_unnamed(sides, out);
             let (epoch, effects) = sides.client.unnamed_effects;
+            let tail = std::mem::take(&mut sides.client.unnamed);
+            let text = Body::new(&tail).cstring().unwrap_or_default();
             if !effects.is_empty() || epoch != sides.texts.epoch() {
-                let tail = std::mem::take(&mut sides.client.unnamed);
-                self.runs_unnamed(Body::new(&tail).cstring().unwrap_or_default(), sides);
-                sides.client.unnamed = tail;
+                self.runs_unnamed(text, sides);
+            } else {
+                sides.server.ran.note(text, epoch);
             }
+            sides.client.unnamed = tail;
             self.pass(frame, out);
             return Ok(());
         }
         let Some(statement) = sides.client.statements.get(name).cloned() else {
             // One that was prepared in SQL, or too large, which ties the client as it is; or none.
-            sides.client.runs(&[], Effects::UNKNOWN, Command::Other);
-            noted(sides);
+            runs(sides, &[], Effects::UNKNOWN, Command::Other);
             self.unknown(frame, name, portal.len() + 1, out);
             return Ok(());
         };
@@ -624,11 +629,10 @@ impl Desk {
             statement.set_effects(epoch, analysis.effects);
             analysis.effects
         }) | self.misread(sides);
-        if !effects.is_empty() {
-            sides
-                .client
-                .runs(statement.text(), effects, statement.command.clone());
-            noted(sides);
+        if effects.is_empty() {
+            sides.server.ran.note(statement.text(), epoch);
+        } else {
+            runs(sides, statement.text(), effects, statement.command.clone());
             self.must_restore
                 .add(Restore::of(statement.text(), effects, &statement.command));
             forget(self.ledger.status, effects, &statement.command, sides);
@@ -649,8 +653,7 @@ impl Desk {
         effects |= before | self.misread(sides);
         self.must_restore.add(Restore::of(text, effects, &command));
         forget(self.ledger.status, effects, &command, sides);
-        sides.client.runs(text, effects, command);
-        noted(sides);
+        runs(sides, text, effects, command);
     }
 
     fn describe(
@@ -934,11 +937,13 @@ fn forget(status: TransactionStatus, effects: Effects, command: &Command, sides:
     }
 }
 
-/// What was run may have advanced sequences.
-fn noted(sides: &mut Sides<'_>) {
-    let writes = Effects::SEQUENCE_WRITE | Effects::PROBE;
-    if sides.client.run.effects.intersects(writes) {
-        sides.server.sequences_of = Some(sides.client.id);
+/// Notes that `text`, which is `command`, is about to be run.
+#[inline]
+fn runs(sides: &mut Sides<'_>, text: &[u8], effects: Effects, command: Command) {
+    sides.server.ran.note(text, sides.texts.epoch());
+    sides.client.runs(text, effects, command);
+    if sides.client.run.effects.intersects(Effects::ADVANCES) {
+        sides.server.advanced(sides.client.id);
     }
 }
 

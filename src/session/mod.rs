@@ -8,6 +8,7 @@ pub mod client;
 pub mod exchange;
 pub mod ledger;
 pub mod parameters;
+pub mod ran;
 pub mod server;
 pub mod settings;
 pub mod statements;

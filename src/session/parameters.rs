@@ -16,6 +16,9 @@ pub struct Parameters {
 pub struct Reading {
     /// Whether a backslash in an ordinary string constant is only a backslash.
     pub standard_conforming_strings: bool,
+    /// Whether client and server both write text in UTF-8: then names are what they are in the catalogs, and only letters of
+    /// ASCII are folded (`downcase_identifier` in PostgreSQL's `scansup.c`).
+    pub is_utf8: bool,
 }
 
 /// Encodings whose characters may contain bytes that look like ASCII: those that clients may use and servers may not
@@ -43,7 +46,10 @@ impl Parameters {
                 Some(known) => value.clone_into(known),
                 None => drop(self.values.insert(name.to_owned(), value.to_owned())),
             }
-            if matches!(name, "client_encoding" | "standard_conforming_strings") {
+            if matches!(
+                name,
+                "client_encoding" | "server_encoding" | "standard_conforming_strings"
+            ) {
                 self.reading = self.read();
             }
         }
@@ -62,7 +68,9 @@ impl Parameters {
             .iter()
             .any(|known| encoding.eq_ignore_ascii_case(known));
         let conforming = self.values.get("standard_conforming_strings")?;
+        let is_utf8 = |name| self.values.get(name).is_some_and(|value| value == "UTF8");
         is_safe.then_some(Reading {
+            is_utf8: is_utf8("client_encoding") && is_utf8("server_encoding"),
             standard_conforming_strings: conforming == "on",
         })
     }

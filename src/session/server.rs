@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use super::parameters::Parameters;
+use super::ran::Ran;
 use super::settings::{Settings, difference, settings};
 use super::statements::Prepared;
 use crate::ids::SessionId;
@@ -17,6 +18,8 @@ pub struct ServerSession {
     pub settings: Settings,
     /// The statements of Postern's that are prepared.
     pub prepared: Prepared,
+    /// The texts that its client has run since it was last settled what they left behind.
+    pub ran: Ran,
     /// Whether clients are told apart by what is set: then a setting is set even where it is the server's default.
     is_shared: bool,
     /// Whose unnamed statement it has.
@@ -33,6 +36,7 @@ impl ServerSession {
             parameters: Rc::new(parameters),
             settings: settings([]),
             prepared: Prepared::default(),
+            ran: Ran::default(),
             unnamed_of: None,
             sequences_of: None,
         }
@@ -42,8 +46,14 @@ impl ServerSession {
     pub fn discarded(&mut self) {
         self.settings = settings([]);
         self.prepared = Prepared::default();
+        self.ran.clear();
         self.unnamed_of = None;
         self.sequences_of = None;
+    }
+
+    /// Notes that `id` may have advanced sequences.
+    pub fn advanced(&mut self, id: SessionId) {
+        self.sequences_of = Some(id);
     }
 
     /// Notes that Postern has used the connection for itself: a Query ends the unnamed statement.

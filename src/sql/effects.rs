@@ -53,6 +53,8 @@ impl Effects {
     pub const SEQUENCE_READ: Self = Self(1 << 17);
     /// Not understood: may have any effect at all.
     pub const UNKNOWN: Self = Self(1 << 18);
+    /// May have any effect, as long as it isn't known what names stand for; to be judged again once it is.
+    pub const DOUBT: Self = Self(1 << 19);
 
     /// After any of these only the server can tell what is left, settings included.
     pub const PROBE: Self = Self(
@@ -67,10 +69,13 @@ impl Effects {
             | Self::UNKNOWN.0,
     );
 
+    /// After any of these sequences may have been advanced.
+    pub const ADVANCES: Self = Self(Self::PROBE.0 | Self::SEQUENCE_WRITE.0);
+
     /// What no query to the server shows reliably.
     pub const UNSEEN: Self = Self(Self::SEED.0 | Self::LASTING.0);
 
-    const NAMES: [(&'static str, Self); 19] = [
+    const NAMES: [(&'static str, Self); 20] = [
         ("SETTING", Self::SETTING),
         ("DYNAMIC_SETTING", Self::DYNAMIC_SETTING),
         ("RESET", Self::RESET),
@@ -90,6 +95,7 @@ impl Effects {
         ("SEQUENCE_WRITE", Self::SEQUENCE_WRITE),
         ("SEQUENCE_READ", Self::SEQUENCE_READ),
         ("UNKNOWN", Self::UNKNOWN),
+        ("DOUBT", Self::DOUBT),
     ];
 
     /// These and those.

@@ -73,6 +73,8 @@ pub enum Command {
     DeallocateAll,
     /// DISCARD.
     Discard(Discarded),
+    /// CREATE TEMP or TEMPORARY.
+    CreateTemporary,
     /// Anything else, or several statements, or a text that isn't understood.
     Other,
 }
@@ -221,6 +223,8 @@ impl<V: Visitor> Scan<'_, V> {
         // possible, `insert` being a column: it must be where only a statement can be.
         let mut inserts = matches!(first.word, Word::Insert | Word::Merge);
         let mut main_verb_seen = first.word != Word::With;
+        let is_temporary =
+            first.word == Word::Create && self.peek().is_some_and(|next| next.word == Word::Temp);
         while let Some(step) = self.step() {
             let in_main = self.depth == 0 && self.previous.is(b')');
             match step.word {
@@ -242,6 +246,9 @@ impl<V: Visitor> Scan<'_, V> {
                 _ => {}
             }
             inserts = false;
+        }
+        if is_temporary {
+            return Command::CreateTemporary;
         }
         Command::Other
     }

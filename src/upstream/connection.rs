@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use tokio::time::timeout;
 
@@ -188,14 +189,15 @@ impl Connection {
 
     /// Asks the server what the session has.
     pub async fn tell(&mut self, question: &Question<'_>) -> Result<Told, Broken> {
-        let rows = self.rows(&question.sql(NAME_PREFIX)).await?;
+        let limit = self.target.timeouts.reset;
+        let rows = self.rows(&question.sql(NAME_PREFIX), limit).await?;
         let rows: Option<Vec<Row>> = rows.into_iter().map(strict).collect();
         let rows = rows.ok_or_else(|| Broken::NotTold("a setting's value isn't UTF-8".to_owned()))?;
         question.read(rows).ok_or(Broken::Lost)
     }
 
     /// Runs a query of Postern's own whose rows are three texts each.
-    pub(super) async fn rows(&mut self, query: &str) -> Result<Vec<RawRow>, Broken> {
+    pub(super) async fn rows(&mut self, query: &str, limit: Duration) -> Result<Vec<RawRow>, Broken> {
         let mut message = Vec::new();
         request::query(query, &mut message);
         let wanted = Answer {
@@ -203,7 +205,6 @@ impl Connection {
             keeps_notifications: true,
             ..Answer::default()
         };
-        let limit = self.target.timeouts.reset;
         let answer = timeout(limit, self.ask(&message, b"Q", wanted))
             .await
             .map_err(|_| Broken::TimedOut)??;

@@ -17,13 +17,13 @@ use tracing::{debug, info, warn};
 use super::Services;
 use super::cancel::cancel;
 use super::catalog;
-use super::connection::{Broken, Connection, Farewell, SettingsError};
+use super::connection::{Broken, Connection, Farewell};
 use super::error::OpenError;
 use super::login;
 use super::texts::KnownTexts;
 use crate::config::Target;
 use crate::config::file::PoolMode;
-use crate::ids::{PoolKey, SessionId};
+use crate::ids::PoolKey;
 use crate::metrics::OnePool;
 use crate::pool::{Census, Limits, Member, Placement, Pool, WaitId};
 use crate::session::parameters::Parameters;
@@ -42,9 +42,6 @@ const REPLACE_AHEAD_LEAST: Duration = Duration::from_secs(5);
 /// new ones only takes longer to log in.
 const MAX_KNOWN_SETTINGS: usize = 256;
 
-/// Between two looks at whether the catalogs have changed.
-const CATALOG_INTERVAL: Duration = Duration::from_secs(2);
-
 type Waiter = oneshot::Sender<Result<Lease, Rc<OpenError>>>;
 
 /// A pool of connections to one database as one user.
@@ -56,7 +53,9 @@ pub struct ServerPool {
     members: RefCell<Pool<Connection, Waiter>>,
     greetings: RefCell<Greetings>,
     texts: KnownTexts,
-    catalog: RefCell<Catalog>,
+    catalogs: catalog::Watch,
+    /// One is about to look at the catalogs.
+    is_looking: Cell<bool>,
     trouble: RefCell<Option<Trouble>>,
     has_succeeded: Cell<bool>,
     is_closing: Cell<bool>,
@@ -65,16 +64,6 @@ pub struct ServerPool {
 /// What servers report to a client with these settings, so that its login needs no server. Without settings it is what
 /// they report to Postern.
 type Greetings = HashMap<Settings, Rc<Parameters>>;
-
-/// What was last seen of the database's catalogs.
-#[derive(Debug, Default)]
-struct Catalog {
-    fingerprint: Vec<u8>,
-    looked_at: Option<Instant>,
-    is_looking: bool,
-    /// A client has changed them since.
-    is_stale: bool,
-}
 
 /// The last attempt to open a connection has failed.
 #[derive(Debug)]
@@ -122,7 +111,8 @@ impl ServerPool {
             members: RefCell::new(Pool::new(limits)),
             greetings: RefCell::default(),
             texts: KnownTexts::default(),
-            catalog: RefCell::default(),
+            catalogs: catalog::Watch::default(),
+            is_looking: Cell::new(false),
             trouble: RefCell::new(None),
             has_succeeded: Cell::new(false),
             is_closing: Cell::new(false),
@@ -278,88 +268,48 @@ impl ServerPool {
         self.publish();
     }
 
-    /// Learns the catalogs anew after the client on `lease` may have changed them; until that is done, every text counts as
-    /// one that may leave anything behind.
-    pub async fn catalog_changed(&self, lease: &mut Lease) {
-        self.texts.forget();
-        self.texts.doubt();
-        {
-            let mut catalog = self.catalog.borrow_mut();
-            catalog.fingerprint.clear();
-            catalog.is_stale = false;
-        }
-        if let Err(error) = self.ask_catalog(lease).await {
-            debug!(pool = %self.key, %error, "the database's catalogs could not be read after they were changed");
-            self.catalog.borrow_mut().is_stale = true;
-        }
+    /// A client has changed the database's catalogs, or may have. Until they are read again, it isn't known what texts may
+    /// leave behind.
+    pub fn catalogs_changed(&self) {
+        self.catalogs.changed(&self.texts);
+    }
+
+    /// Sees to it that the catalogs are known as far as they have changed by now. An error of
+    /// [`Broken::NotTold`] leaves the connection as it is.
+    pub async fn know_catalogs(&self, connection: &mut Connection) -> Result<(), Broken> {
+        self.catalogs.catch_up(connection, &self.texts).await
     }
 
     /// Looks whether the catalogs have changed, unless that was done just now. Takes an idle connection, if there is one.
-    pub fn look_at_catalog(self: &Rc<Self>) {
-        let now = Instant::now();
-        {
-            let mut catalog = self.catalog.borrow_mut();
-            let is_due = catalog.is_stale
-                || catalog
-                    .looked_at
-                    .is_none_or(|last| now.saturating_duration_since(last) >= CATALOG_INTERVAL);
-            if !self.is_shared() || catalog.is_looking || !is_due {
-                return;
-            }
-            catalog.is_looking = true;
+    pub fn look_at_catalogs(self: &Rc<Self>) {
+        let census = self.members.borrow().census();
+        let has_connections = census.idle + census.leased > 0;
+        if self.is_shared() && has_connections && !self.is_looking.get() && self.catalogs.is_due() {
+            self.is_looking.set(true);
+            let pool = self.clone();
+            tokio::task::spawn_local(Box::pin(async move {
+                pool.read_catalogs().await;
+                pool.is_looking.set(false);
+            }));
         }
-        let pool = self.clone();
-        tokio::task::spawn_local(Box::pin(async move { pool.learn_catalog().await }));
     }
 
-    async fn learn_catalog(self: Rc<Self>) {
-        let looking = Looking(self.clone());
-        let census = self.members.borrow().census();
-        if census.idle + census.leased == 0 {
-            return;
-        }
+    async fn read_catalogs(self: &Rc<Self>) {
         let lease = match self.try_lease() {
             Some(lease) => Ok(lease),
             None => self.lease().await,
         };
         let Ok(mut lease) = lease else { return };
-        self.catalog.borrow_mut().is_stale = false;
-        match self.ask_catalog(&mut lease).await {
-            Ok(()) => {
-                self.catalog.borrow_mut().looked_at = Some(Instant::now());
-                drop(looking);
-                lease.give_back_settled();
-            }
+        if !self.catalogs.is_due() {
+            return lease.give_back_unused();
+        }
+        match self.catalogs.read(&mut lease, &self.texts).await {
+            Ok(()) => lease.give_back_settled(),
             Err(error) => {
                 warn!(pool = %self.key, %error, "the database's catalogs could not be read: every statement counts as one that may leave something behind");
                 self.texts.doubt();
-                self.catalog.borrow_mut().is_stale = true;
             }
         }
-    }
-
-    async fn ask_catalog(&self, lease: &mut Lease) -> Result<(), SettingsError> {
-        lease.apply(SessionId(0), &Settings::default()).await?;
-        let rows = lease.rows(&catalog::fingerprint()).await?;
-        let fingerprint: Vec<u8> = rows.into_iter().flatten().flatten().collect();
-        if self.texts.has_routines() && self.catalog.borrow().fingerprint == fingerprint {
-            if !self.catalog.borrow().is_stale {
-                self.texts.trust();
-            }
-            return Ok(());
-        }
-        let rows = lease.rows(&catalog::alone(catalog::CATALOGS)).await?;
-        let text = |cell: Vec<u8>| String::from_utf8_lossy(&cell).into_owned();
-        let rows = rows.into_iter().map(|row| row.map(text)).collect();
-        let routines = catalog::read(rows).ok_or(Broken::Lost)?;
-        debug!(pool = %self.key, ambient = ?routines.ambient(), "the database's routines are known");
-        self.texts.set_routines(routines);
-        if self.catalog.borrow().is_stale {
-            // A client has changed them in the meantime.
-            self.texts.doubt();
-        }
-        self.catalog.borrow_mut().fingerprint = fingerprint;
-        Ok(())
     }
 
     /// Takes out idle connections that the server has closed.
@@ -402,7 +352,7 @@ impl ServerPool {
                 logins.ended("ok");
                 debug!(pool = %self.key, took = ?began.elapsed(), "server connection opened");
                 self.opened(connection);
-                self.look_at_catalog();
+                self.look_at_catalogs();
             }
             Err(error) => {
                 logins.ended(error.label());
@@ -529,6 +479,11 @@ impl Lease {
         }
     }
 
+    /// Whether others wait for a connection.
+    pub fn is_awaited(&self) -> bool {
+        self.pool.members.borrow().census().waiting > 0
+    }
+
     /// Returns the connection, on which nothing was sent.
     pub fn give_back_unused(mut self) {
         self.park();
@@ -625,15 +580,6 @@ impl Drop for Waiting {
             lease.give_back_unused();
         }
         self.pool.publish();
-    }
-}
-
-/// Somebody looks at the catalogs.
-struct Looking(Rc<ServerPool>);
-
-impl Drop for Looking {
-    fn drop(&mut self) {
-        self.0.catalog.borrow_mut().is_looking = false;
     }
 }
 

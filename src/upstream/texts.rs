@@ -1,15 +1,21 @@
 //! What a pool knows of the texts that its clients send, and of what its database may run for them.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, Ref, RefCell};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use crate::pin::Routines;
+use crate::session::client::Run;
 use crate::session::exchange::Texts;
 use crate::session::parameters::Reading;
+use crate::session::ran::Ran;
 use crate::session::server::ServerSession;
 use crate::session::statements::{Registry, Statement};
 use crate::sql::{self, Analysis, Command, Effects, Kind, Language, Lexer, Options};
 use crate::wire::body::Body;
+
+/// Names of settings that are remembered although no routine sets them any more.
+const MAX_CUSTOM: usize = 1_000;
 
 /// One pool's.
 #[derive(Debug, Default)]
@@ -17,7 +23,10 @@ pub struct KnownTexts {
     registry: RefCell<Registry>,
     /// Nothing while it isn't known.
     routines: RefCell<Option<Routines>>,
-    is_doubtful: Cell<bool>,
+    /// Settings that they set and no view lists, or that some did before.
+    custom: RefCell<BTreeSet<String>>,
+    /// Whether they may be out of date.
+    is_changed: Cell<bool>,
     epoch: Cell<u64>,
 }
 
@@ -25,8 +34,13 @@ impl KnownTexts {
     /// Takes over what is known of the routines. What was thought of texts is void.
     pub(super) fn set_routines(&self, routines: Routines) {
         self.epoch.set(self.epoch.get() + 1);
+        let mut custom = self.custom.borrow_mut();
+        if custom.len() > MAX_CUSTOM {
+            custom.clear();
+        }
+        custom.extend(routines.custom().iter().cloned());
         *self.routines.borrow_mut() = Some(routines);
-        self.is_doubtful.set(false);
+        self.is_changed.set(false);
     }
 
     /// Whether anything is known of the routines, though it may be out of date.
@@ -41,23 +55,54 @@ impl KnownTexts {
 
     /// Until further notice, nothing is known of what texts may leave behind.
     pub(super) fn doubt(&self) {
-        self.is_doubtful.set(true);
+        self.is_changed.set(true);
         self.epoch.set(self.epoch.get() + 1);
     }
 
     /// What was known still holds.
     pub(super) fn trust(&self) {
-        if self.is_doubtful.replace(false) {
+        if self.is_changed.replace(false) {
             self.epoch.set(self.epoch.get() + 1);
         }
     }
 
-    /// Settings that routines set and that no view lists.
-    pub fn custom(&self) -> Vec<String> {
+    /// Whether catalogs have changed since they were last read, or weren't read yet.
+    pub fn is_doubtful(&self) -> bool {
+        self.is_changed.get() || self.routines.borrow().is_none()
+    }
+
+    /// Whether what was `ran` must be judged again: catalogs are others than when it was sent, or may be.
+    #[inline]
+    pub fn are_outdated(&self, ran: &Ran) -> bool {
+        ran.since()
+            .is_some_and(|epoch| epoch != self.epoch.get() || self.is_doubtful())
+    }
+
+    /// Judges again what was run on the connection of `server`, by the routines as they were last read. Those that it has
+    /// defined it may have run, even if they are gone.
+    pub fn judge_again(&self, run: &mut Run, server: &ServerSession) {
         let routines = self.routines.borrow();
-        routines
-            .as_ref()
-            .map_or_else(Vec::new, |routines| routines.custom().to_vec())
+        let Some(routines) = routines.as_ref() else {
+            run.is_unknown();
+            return;
+        };
+        let is_judged = run.judge_again(&server.ran, |text| {
+            let options = reading(text, server)?;
+            let mut analysis = judge(text, options, routines);
+            let is_alone = server.ran.is_single() && analysis.statements <= 1;
+            if !is_alone && analysis.effects.intersects(Effects::DDL) {
+                analysis.effects |= code_effects(text, options, routines);
+            }
+            Some(analysis)
+        });
+        if !is_judged {
+            run.is_unknown();
+        }
+    }
+
+    /// Settings that routines set, or did, and that no view lists.
+    pub fn custom(&self) -> Ref<'_, BTreeSet<String>> {
+        self.custom.borrow()
     }
 }
 
@@ -68,26 +113,22 @@ impl Texts for KnownTexts {
 
     #[inline]
     fn analyse(&self, text: &[u8], server: &ServerSession) -> Analysis {
+        let Some(reading) = reading(text, server) else {
+            return Analysis {
+                effects: Effects::UNKNOWN | Effects::DYNAMIC_SETTING,
+                statements: 1,
+                lone: Command::Other,
+            };
+        };
         let routines = self.routines.borrow();
-        let known = routines.as_ref().filter(|_| !self.is_doubtful.get());
-        let (Some(reading), Some(routines)) = (server.parameters.reading(), known) else {
-            return unknown(text, server);
-        };
-        let Reading {
-            standard_conforming_strings,
-        } = reading;
-        let options = Options {
-            standard_conforming_strings,
-        };
-        let mut analysis = sql::analyse(text, options, |name| routines.lookup(name));
-        if analysis.effects.contains(Effects::CODE) {
-            analysis.effects |= code_effects(text, options, routines);
+        match routines.as_ref().filter(|_| !self.is_doubtful()) {
+            Some(routines) => judge(text, reading, routines),
+            None => {
+                let mut analysis = sql::analyse(text, reading, |_| Effects::NONE);
+                analysis.effects |= Effects::DOUBT;
+                analysis
+            }
         }
-        if analysis.effects.intersects(Effects::DDL) {
-            analysis.effects |= routines.on_ddl();
-        }
-        analysis.effects |= routines.ambient();
-        analysis
     }
 
     fn apart(&self, statement: &Statement) -> Rc<Statement> {
@@ -106,29 +147,32 @@ impl Texts for KnownTexts {
     }
 }
 
-/// While the routines aren't known, or where the text can't be read, it may leave anything behind. What it is can be told
-/// from its words all the same, if they can be read.
-fn unknown(text: &[u8], server: &ServerSession) -> Analysis {
-    let mut analysis = match server.parameters.reading() {
-        Some(Reading {
-            standard_conforming_strings,
-        }) => {
-            let options = Options {
-                standard_conforming_strings,
-            };
-            sql::analyse(text, options, |_| Effects::NONE)
-        }
-        None => Analysis {
-            effects: Effects::NONE,
-            statements: 1,
-            lone: Command::Other,
-        },
-    };
-    analysis.effects |= Effects::UNKNOWN | Effects::DYNAMIC_SETTING;
+/// How the server reads the text; nothing if that can't be told, or if names in it may be written otherwise than in the
+/// catalogs, or folded in another way.
+fn reading(text: &[u8], server: &ServerSession) -> Option<Options> {
+    let Reading {
+        standard_conforming_strings,
+        is_utf8,
+    } = server.parameters.reading()?;
+    (is_utf8 || text.is_ascii()).then_some(Options {
+        standard_conforming_strings,
+    })
+}
+
+/// What running `text` may leave behind where these are the routines.
+fn judge(text: &[u8], options: Options, routines: &Routines) -> Analysis {
+    let mut analysis = sql::analyse(text, options, |name| routines.lookup(name));
+    if analysis.effects.contains(Effects::CODE) {
+        analysis.effects |= code_effects(text, options, routines);
+    }
+    if analysis.effects.intersects(Effects::DDL) {
+        analysis.effects |= routines.on_ddl();
+    }
+    analysis.effects |= routines.ambient();
     analysis
 }
 
-/// What the code that a DO quotes may leave behind; CALL has none. Settings that it names and no view lists can't be
+/// What the code that a DO or a CREATE FUNCTION quotes may leave behind; CALL has none. Settings that it names and no view lists can't be
 /// kept apart from others: they count as dynamic.
 fn code_effects(text: &[u8], options: Options, routines: &Routines) -> Effects {
     let mut effects = Effects::NONE;

@@ -1,0 +1,97 @@
+//! The texts that were run since it was last settled what they left behind.
+//!
+//! What a text may do is judged when it is sent, by what is known of the catalogs then. Should they turn out to have been
+//! others when it ran, the texts are judged again.
+
+/// As much text as is kept.
+const MAX_BYTES: usize = 64 * 1024;
+
+/// As many of the last texts are compared with one that comes: loops repeat a few.
+const COMPARED: usize = 8;
+
+/// Texts in the order in which they were sent, without most repetitions.
+#[derive(Debug, Default)]
+pub struct Ran {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+    since: Option<u64>,
+    is_cut: bool,
+}
+
+impl Ran {
+    /// Notes that `text` is about to be run, as it was judged in this `epoch` of what is known.
+    #[inline]
+    pub fn note(&mut self, text: &[u8], epoch: u64) {
+        self.since.get_or_insert(epoch);
+        if self.texts().rev().take(COMPARED).any(|known| known == text) {
+            return;
+        }
+        if self.bytes.len() + text.len() > MAX_BYTES {
+            self.is_cut = true;
+            return;
+        }
+        self.bytes.extend_from_slice(text);
+        self.ends.push(self.bytes.len());
+    }
+
+    /// The epoch in which the first one was judged; nothing if there is none.
+    #[inline]
+    pub fn since(&self) -> Option<u64> {
+        self.since
+    }
+
+    /// The texts.
+    pub fn texts(&self) -> impl DoubleEndedIterator<Item = &[u8]> {
+        self.ends.iter().enumerate().map(|(place, end)| {
+            let before = place.checked_sub(1).and_then(|before| self.ends.get(before));
+            let begin = before.copied().unwrap_or_default();
+            self.bytes.get(begin..*end).unwrap_or_default()
+        })
+    }
+
+    /// Whether there is no more than one.
+    pub fn is_single(&self) -> bool {
+        self.ends.len() <= 1
+    }
+
+    /// Whether no more than half of what can be kept is.
+    pub fn has_room(&self) -> bool {
+        !self.is_cut && self.bytes.len() <= MAX_BYTES / 2
+    }
+
+    /// Whether there were more than could be kept.
+    pub fn is_cut(&self) -> bool {
+        self.is_cut
+    }
+
+    /// Forgets all.
+    #[inline]
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+        self.since = None;
+        self.is_cut = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_kept_up_to_a_bound() {
+        let mut ran = Ran::default();
+        assert_eq!(ran.since(), None);
+        for text in ["a", "", "bc", "a", "bc"] {
+            ran.note(text.as_bytes(), 3);
+        }
+        ran.note(b"d", 4);
+        assert_eq!(ran.texts().collect::<Vec<_>>(), [&b"a"[..], b"", b"bc", b"d"]);
+        assert_eq!(ran.since(), Some(3), "the first counts");
+        assert!(ran.has_room() && !ran.is_cut());
+        ran.note(&[b'x'; MAX_BYTES], 4);
+        assert!(ran.is_cut() && !ran.has_room());
+        ran.clear();
+        assert!(ran.since().is_none() && ran.texts().next().is_none() && ran.has_room());
+    }
+}
