@@ -262,6 +262,33 @@ fn chain_of(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// What tests put into a cache.
+#[cfg(test)]
+pub struct HeldKeys(watch::Sender<State>);
+
+#[cfg(test)]
+impl CredentialCache {
+    /// A cache that holds what a test says.
+    pub fn held() -> (Self, HeldKeys) {
+        let (sender, state) = watch::channel(State::default());
+        (Self { state }, HeldKeys(sender))
+    }
+}
+
+#[cfg(test)]
+impl HeldKeys {
+    /// A load has brought these.
+    pub fn set(&self, id: &str, expires_at: SystemTime) {
+        let credentials = Credentials::new(id, "secret", None, Some(expires_at), "test");
+        publish(&self.0, Keys::new(credentials, Some(expires_at)));
+    }
+
+    /// There are none any more.
+    pub fn lose(&self) {
+        self.0.send_replace(State::default());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

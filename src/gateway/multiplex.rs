@@ -24,7 +24,7 @@ use crate::pin::{Question, Reason, Told};
 use crate::session::client::ClientSession;
 use crate::session::exchange::{Exchange, Sides};
 use crate::session::settings::{Settings, changed, settings};
-use crate::session::statements::MAX_STATEMENT_BYTES;
+use crate::session::statements::{ClientStatements, MAX_STATEMENT_BYTES};
 use crate::session::tracker::{Tracker, is_frontend};
 use crate::sql::Effects;
 use crate::upstream::connection::{Broken, Connection, Farewell, SettingsError};
@@ -165,7 +165,7 @@ impl Sharer<'_> {
             }
             unsettled = None;
             let end = match pause {
-                Pause::Idle | Pause::Silent => match self.settle_and_tell(&mut lease).await {
+                Pause::Idle | Pause::Silent => match self.settle_and_tell(&mut lease, &mut exchange).await {
                     Ok(()) if self.session.pins.is_empty() => return self.give_back(lease, &exchange).await,
                     Ok(()) if self.pool.target().pool.mode == PoolMode::Transaction => {
                         return Some(self.not_shareable(lease, exchange));
@@ -174,6 +174,10 @@ impl Sharer<'_> {
                     Ok(()) => {
                         pinned.get_or_insert_with(|| Counted::new(&self.pool.metrics().pinned));
                         continue;
+                    }
+                    Err(error @ SettingsError::Refused { .. }) => {
+                        warn!(session = %self.client.session, %error, "a client's settings could not be set again");
+                        return Some(self.refused(lease, exchange, &error));
                     }
                     Err(error) => {
                         debug!(session = %self.client.session, %error, "what a session has could not be found out");
@@ -289,31 +293,47 @@ impl Sharer<'_> {
         }
     }
 
-    /// The same as [`Self::settle`]; notifications that come meanwhile are passed on.
-    async fn settle_and_tell(&mut self, lease: &mut Lease) -> Result<(), Broken> {
+    /// The same as [`Self::settle`]; what the client has to hear of that, and notifications that come meanwhile, are passed on.
+    async fn settle_and_tell(
+        &mut self,
+        lease: &mut Lease,
+        exchange: &mut Exchange,
+    ) -> Result<(), SettingsError> {
         self.settle(lease).await?;
-        let notifications = lease.take_notifications();
-        if !notifications.is_empty() {
-            self.traffic.sent += notifications.len() as u64;
+        let mut news = lease.take_notifications();
+        if !self.session.pins.is_empty() {
+            // Nobody will hand the connection over to it.
+            let mut sides = Sides {
+                client: &mut self.session,
+                server: &mut lease.session,
+                texts: self.pool.texts(),
+            };
+            exchange.begin(&mut sides, &mut news);
+        }
+        if !news.is_empty() {
+            self.traffic.sent += news.len() as u64;
             // A client that is gone shows at the next read.
-            let _ = poll_fn(|cx| Poll::Ready(self.stream.poll_send(cx, &notifications))).await;
+            let _ = poll_fn(|cx| Poll::Ready(self.stream.poll_send(cx, &news))).await;
         }
         Ok(())
     }
 
     /// Whether it must be judged again what the client has run, and no connection but this one is needed for that yet.
     fn may_go_on(&self, lease: &Lease, since: Option<Instant>) -> bool {
+        // What was reset the client may read next, and it begins with what it came with.
         self.session.pins.is_empty()
+            && !self.session.run.effects.intersects(Effects::RESET)
             && self.pool.texts().are_outdated(&lease.session.ran)
             && lease.session.ran.has_room()
             && !(since.is_some_and(|since| since.elapsed() > MAX_UNSETTLED) && lease.is_awaited())
     }
 
     /// Finds out what the client has left behind, as far as what it has run may have left anything.
-    async fn settle(&mut self, lease: &mut Lease) -> Result<(), Broken> {
+    async fn settle(&mut self, lease: &mut Lease) -> Result<(), SettingsError> {
         let is_outdated = self.pool.texts().are_outdated(&lease.session.ran);
         if self.session.run.effects.is_empty() && !is_outdated {
             lease.session.ran.clear();
+            self.session.leaves_nothing();
             return Ok(());
         }
         let before = self.session.pins;
@@ -337,9 +357,7 @@ impl Sharer<'_> {
         if !pins.is_empty() {
             // It stays, so nobody will hand the connection over to it.
             let (id, wanted) = (self.session.id, self.session.settings.clone());
-            if let Err(SettingsError::Broken(error)) = lease.apply(id, &wanted).await {
-                return Err(error);
-            }
+            lease.apply(id, &wanted).await?;
         }
         Ok(())
     }
@@ -395,6 +413,10 @@ impl Sharer<'_> {
             match lease.tell(&question).await {
                 Ok(told) if asks_all => {
                     pins.seen(told.found);
+                    if told.prepared == Some(0) && !lease.session.prepared.is_empty() {
+                        // Code that no text shows has run DEALLOCATE ALL.
+                        self.session.statements = ClientStatements::default();
+                    }
                     self.session.settings = all_settled(lease, &self.session.startup, told);
                 }
                 Ok(told) => {
@@ -517,13 +539,11 @@ impl Turn<'_> {
                 }
                 scanned.err().map(End::ServerBroke)
             });
-            if self.exchange.is_waiting()
-                && let Some(end) = self.resume(cx)
-            {
-                return Some(Pause::End(end));
-            }
             match moved {
                 Poll::Ready(Ok(None)) if self.exchange.refusal().is_some() => return Some(Pause::Refused),
+                Poll::Ready(Ok(None)) if self.exchange.is_lost() => {
+                    return Some(Pause::End(End::ServerLost(None)));
+                }
                 Poll::Ready(Ok(None)) if self.exchange.is_idle() => return Some(Pause::Idle),
                 Poll::Ready(Ok(None)) => {}
                 Poll::Ready(Ok(Some(end))) => return Some(Pause::End(end)),
@@ -539,7 +559,7 @@ impl Turn<'_> {
     fn feed_server(&mut self, cx: &mut Context<'_>) -> Option<Pause> {
         for _ in 0..READS_PER_TURN {
             // Who doesn't take what it is answered isn't asked for more.
-            if self.client.has_unsent() || self.exchange.is_waiting() {
+            if self.client.has_unsent() {
                 return None;
             }
             if self.server.has_unsent() {
@@ -548,6 +568,15 @@ impl Turn<'_> {
                     Poll::Ready(Err(error)) => return Some(Pause::End(End::ServerLost(Some(error)))),
                     Poll::Pending => return None,
                 }
+            }
+            if self.exchange.is_waiting() {
+                if let Some(end) = self.resume(cx) {
+                    return Some(Pause::End(end));
+                }
+                if self.exchange.is_waiting() && !self.server.has_unsent() {
+                    return None;
+                }
+                continue;
             }
             let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
             let Self {

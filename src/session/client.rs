@@ -1,12 +1,11 @@
 //! What a client has, whichever server connection it is on.
 
-use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::parameters::Parameters;
 use super::ran::Ran;
 use super::settings::Settings;
-use super::statements::Statement;
+use super::statements::{ClientStatements, Statement};
 use crate::ids::SessionId;
 use crate::pin::{Pins, Reason};
 use crate::sql::{Analysis, Command, Effects, Found, Language};
@@ -47,15 +46,24 @@ pub struct ClientSession {
     /// What it was last told of the server's parameters.
     pub told: Rc<Parameters>,
     /// Its prepared statements, by its own names.
-    pub statements: HashMap<Box<[u8]>, Rc<Statement>>,
-    /// Its unnamed statement: the rest of a Parse after the name. Empty if there is none.
-    pub unnamed: Vec<u8>,
+    pub statements: ClientStatements,
+    /// Its unnamed statement.
+    pub unnamed: Unnamed,
     /// What running the unnamed statement may leave behind, and when that was thought.
     pub unnamed_effects: (u64, Effects),
     /// Why it keeps its server connection.
     pub pins: Pins,
     /// What has been run since it was last settled what the session has.
     pub run: Run,
+}
+
+/// An unnamed statement.
+#[derive(Debug, Default)]
+pub struct Unnamed {
+    /// The rest of its Parse after the name. Empty if there is none.
+    pub tail: Vec<u8>,
+    /// The statement of the client's that it names, in SQL, by the name on server connections.
+    pub names: Option<Rc<Statement>>,
 }
 
 /// What was run since it was last settled what the session has.
@@ -86,26 +94,19 @@ impl ClientSession {
             settings: startup.clone(),
             startup,
             told,
-            statements: HashMap::new(),
-            unnamed: Vec::new(),
+            statements: ClientStatements::default(),
+            unnamed: Unnamed::default(),
             unnamed_effects: (0, Effects::NONE),
             pins: Pins::default(),
             run: Run::default(),
         }
     }
 
-    /// How many bytes its named statements amount to.
-    pub(super) fn statement_bytes(&self) -> usize {
-        self.statements
-            .iter()
-            .map(|(name, statement)| name.len() + statement.tail.len())
-            .sum()
-    }
-
     /// Notes that `text`, which is `command`, is about to be run.
     #[inline]
     pub(super) fn runs(&mut self, text: &[u8], effects: Effects, command: Command) {
-        self.run.has_local |= matches!(command, Command::Set { local: true, .. });
+        self.run.has_local |= effects.intersects(Effects::LOCAL);
+        let effects = effects.without(Effects::LOCAL);
         if effects.is_empty() {
             return;
         }
@@ -114,6 +115,12 @@ impl ClientSession {
             self.run.decides_reading |= settings.any(|(name, _)| READING.contains(&name.as_str()));
         }
         self.run.note(text, effects, command);
+    }
+
+    /// The transaction has ended, and nothing in it can have left anything behind.
+    #[inline]
+    pub fn leaves_nothing(&mut self) {
+        self.run.has_local = false;
     }
 
     /// Takes over what was found out about the session after what was run; `pins` are those that the server told of.

@@ -9,11 +9,11 @@ use std::rc::Rc;
 
 use bytes::BytesMut;
 
-use super::client::ClientSession;
+use super::client::{ClientSession, Unnamed};
 use super::ledger::{Ledger, Request, TransactionStatus, Whose};
 use super::server::ServerSession;
 use super::settings::Setting;
-use super::statements::{MAX_CLIENT_BYTES, MAX_STATEMENT_BYTES, NAME_PREFIX, Statement};
+use super::statements::{ClientStatements, MAX_CLIENT_BYTES, MAX_STATEMENT_BYTES, NAME_PREFIX, Statement};
 use super::tracker::{Ended, Tracker, is_frontend};
 use crate::pin::Reason;
 use crate::sql::{Analysis, Command, Discarded, Effects, Identifier, Lexer, MAX_NAME_BYTES, setting_name};
@@ -22,14 +22,20 @@ use crate::wire::frame::{BadLength, Frame, Frames, MAX_GATHERED_BYTES};
 use crate::wire::reply::{self, state_and_message};
 use crate::wire::request;
 
-/// As much of a Bind, Describe or Close as is gathered: the names stand at its beginning.
+/// As much of a Bind, Describe, Close or Execute as is gathered: the names stand at its beginning.
 const MAX_NAMES_BYTES: u32 = 1_024;
 
 /// What a text may leave behind that isn't read.
 const UNREAD: Effects = Effects::UNKNOWN.union(Effects::DYNAMIC_SETTING);
 
 /// As much of a CommandComplete as is gathered.
-const MAX_TAG_BYTES: u32 = 16;
+const MAX_TAG_BYTES: u32 = 19;
+
+/// As much as is made ready for the server before it must have been taken.
+const MAX_READY_BYTES: usize = 1024 * 1024;
+
+/// Portals that reset settings and are kept account of; of more than these it is seen when it is settled.
+const MAX_RESETTING: usize = 16;
 
 /// Names that are kept only to be put into errors.
 const MAX_FORMER: usize = 1_000;
@@ -65,11 +71,13 @@ pub struct Exchange {
 struct Desk {
     ledger: Ledger,
     /// What each Parse and Close that isn't answered changes, in their order.
-    changes: VecDeque<Change>,
+    changes: Changes,
     /// Names that requests which aren't answered may still have used: closed since, or never defined.
     former: Vec<(Box<[u8]>, Rc<Statement>)>,
-    /// A statement that resets settings was bound: what the client began with is set again after the next Sync.
-    must_restore: Restore,
+    /// What DISCARD ALL or DEALLOCATE ALL has ended, if it succeeds.
+    forgotten: Option<Box<Forgotten>>,
+    /// Portals that reset settings: what the client began with is set again behind their Execute.
+    resetting: Vec<(Box<[u8]>, Restore)>,
     /// For each restoring of settings that isn't answered, which ReadyForQuery of this lease comes right before its answer: it
     /// waits for that, so that the client never hears of values that it won't see.
     restores: VecDeque<u64>,
@@ -80,9 +88,8 @@ struct Desk {
 }
 
 /// Settings to go back to.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 enum Restore {
-    #[default]
     Nothing,
     One(String),
     All,
@@ -92,8 +99,8 @@ impl Restore {
     /// What a statement resets, as far as its text alone shows it.
     fn of(text: &[u8], effects: Effects, command: &Command) -> Self {
         match command {
-            Command::Other if effects.intersects(Effects::SETTING) && resets_time_zone(text) => {
-                Self::One("timezone".to_owned())
+            Command::Other if effects.intersects(Effects::SETTING) => {
+                reset_in_other_words(text).map_or(Self::Nothing, |name| Self::One(name.to_owned()))
             }
             _ if !effects.intersects(Effects::RESET) => Self::Nothing,
             Command::Set { local: false, name } | Command::Reset { name } => {
@@ -103,28 +110,65 @@ impl Restore {
             _ => Self::Nothing,
         }
     }
-
-    fn add(&mut self, more: Self) {
-        match (&*self, &more) {
-            (_, Self::Nothing) => {}
-            (Self::Nothing, _) => *self = more,
-            // One after another in one pipeline: the settling after it finds out what is missing.
-            _ => *self = Self::All,
-        }
-    }
 }
 
 /// What a Parse or a Close changes if it isn't skipped.
 #[derive(Debug)]
 enum Change {
     Nothing,
+    /// Postern makes room for another statement, or puts the client's unnamed statement in place of somebody else's.
+    Own,
     /// A named statement is defined: the client's name, if it was the client who asked, and the statement, if the server
     /// connection gets it by this.
     Defined(Option<Box<[u8]>>, Option<Rc<Statement>>),
     /// A named statement of the client's has ended.
     Closed(Box<[u8]>, Rc<Statement>),
     /// The unnamed statement is another one, or none; what it was before.
-    Unnamed(Vec<u8>),
+    Unnamed(Unnamed),
+}
+
+/// A client's statements, until it is known that they have ended.
+#[derive(Debug)]
+struct Forgotten {
+    statements: ClientStatements,
+    unnamed: Unnamed,
+    /// The ReadyForQuery, counted in this lease, before which it is known.
+    known_at: u64,
+}
+
+/// Changes in the order of their messages.
+#[derive(Debug, Default)]
+struct Changes {
+    queue: VecDeque<Change>,
+    /// How many of them decide what names stand for.
+    named: usize,
+}
+
+impl Change {
+    fn is_named(&self) -> bool {
+        matches!(self, Self::Defined(..) | Self::Closed(..) | Self::Own)
+    }
+}
+
+impl Changes {
+    fn push(&mut self, change: Change) {
+        self.named += usize::from(change.is_named());
+        self.queue.push_back(change);
+    }
+
+    fn pop(&mut self) {
+        if let Some(change) = self.queue.pop_front() {
+            self.named -= usize::from(change.is_named());
+        }
+    }
+
+    /// The first `count` are void.
+    fn take(&mut self, count: usize) -> VecDeque<Change> {
+        let rest = self.queue.split_off(count.min(self.queue.len()));
+        let taken = std::mem::replace(&mut self.queue, rest);
+        self.named -= taken.iter().filter(|change| change.is_named()).count();
+        taken
+    }
 }
 
 /// The two sides of a lease, and what the pool knows.
@@ -144,9 +188,10 @@ impl Default for Exchange {
             server: Frames::default(),
             desk: Desk {
                 ledger: Ledger::fine(),
-                changes: VecDeque::new(),
+                changes: Changes::default(),
                 former: Vec::new(),
-                must_restore: Restore::Nothing,
+                forgotten: None,
+                resetting: Vec::new(),
                 restores: VecDeque::new(),
                 owes_ready: false,
                 refusal: None,
@@ -188,7 +233,9 @@ impl Exchange {
             match frame.tag {
                 b'X' => return Some(Ended::Goodbye),
                 tag if !is_frontend(tag) => return Some(Ended::BadType(tag)),
-                b'P' | b'B' | b'D' | b'C' | b'Q' if self.desk.is_undecided() => {
+                b'P' | b'B' | b'D' | b'C' | b'Q'
+                    if self.desk.is_undecided() || to_server.len() > MAX_READY_BYTES =>
+                {
                     request::header(frame.tag, frame.length, &mut self.waiting);
                     self.waiting.extend_from_slice(frame.body);
                     self.waiting.extend_from_slice(input);
@@ -305,6 +352,12 @@ impl Exchange {
             && !self.is_waiting()
     }
 
+    /// Whether it isn't known any more what the server owes.
+    #[inline]
+    pub fn is_lost(&self) -> bool {
+        self.desk.ledger.lost
+    }
+
     /// SQLSTATE and text of what the server refused to do for Postern itself, so that the lease can't go on.
     pub fn refusal(&self) -> Option<&(String, String)> {
         self.desk.refusal.as_ref()
@@ -334,7 +387,7 @@ enum Verdict {
 fn most_of_request(tag: u8) -> u32 {
     match tag {
         b'Q' | b'P' => MAX_STATEMENT_BYTES as u32,
-        b'B' | b'D' | b'C' => MAX_NAMES_BYTES,
+        b'B' | b'D' | b'C' | b'E' => MAX_NAMES_BYTES,
         _ => 0,
     }
 }
@@ -391,9 +444,11 @@ impl Desk {
                     runs(sides, &[], UNREAD, Command::Other);
                 }
                 self.pass(frame, out);
-                if tag == b'S' {
-                    let what = std::mem::take(&mut self.must_restore);
-                    self.restore(what, sides, out);
+                match tag {
+                    // If the server skips the one, it skips the other.
+                    b'E' if !self.resetting.is_empty() => self.restore_within(frame, sides, out),
+                    b'S' => self.resetting.clear(),
+                    _ => {}
                 }
                 Ok(())
             }
@@ -401,11 +456,10 @@ impl Desk {
     }
 
     /// Whether names may stand for something else once what was asked before the last Sync is answered: if it fails, what it
-    /// would have defined isn't, and what it would have closed still is.
+    /// would have defined isn't, and what it would have closed still is, on the server connection too.
     #[inline]
     fn is_undecided(&self) -> bool {
-        let is_named = |change: &Change| matches!(change, Change::Defined(Some(_), _) | Change::Closed(..));
-        !self.changes.is_empty() && self.ledger.owes_ready() && self.changes.iter().any(is_named)
+        self.ledger.owes_ready() && (self.changes.named > 0 || self.forgotten.is_some())
     }
 
     /// What a text may leave behind that is read before what decides how the server reads it is done.
@@ -421,7 +475,7 @@ impl Desk {
     /// Notes a message of Postern's own.
     fn sent_own(&mut self, tag: u8) {
         if matches!(tag, b'P' | b'C') {
-            self.changes.push_back(Change::Nothing);
+            self.changes.push(Change::Nothing);
         }
         self.ledger.sent(tag, Whose::Own);
     }
@@ -433,7 +487,7 @@ impl Desk {
     }
 
     fn query(&mut self, frame: Frame<'_>, sides: &mut Sides<'_>, out: &mut Vec<u8>) -> Result<(), BadLength> {
-        sides.client.unnamed.clear();
+        sides.client.unnamed = Unnamed::default();
         sides.server.unnamed_of = None;
         if frame.is_cut() {
             runs(sides, &[], UNREAD, Command::Other);
@@ -457,16 +511,13 @@ impl Desk {
                 request::message(b'Q', out, |body| body.extend_from_slice(&renamed));
                 self.ledger.sent(b'Q', Whose::Client);
                 if matches!(first, Command::Deallocate { .. }) {
-                    sides
-                        .client
-                        .statements
-                        .retain(|_, known| !Rc::ptr_eq(known, &statement));
+                    sides.client.statements.remove(&statement);
                 }
             }
             None => self.pass(frame, out),
         }
-        forget(self.ledger.status, effects, &first, sides);
-        self.restore(Restore::of(text, effects, &first), sides, out);
+        self.forget(effects, &first, true, sides);
+        self.restore(&Restore::of(text, effects, &first), sides, out);
         Ok(())
     }
 
@@ -493,24 +544,47 @@ impl Desk {
     }
 
     /// RESET goes back to what the server connection began with, but the client began with settings of its own: they
-    /// are set again right behind it.
-    fn restore(&mut self, what: Restore, sides: &mut Sides<'_>, out: &mut Vec<u8>) {
+    /// are set again right behind it. The ReadyForQuery of the RESET waits for that.
+    fn restore(&mut self, what: &Restore, sides: &mut Sides<'_>, out: &mut Vec<u8>) {
+        let begin = self.ledger.answered + self.ledger.readies();
+        if self.set_again(what, sides, out) {
+            self.restores.push_back(begin);
+            request::sync(out);
+            self.sent_own(b'S');
+        }
+    }
+
+    /// The same within an extended query: if the server skips the one, it skips the other.
+    fn restore_within(&mut self, execute: Frame<'_>, sides: &mut Sides<'_>, out: &mut Vec<u8>) {
+        let portal = Body::new(execute.body).cstring().unwrap_or_default();
+        let place = self.resetting.iter().position(|(name, _)| **name == *portal);
+        // More of the Execute follows if it was too long to be gathered; what is reset then is seen when it is settled.
+        if let Some(place) = place.filter(|_| !execute.is_cut()) {
+            let (_, what) = self.resetting.swap_remove(place);
+            self.set_again(&what, sides, out);
+        }
+    }
+
+    /// Notes that `portal` runs a statement.
+    fn binds(&mut self, portal: &[u8], what: Restore) {
+        self.resetting.retain(|(name, _)| **name != *portal);
+        if what != Restore::Nothing && self.resetting.len() < MAX_RESETTING {
+            self.resetting.push((portal.into(), what));
+        }
+    }
+
+    /// Sets again what the client began with, as far as it is reset; whether there is anything.
+    fn set_again(&mut self, what: &Restore, sides: &mut Sides<'_>, out: &mut Vec<u8>) -> bool {
+        let startup = sides.client.startup.iter();
         let settings: Vec<&Setting> = match what {
-            Restore::Nothing => return,
-            Restore::One(name) => sides
-                .client
-                .startup
-                .iter()
-                .filter(|(known, _)| *known == name)
-                .collect(),
-            Restore::All => sides.client.startup.iter().collect(),
+            Restore::Nothing => return false,
+            Restore::One(reset) => startup.filter(|(name, _)| name == reset).collect(),
+            Restore::All => startup.collect(),
         };
         if settings.is_empty() {
-            return;
+            return false;
         }
         sides.server.unnamed_of = None;
-        self.restores
-            .push_back(self.ledger.answered + self.ledger.readies());
         request::set_config(
             settings
                 .iter()
@@ -518,6 +592,7 @@ impl Desk {
             out,
         );
         request::set_config_types(settings.len()).for_each(|tag| self.sent_own(tag));
+        true
     }
 
     fn parse(&mut self, frame: Frame<'_>, sides: &mut Sides<'_>, out: &mut Vec<u8>) -> Result<(), BadLength> {
@@ -525,36 +600,31 @@ impl Desk {
         let name = body.cstring().map_err(|_| malformed(frame))?;
         let tail = body.rest();
         if name.is_empty() {
-            self.parse_unnamed(frame, tail, sides);
-            self.pass(frame, out);
+            self.parse_unnamed(frame, tail, sides, out);
             return Ok(());
         }
         if let Some(known) = sides.client.statements.get(name).cloned() {
             // The server refuses it, as it should: that name is taken.
             self.ensure(&known, sides, out);
-            self.changes.push_back(Change::Nothing);
+            self.changes.push(Change::Nothing);
             self.rename(frame, name.len(), 0, &known.server_name, out);
             return Ok(());
         }
         let has_own = sides.client.pins.contains(Reason::Prepared);
         if has_own || sides.client.run.effects.intersects(Effects::PREPARED) {
             // It has prepared statements in SQL, which share their names with these. It keeps its connection, and so may they.
-            self.changes.push_back(Change::Nothing);
+            self.changes.push(Change::Nothing);
             self.unknown(frame, name, 0, out);
             return Ok(());
         }
-        if frame.is_cut() || sides.client.statement_bytes() + tail.len() > MAX_CLIENT_BYTES {
+        if frame.is_cut() || sides.client.statements.bytes() + tail.len() > MAX_CLIENT_BYTES {
             sides.client.pin(Reason::Large);
-            self.changes.push_back(Change::Nothing);
+            self.changes.push(Change::Nothing);
             self.unknown(frame, name, 0, out);
             return Ok(());
         }
         let mut statement = sides.texts.intern(tail, sides.server);
-        let has_it = sides
-            .client
-            .statements
-            .values()
-            .any(|known| Rc::ptr_eq(known, &statement));
+        let has_it = sides.client.statements.has(&statement);
         let is_outdated = sides
             .server
             .ran
@@ -568,7 +638,7 @@ impl Desk {
         let is_there = sides.server.prepared.touch(&statement);
         sides.client.statements.insert(name.into(), statement.clone());
         if is_there && self.ledger.status != TransactionStatus::Failed {
-            self.changes.push_back(Change::Defined(Some(name.into()), None));
+            self.changes.push(Change::Defined(Some(name.into()), None));
             self.ledger.sent(b'P', Whose::Made);
             return Ok(());
         }
@@ -576,26 +646,46 @@ impl Desk {
         if !is_there {
             self.make_room(&statement, sides, out);
         }
-        self.changes
-            .push_back(Change::Defined(Some(name.into()), prepared));
+        self.changes.push(Change::Defined(Some(name.into()), prepared));
         self.rename(frame, name.len(), 0, &statement.server_name, out);
         Ok(())
     }
 
-    fn parse_unnamed(&mut self, frame: Frame<'_>, tail: &[u8], sides: &mut Sides<'_>) {
+    fn parse_unnamed(&mut self, frame: Frame<'_>, tail: &[u8], sides: &mut Sides<'_>, out: &mut Vec<u8>) {
         let misread = self.misread(sides);
-        let client = &mut *sides.client;
-        let before = std::mem::take(&mut client.unnamed);
+        let before = std::mem::take(&mut sides.client.unnamed);
         if frame.is_cut() {
-            client.unnamed_effects = (sides.texts.epoch(), UNREAD);
+            // Wherever else it went, it would have none.
+            sides.client.pin(Reason::Large);
+            sides.client.unnamed_effects = (sides.texts.epoch(), UNREAD);
+            self.pass(frame, out);
         } else {
             let text = Body::new(tail).cstring().unwrap_or_default();
             let analysis = sides.texts.analyse(text, sides.server);
-            client.unnamed_effects = (sides.texts.epoch(), analysis.effects | misread);
-            client.unnamed.extend_from_slice(tail);
+            sides.client.unnamed_effects = (sides.texts.epoch(), analysis.effects | misread);
+            match self.statement_of(text, &analysis.lone, sides) {
+                Some((place, statement)) => {
+                    self.ensure(&statement, sides, out);
+                    let mut renamed = tail.to_vec();
+                    renamed.splice(place, statement.server_name.bytes());
+                    sides.client.unnamed = Unnamed {
+                        tail: renamed,
+                        names: Some(statement),
+                    };
+                    request::message(b'P', out, |body| {
+                        body.push(0);
+                        body.extend_from_slice(&sides.client.unnamed.tail);
+                    });
+                    self.ledger.sent(b'P', Whose::Client);
+                }
+                None => {
+                    sides.client.unnamed.tail.extend_from_slice(tail);
+                    self.pass(frame, out);
+                }
+            }
         }
-        sides.server.unnamed_of = Some(client.id);
-        self.changes.push_back(Change::Unnamed(before));
+        sides.server.unnamed_of = Some(sides.client.id);
+        self.changes.push(Change::Unnamed(before));
     }
 
     fn bind(&mut self, frame: Frame<'_>, sides: &mut Sides<'_>, out: &mut Vec<u8>) -> Result<(), BadLength> {
@@ -603,16 +693,19 @@ impl Desk {
         let portal = body.cstring().map_err(|_| malformed(frame))?;
         let name = body.cstring().map_err(|_| malformed(frame))?;
         if name.is_empty() {
+            if let Some(named) = sides.client.unnamed.names.clone() {
+                self.ensure(&named, sides, out);
+            }
             self.ensure_unnamed(sides, out);
             let (epoch, effects) = sides.client.unnamed_effects;
-            let tail = std::mem::take(&mut sides.client.unnamed);
+            let tail = std::mem::take(&mut sides.client.unnamed.tail);
             let text = Body::new(&tail).cstring().unwrap_or_default();
             if !effects.is_empty() || epoch != sides.texts.epoch() {
-                self.runs_unnamed(text, sides);
+                self.runs_unnamed(portal, text, sides);
             } else {
                 sides.server.ran.note(text, epoch);
             }
-            sides.client.unnamed = tail;
+            sides.client.unnamed.tail = tail;
             self.pass(frame, out);
             return Ok(());
         }
@@ -633,16 +726,15 @@ impl Desk {
             sides.server.ran.note(statement.text(), epoch);
         } else {
             runs(sides, statement.text(), effects, statement.command.clone());
-            self.must_restore
-                .add(Restore::of(statement.text(), effects, &statement.command));
-            forget(self.ledger.status, effects, &statement.command, sides);
+            self.binds(portal, Restore::of(statement.text(), effects, &statement.command));
+            self.forget(effects, &statement.command, false, sides);
         }
         self.rename(frame, name.len(), portal.len() + 1, &statement.server_name, out);
         Ok(())
     }
 
     /// A statement of the unnamed kind is run; what it is has to be looked at anew.
-    fn runs_unnamed(&mut self, text: &[u8], sides: &mut Sides<'_>) {
+    fn runs_unnamed(&mut self, portal: &[u8], text: &[u8], sides: &mut Sides<'_>) {
         let Analysis {
             mut effects,
             lone: command,
@@ -651,8 +743,8 @@ impl Desk {
         // Of a text that was too long to be kept, nothing is known.
         let (_, before) = sides.client.unnamed_effects;
         effects |= before | self.misread(sides);
-        self.must_restore.add(Restore::of(text, effects, &command));
-        forget(self.ledger.status, effects, &command, sides);
+        self.binds(portal, Restore::of(text, effects, &command));
+        self.forget(effects, &command, false, sides);
         runs(sides, text, effects, command);
     }
 
@@ -691,7 +783,7 @@ impl Desk {
                     self.former.push(entry.clone());
                 }
                 let (name, statement) = entry;
-                self.changes.push_back(Change::Closed(name, statement));
+                self.changes.push(Change::Closed(name, statement));
                 self.ledger.sent(b'C', Whose::Made);
             }
             (Some(name), None) => {
@@ -700,11 +792,11 @@ impl Desk {
                 } else {
                     Change::Nothing
                 };
-                self.changes.push_back(change);
+                self.changes.push(change);
                 self.unknown(frame, name, 1, out);
             }
             (None, _) => {
-                self.changes.push_back(Change::Nothing);
+                self.changes.push(Change::Nothing);
                 self.pass(frame, out);
             }
         }
@@ -718,8 +810,7 @@ impl Desk {
             return;
         }
         self.make_room(statement, sides, out);
-        self.changes
-            .push_back(Change::Defined(None, Some(statement.clone())));
+        self.changes.push(Change::Defined(None, Some(statement.clone())));
         request::message(b'P', out, |body| {
             body.extend_from_slice(statement.server_name.as_bytes());
             body.push(0);
@@ -738,7 +829,8 @@ impl Desk {
             .then(|| statement.server_name.clone());
         for name in evicted.into_iter().chain(doubtful) {
             request::close_statement(&name, out);
-            self.sent_own(b'C');
+            self.changes.push(Change::Own);
+            self.ledger.sent(b'C', Whose::Own);
         }
     }
 
@@ -748,17 +840,18 @@ impl Desk {
             return;
         }
         sides.server.unnamed_of = Some(sides.client.id);
-        if sides.client.unnamed.is_empty() {
+        self.changes.push(Change::Own);
+        if sides.client.unnamed.tail.is_empty() {
             // Whose it is, it is nobody's any more: the server says that there is none.
             request::close_statement("", out);
-            self.sent_own(b'C');
+            self.ledger.sent(b'C', Whose::Own);
             return;
         }
         request::message(b'P', out, |body| {
             body.push(0);
-            body.extend_from_slice(&sides.client.unnamed);
+            body.extend_from_slice(&sides.client.unnamed.tail);
         });
-        self.sent_own(b'P');
+        self.ledger.sent(b'P', Whose::Own);
     }
 
     /// Passes `frame` on with `new` in place of the name of `len` bytes that stands at `place` in its body.
@@ -785,7 +878,7 @@ impl Desk {
     /// Appends the answers whose turn has come and that the server doesn't give.
     fn make_due(&mut self, to_client: &mut Vec<u8>) {
         while let Some(what) = self.ledger.take_made() {
-            self.changes.pop_front();
+            self.changes.pop();
             let tag = if what == Request::Parse { b'1' } else { b'3' };
             request::header(tag, 4, to_client);
         }
@@ -807,14 +900,21 @@ impl Desk {
         let front = self.ledger.front();
         let whose = self.ledger.received(frame.tag, frame.body);
         match frame.tag {
-            b'1' | b'3' => drop(self.changes.pop_front()),
+            b'1' | b'3' => self.changes.pop(),
             b'C' if whose == Whose::Client && frame.body == b"DISCARD ALL\0" => {
                 sides.client.run.has_discarded();
+                self.forgotten = None;
             }
+            b'C' if whose == Whose::Client && frame.body.starts_with(b"DEALLOCATE") => self.forgotten = None,
+            b'Z' => self.remember(self.ledger.answered, sides),
             b'S' => {
                 Rc::make_mut(&mut sides.server.parameters).report(frame.body);
-                if whose == Whose::Client && self.restores.is_empty() {
-                    sides.client.told = sides.server.parameters.clone();
+                if whose == Whose::Client && self.restores.is_empty() && !hides(sides, frame) {
+                    if may_reset(sides) {
+                        Rc::make_mut(&mut sides.client.told).report(frame.body);
+                    } else {
+                        sides.client.told = sides.server.parameters.clone();
+                    }
                 }
             }
             _ => {}
@@ -834,7 +934,7 @@ impl Desk {
                 Verdict::Withhold
             }
             (Whose::Client, b'E') => renamed.map_or(Verdict::Pass, Verdict::Rename),
-            (Whose::Client, b'S') if !self.restores.is_empty() => Verdict::Withhold,
+            (Whose::Client, b'S') if !self.restores.is_empty() || hides(sides, frame) => Verdict::Withhold,
             (Whose::Client, b'Z') if self.restores.front() == Some(&self.ledger.answered) => {
                 self.owes_ready = true;
                 Verdict::Withhold
@@ -853,13 +953,20 @@ impl Desk {
 
     /// Takes back what requests would have changed that the server will skip, the last one first.
     fn undo(&mut self, sides: &mut Sides<'_>) {
-        let void = self.ledger.void().min(self.changes.len());
+        let void = self.changes.take(self.ledger.void());
+        if self.ledger.front() != Some(Request::Query) {
+            // What was to end everything is skipped as well, if it stands before the next Sync.
+            self.remember(self.ledger.answered + 1, sides);
+        }
         let fails = self.ledger.front() == Some(Request::Parse);
         let mut unnamed = None;
-        for (place, change) in self.changes.drain(..void).enumerate().rev() {
+        for (place, change) in void.into_iter().enumerate().rev() {
             match change {
-                // One of Postern's own may be among them, such as the Close of what had to make room.
-                Change::Nothing => sides.server.prepared.doubt(),
+                Change::Nothing => {}
+                Change::Own => {
+                    sides.server.prepared.doubt();
+                    sides.server.unnamed_of = None;
+                }
                 Change::Defined(name, statement) => {
                     let name = name.and_then(|name| sides.client.statements.remove_entry(&name));
                     self.former.extend(name);
@@ -867,15 +974,15 @@ impl Desk {
                         sides.server.prepared.remove(&statement);
                     }
                 }
-                Change::Closed(name, statement) => drop(sides.client.statements.insert(name, statement)),
+                Change::Closed(name, statement) => sides.client.statements.insert(name, statement),
                 // A Parse that fails ends the one before, and one that is skipped doesn't.
-                Change::Unnamed(_) if place == 0 && fails => unnamed = Some(Vec::new()),
+                Change::Unnamed(_) if place == 0 && fails => unnamed = Some(Unnamed::default()),
                 Change::Unnamed(before) => unnamed = Some(before),
             }
         }
         let Some(before) = unnamed else { return };
         sides.server.unnamed_of = None;
-        let later = self.changes.iter_mut().find_map(|later| match later {
+        let later = self.changes.queue.iter_mut().find_map(|later| match later {
             Change::Unnamed(later) => Some(later),
             _ => None,
         });
@@ -886,6 +993,59 @@ impl Desk {
                 sides.client.unnamed = before;
                 sides.client.unnamed_effects = (u64::MAX, Effects::NONE);
             }
+        }
+    }
+
+    /// DEALLOCATE ALL and DISCARD ALL end the statements of everybody who has used this connection; the client's come back
+    /// should they fail. `is_query`: it comes in a Query, and not before a Sync.
+    fn forget(&mut self, effects: Effects, command: &Command, is_query: bool, sides: &mut Sides<'_>) {
+        if effects.intersects(Effects::PREPARED | Effects::DEALLOCATE) {
+            // It may have named one of Postern's, or be refused.
+            sides.server.prepared.doubt();
+        }
+        let is_all = matches!(command, Command::DeallocateAll | Command::Discard(Discarded::All));
+        let named = match command {
+            Command::Deallocate { .. } if !is_query => sides.client.unnamed.names.take(),
+            _ => None,
+        };
+        if !is_all && named.is_none() || self.ledger.status == TransactionStatus::Failed {
+            return;
+        }
+        // A Query is in the ledger already, and the Sync isn't.
+        let known_at = self.ledger.answered + self.ledger.readies() + u64::from(!is_query);
+        let (mut statements, mut unnamed) = (ClientStatements::default(), Unnamed::default());
+        match named {
+            Some(named) => {
+                let entry = sides.client.statements.remove(&named);
+                entry
+                    .into_iter()
+                    .for_each(|(name, statement)| statements.insert(name, statement));
+            }
+            None => {
+                std::mem::swap(&mut statements, &mut sides.client.statements);
+                std::mem::swap(&mut unnamed, &mut sides.client.unnamed);
+            }
+        }
+        if let Some(before) = self.forgotten.take() {
+            statements.restore(before.statements);
+            unnamed = before.unnamed;
+        }
+        self.forgotten = Some(Box::new(Forgotten {
+            statements,
+            unnamed,
+            known_at,
+        }));
+    }
+
+    /// The statements that were to end are the client's still, if what was to end them was in vain by the ReadyForQuery `by`.
+    fn remember(&mut self, by: u64, sides: &mut Sides<'_>) {
+        if let Some(forgotten) = self.forgotten.take_if(|forgotten| forgotten.known_at <= by) {
+            sides.client.statements.restore(forgotten.statements);
+            if sides.client.unnamed.tail.is_empty() {
+                sides.client.unnamed = forgotten.unnamed;
+                sides.client.unnamed_effects = (u64::MAX, Effects::NONE);
+            }
+            sides.server.prepared.doubt();
         }
     }
 
@@ -907,34 +1067,45 @@ impl Desk {
     }
 }
 
-/// Whether the text begins with SET TIME ZONE LOCAL or DEFAULT, which is RESET in other words.
-fn resets_time_zone(text: &[u8]) -> bool {
+/// The setting that a statement resets in other words than RESET name or SET name TO DEFAULT.
+fn reset_in_other_words(text: &[u8]) -> Option<&'static str> {
     let lexer = Lexer::new(text, true);
     let mut words = lexer
         .map_while(|token| Identifier::of(text, &token))
         .filter(|word| !word.eq_folded("session"));
+    let resets = words.next().is_some_and(|word| word.eq_folded("reset"));
+    let what = words.next()?;
     let mut next_is = |names: &[&str]| {
         let word = words.next();
         word.is_some_and(|word| names.iter().any(|name| word.eq_folded(name)))
     };
-    next_is(&["set"]) && next_is(&["time"]) && next_is(&["zone"]) && next_is(&["local", "default"])
+    if what.eq_folded("names") {
+        return (!resets && next_is(&["default"])).then_some("client_encoding");
+    }
+    let is_time_zone = what.eq_folded("time") && next_is(&["zone"]);
+    (is_time_zone && (resets || next_is(&["local", "default"]))).then_some("timezone")
 }
 
-/// DEALLOCATE ALL and DISCARD ALL end the statements of everybody who has used this connection.
-fn forget(status: TransactionStatus, effects: Effects, command: &Command, sides: &mut Sides<'_>) {
-    if effects.intersects(Effects::PREPARED | Effects::DEALLOCATE) {
-        // It may have named one of Postern's, or be refused.
-        sides.server.prepared.doubt();
+/// Whether what the client began with may have been reset, and isn't set again before it is settled what the client has.
+fn may_reset(sides: &Sides<'_>) -> bool {
+    sides.client.run.effects.intersects(Effects::RESET)
+}
+
+/// Whether a ParameterStatus says that such a setting is as the server has it: then the client is told of it when it is
+/// settled what it has, if it is so then.
+fn hides(sides: &Sides<'_>, frame: Frame<'_>) -> bool {
+    if !may_reset(sides) {
+        return false;
     }
-    let is_one = matches!(command, Command::Deallocate { .. });
-    if !effects.intersects(Effects::DEALLOCATE) || is_one || status == TransactionStatus::Failed {
-        return;
-    }
-    sides.server.prepared.doubt();
-    if matches!(command, Command::DeallocateAll | Command::Discard(Discarded::All)) {
-        sides.client.statements.clear();
-        sides.client.unnamed.clear();
-    }
+    let mut body = Body::new(frame.body);
+    let (Ok(name), Ok(value)) = (body.cstring(), body.cstring()) else {
+        return false;
+    };
+    let mut startup = sides.client.startup.iter();
+    let begins_otherwise = startup
+        .any(|(known, wanted)| known.as_bytes().eq_ignore_ascii_case(name) && wanted.as_bytes() != value);
+    let name = str::from_utf8(name).unwrap_or_default();
+    begins_otherwise && sides.server.defaults.get(name).map(str::as_bytes) == Some(value)
 }
 
 /// Notes that `text`, which is `command`, is about to be run.

@@ -10,8 +10,8 @@ use std::collections::VecDeque;
 /// Runs of unanswered requests that are kept account of; a pipeline of one kind is a single run.
 const MAX_OWED: usize = 10_000;
 
-/// The same where each message of an extended query counts: some 40,000 queries, in 1.6 MB.
-const MAX_OWED_FINE: usize = 200_000;
+/// The same where each message of an extended query counts: some 300,000 queries, in 8 MB.
+const MAX_OWED_FINE: usize = 1_000_000;
 
 /// What the last ReadyForQuery said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +49,13 @@ pub(super) enum Request {
     CopyEnd,
 }
 
+impl Request {
+    /// Whether its answer ends in a ReadyForQuery.
+    fn is_ready(self) -> bool {
+        matches!(self, Self::Query | Self::Sync)
+    }
+}
+
 /// One thing that was sent and whose answer isn't complete, with how often it stands there in a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Owed {
@@ -73,6 +80,8 @@ pub(super) struct Ledger {
     is_fine: bool,
     /// Answers that the client doesn't get as they come: runs that aren't [`Whose::Client`]'s.
     edits: usize,
+    /// ReadyForQuery messages that are owed.
+    readies: u64,
     pub(super) unsynced: bool,
     pub(super) copy: Copying,
     /// A COPY into which void Syncs fell has been ended by the client and not yet by the server. If it fails after all,
@@ -95,6 +104,7 @@ impl Default for Ledger {
             owed: VecDeque::new(),
             is_fine: false,
             edits: 0,
+            readies: 0,
             unsynced: false,
             copy: Copying::No,
             doubtful: false,
@@ -124,15 +134,12 @@ impl Ledger {
 
     /// Whether a ReadyForQuery is owed.
     pub(super) fn owes_ready(&self) -> bool {
-        let mut owed = self.owed.iter();
-        owed.any(|owed| matches!(owed.what, Request::Query | Request::Sync))
+        self.readies > 0
     }
 
     /// How many ReadyForQuery messages are owed.
     pub(super) fn readies(&self) -> u64 {
-        let owed = self.owed.iter();
-        let readies = owed.filter(|owed| matches!(owed.what, Request::Query | Request::Sync));
-        readies.map(|owed| u64::from(owed.times)).sum()
+        self.readies
     }
 
     /// Whether more is owed than can be kept account of; then it is lost.
@@ -142,6 +149,7 @@ impl Ledger {
         if overflows {
             self.lost = true;
             self.owed = VecDeque::new();
+            (self.edits, self.readies) = (0, 0);
         }
         overflows
     }
@@ -251,6 +259,7 @@ impl Ledger {
 
     #[inline]
     fn push(&mut self, what: Request, whose: Whose) {
+        self.readies += u64::from(what.is_ready());
         match self.owed.back_mut() {
             Some(last) if last.what == what && last.whose == whose && last.times < u32::MAX => {
                 last.times += 1
@@ -269,6 +278,9 @@ impl Ledger {
     /// The first of what is owed is no longer.
     #[inline]
     fn pop(&mut self) {
+        if self.owed.front().is_some_and(|first| first.what.is_ready()) {
+            self.readies -= 1;
+        }
         match self.owed.front_mut() {
             Some(first) if first.times > 1 => first.times -= 1,
             Some(first) => {
@@ -303,7 +315,7 @@ impl Ledger {
         }
         self.drop_copy_ends();
         let whose = match self.owed.front() {
-            Some(first) if matches!(first.what, Request::Query | Request::Sync) => first.whose,
+            Some(first) if first.what.is_ready() => first.whose,
             _ => {
                 self.lost = true;
                 Whose::Client
@@ -328,14 +340,25 @@ impl Ledger {
     fn copy_begins(&mut self) {
         let first_end = self.owed.iter().position(|owed| owed.what == Request::CopyEnd);
         let before_end = first_end.unwrap_or(self.owed.len());
-        let had_sync = self
-            .owed
-            .range(..before_end)
-            .any(|owed| owed.what == Request::Sync);
-        let mut place = 0;
-        self.owed.retain(|owed| {
+        let (mut place, mut had_sync) = (0, false);
+        let Self {
+            owed,
+            edits,
+            readies,
+            lost,
+            ..
+        } = self;
+        owed.retain(|owed| {
             place += 1;
-            place > before_end || owed.what != Request::Sync
+            let stays = place > before_end || owed.what != Request::Sync;
+            if !stays {
+                had_sync = true;
+                *readies -= u64::from(owed.times);
+                // What Postern asked for itself the server has taken for a part of the COPY, or has refused.
+                *edits -= usize::from(owed.whose != Whose::Client);
+                *lost |= owed.whose == Whose::Own;
+            }
+            stays
         });
         self.unsynced |= had_sync;
         match (first_end, had_sync) {
@@ -348,22 +371,20 @@ impl Ledger {
     }
 
     fn failed(&mut self) {
-        self.lost |= self.doubtful | self.skippable;
+        // A Query that fails makes the server skip nothing.
+        let fails_alone = self.is_fine && self.front() == Some(Request::Query);
+        self.lost |= self.doubtful | (self.skippable && !fails_alone);
         match self.copy {
             Copying::No => {}
             Copying::In => self.copy = Copying::No,
             Copying::InPastSync => self.lost = true,
         }
-        if self.is_fine
-            && self
-                .owed
-                .front()
-                .is_some_and(|first| first.what != Request::Query)
-        {
+        if self.is_fine && !fails_alone {
             while let Some(first) = self.owed.front()
                 && first.what != Request::Sync
             {
                 self.edits -= usize::from(first.whose != Whose::Client);
+                self.readies -= u64::from(first.what.is_ready()) * u64::from(first.times);
                 self.owed.pop_front();
             }
         }

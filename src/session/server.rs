@@ -14,6 +14,8 @@ use crate::wire::request;
 pub struct ServerSession {
     /// The parameters as the server last reported them.
     pub parameters: Rc<Parameters>,
+    /// What it reported when it was opened.
+    pub(super) defaults: Rc<Parameters>,
     /// The settings that aren't the server's own.
     pub settings: Settings,
     /// The statements of Postern's that are prepared.
@@ -31,9 +33,11 @@ pub struct ServerSession {
 impl ServerSession {
     /// That of a connection which has just been opened.
     pub fn new(parameters: Parameters, is_shared: bool) -> Self {
+        let parameters = Rc::new(parameters);
         Self {
             is_shared,
-            parameters: Rc::new(parameters),
+            defaults: parameters.clone(),
+            parameters,
             settings: settings([]),
             prepared: Prepared::default(),
             ran: Ran::default(),
@@ -111,6 +115,8 @@ impl ServerSession {
                 into,
             );
             sent.extend(request::set_config_types(set.len()));
+            request::sync(into);
+            sent.push(b'S');
         }
     }
 

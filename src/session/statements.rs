@@ -57,6 +57,15 @@ pub struct Registry {
     next: u64,
 }
 
+/// The named statements of one client.
+#[derive(Debug, Default)]
+pub struct ClientStatements {
+    by_name: HashMap<Box<[u8]>, Rc<Statement>>,
+    /// Which they are; no statement has two names.
+    ids: HashSet<u64>,
+    bytes: usize,
+}
+
 /// A statement that is found by its key.
 #[derive(Debug)]
 struct ByKey(Rc<Statement>);
@@ -106,6 +115,62 @@ impl Statement {
     /// The text, without its NUL.
     pub fn text(&self) -> &[u8] {
         Body::new(&self.tail).cstring().unwrap_or_default()
+    }
+}
+
+impl ClientStatements {
+    /// The one that has this name.
+    #[inline]
+    pub fn get(&self, name: &[u8]) -> Option<&Rc<Statement>> {
+        self.by_name.get(name)
+    }
+
+    /// Whether it has a name.
+    pub fn has(&self, statement: &Statement) -> bool {
+        self.ids.contains(&statement.id)
+    }
+
+    /// How many bytes they amount to.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (&Box<[u8]>, &Rc<Statement>)> {
+        self.by_name.iter()
+    }
+
+    /// Gives the statement this name.
+    pub fn insert(&mut self, name: Box<[u8]>, statement: Rc<Statement>) {
+        self.remove_entry(&name);
+        self.bytes += name.len() + statement.tail.len();
+        self.ids.insert(statement.id);
+        self.by_name.insert(name, statement);
+    }
+
+    /// Takes the name away.
+    pub fn remove_entry(&mut self, name: &[u8]) -> Option<(Box<[u8]>, Rc<Statement>)> {
+        let (name, statement) = self.by_name.remove_entry(name)?;
+        self.bytes -= name.len() + statement.tail.len();
+        self.ids.remove(&statement.id);
+        Some((name, statement))
+    }
+
+    /// Takes the statement's name away.
+    pub fn remove(&mut self, statement: &Statement) -> Option<(Box<[u8]>, Rc<Statement>)> {
+        let mut known = self.by_name.iter();
+        let (name, _) = known.find(|(_, known)| known.id == statement.id)?;
+        let name = name.clone();
+        self.remove_entry(&name)
+    }
+
+    /// Adds those of `before` whose names aren't taken.
+    pub fn restore(&mut self, before: Self) {
+        for (name, statement) in before.by_name {
+            if !self.by_name.contains_key(&name) && !self.has(&statement) {
+                self.insert(name, statement);
+            }
+        }
     }
 }
 

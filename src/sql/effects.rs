@@ -51,6 +51,8 @@ impl Effects {
     pub const SEQUENCE_WRITE: Self = Self(1 << 16);
     /// Reads what the session remembers of sequences: `currval`, `lastval`.
     pub const SEQUENCE_READ: Self = Self(1 << 17);
+    /// A setting has another value until the transaction ends: SET LOCAL. Leaves nothing behind.
+    pub const LOCAL: Self = Self(1 << 20);
     /// Not understood: may have any effect at all.
     pub const UNKNOWN: Self = Self(1 << 18);
     /// May have any effect, as long as it isn't known what names stand for; to be judged again once it is.
@@ -75,7 +77,7 @@ impl Effects {
     /// What no query to the server shows reliably.
     pub const UNSEEN: Self = Self(Self::SEED.0 | Self::LASTING.0);
 
-    const NAMES: [(&'static str, Self); 20] = [
+    const NAMES: [(&'static str, Self); 21] = [
         ("SETTING", Self::SETTING),
         ("DYNAMIC_SETTING", Self::DYNAMIC_SETTING),
         ("RESET", Self::RESET),
@@ -96,6 +98,7 @@ impl Effects {
         ("SEQUENCE_READ", Self::SEQUENCE_READ),
         ("UNKNOWN", Self::UNKNOWN),
         ("DOUBT", Self::DOUBT),
+        ("LOCAL", Self::LOCAL),
     ];
 
     /// These and those.

@@ -187,6 +187,7 @@ impl<'a, V: Visitor> Scan<'a, V> {
     fn set_config(&mut self) {
         let call = setting::Call::read(self.lexer.clone());
         if call.local {
+            self.effects |= Effects::LOCAL;
             if call.name.is_none() {
                 self.effects |= Effects::DYNAMIC_SETTING;
             }

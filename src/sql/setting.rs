@@ -150,7 +150,9 @@ impl<V: Visitor> Scan<'_, V> {
         if known.as_deref().is_some_and(is_seed) {
             self.effects |= Effects::SEED;
         }
-        if !local {
+        if local {
+            self.effects |= Effects::LOCAL;
+        } else {
             self.effects |= Effects::SETTING;
             self.sets(known.as_deref());
         }
@@ -225,6 +227,8 @@ impl<V: Visitor> Scan<'_, V> {
 fn other_form(written: &[u8]) -> Option<String> {
     let name = match written.to_ascii_lowercase().as_slice() {
         b"authorization" => "session_authorization",
+        // One of three; none of them is asked for by its name.
+        b"characteristics" => "default_transaction_isolation",
         b"names" => "client_encoding",
         b"role" => "role",
         b"schema" => "search_path",

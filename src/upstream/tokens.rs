@@ -32,7 +32,7 @@ pub struct Tokens {
     metrics: Arc<Metrics>,
 }
 
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
     host: String,
     port: u16,
@@ -88,6 +88,10 @@ impl Tokens {
             region: target.region.clone(),
             user: user.clone(),
         };
+        self.current(key, now)
+    }
+
+    fn current(&self, key: Key, now: SystemTime) -> Result<Arc<Token>, OpenError> {
         let keys = self.credentials.keys(now + ON_THE_WAY);
         let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(held) = tokens.get(&key) {
@@ -99,7 +103,14 @@ impl Tokens {
                 return Ok(held.token.clone());
             }
         }
-        let token = Arc::new(token::sign(&*keys?, &key.host, key.port, &key.region, user, now)?);
+        let token = Arc::new(token::sign(
+            &*keys?,
+            &key.host,
+            key.port,
+            &key.region,
+            &key.user,
+            now,
+        )?);
         self.metrics.iam.tokens_signed.inc();
         let refresh_at = token.times().refresh_at(0.5);
         tokens.insert(
@@ -110,5 +121,79 @@ impl Tokens {
             },
         );
         Ok(token)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aws::credentials::NoCredentials;
+
+    const BEGIN: u64 = 1_724_709_600;
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(BEGIN + seconds)
+    }
+
+    fn key(host: &str, user: &str) -> Key {
+        Key {
+            host: host.to_owned(),
+            port: 5432,
+            region: "eu-central-1".to_owned(),
+            user: DbUser::from(user),
+        }
+    }
+
+    #[test]
+    fn a_token_is_used_again_for_the_same_user_of_the_same_endpoint_alone() {
+        let (cache, keys) = CredentialCache::held();
+        let tokens = Tokens::new(cache, Arc::new(Metrics::new().unwrap()));
+        keys.set("A", at(20_000));
+        let first = tokens.current(key("a", "one"), at(0)).unwrap();
+        let again = tokens.current(key("a", "one"), at(1)).unwrap();
+        assert!(Arc::ptr_eq(&first, &again));
+        for other in [key("b", "one"), key("a", "two")] {
+            let token = tokens.current(other, at(1)).unwrap();
+            assert_ne!(token.secret(), first.secret());
+        }
+        let due = tokens.current(key("a", "one"), at(700)).unwrap();
+        assert_ne!(due.secret(), first.secret(), "at seven tenths of its life");
+    }
+
+    #[test]
+    fn new_credentials_sign_at_once_and_without_any_the_last_token_serves() {
+        let (cache, keys) = CredentialCache::held();
+        let tokens = Tokens::new(cache, Arc::new(Metrics::new().unwrap()));
+        let ask = |seconds| tokens.current(key("a", "one"), at(seconds));
+        assert!(matches!(
+            ask(0),
+            Err(OpenError::Credentials(NoCredentials::NotLoaded(_)))
+        ));
+        keys.set("A", at(20_000));
+        assert_eq!(ask(0).unwrap().access_key_id(), "A");
+        keys.set("B", at(2_003));
+        assert_eq!(ask(1).unwrap().access_key_id(), "B", "they have been rotated");
+        let last = ask(1_990).unwrap();
+        // These expire on the way to the server; the token that they signed is good for as long as they are.
+        assert!(matches!(
+            ask(1_999),
+            Err(OpenError::Credentials(NoCredentials::Expired(_)))
+        ));
+        assert_eq!(last.times().credentials_expire, Some(at(2_003)));
+    }
+
+    #[test]
+    fn a_token_that_is_due_serves_on_while_there_are_no_credentials() {
+        let (cache, keys) = CredentialCache::held();
+        let tokens = Tokens::new(cache, Arc::new(Metrics::new().unwrap()));
+        keys.set("A", at(20_000));
+        let token = tokens.current(key("a", "one"), at(0)).unwrap();
+        keys.lose();
+        let due = tokens.current(key("a", "one"), at(700)).unwrap();
+        assert!(Arc::ptr_eq(&token, &due));
+        assert!(
+            tokens.current(key("a", "one"), at(871)).is_err(),
+            "too old to be handed out"
+        );
     }
 }

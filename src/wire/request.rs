@@ -46,11 +46,11 @@ pub fn sync(into: &mut Vec<u8>) {
 /// The types of the messages of [`set_config`] for `count` settings, in order.
 pub fn set_config_types(count: usize) -> impl Iterator<Item = u8> {
     let each = std::iter::repeat_n([b'B', b'E'], count).flatten();
-    std::iter::once(b'P').chain(each).chain([b'C', b'S'])
+    std::iter::once(b'P').chain(each).chain([b'C'])
 }
 
-/// Sets each name to its value for the session: Parse once, Bind and Execute for each, Close, Sync. One transaction, so
-/// that all take or none; and nothing is left for a client that binds without having parsed.
+/// Sets each name to its value for the session: Parse once, Bind and Execute for each, Close; a Sync must follow. One
+/// transaction, so that all take or none; and nothing is left for a client that binds without having parsed.
 pub fn set_config<'a>(settings: impl IntoIterator<Item = (&'a str, &'a str)>, into: &mut Vec<u8>) {
     message(b'P', into, |body| {
         body.extend_from_slice(b"\0SELECT pg_catalog.set_config($1,$2,false)\0");
@@ -69,7 +69,6 @@ pub fn set_config<'a>(settings: impl IntoIterator<Item = (&'a str, &'a str)>, in
         message(b'E', into, |body| body.extend_from_slice(&[0; 5]));
     }
     close_statement("", into);
-    sync(into);
 }
 
 /// An identifier in quotes.

@@ -138,6 +138,16 @@ fn requests_that_nothing_answers_are_bounded() {
 }
 
 #[test]
+fn what_no_server_says_here_loses_the_account() {
+    for said in [frame(b'Z', b"X"), frame(b'Z', b""), frame(b'W', b"\0\0\0")] {
+        let mut tracker = Tracker::default();
+        tracker.from_client(&frames("Q"));
+        tracker.from_server(&said, &mut Rc::default()).unwrap();
+        assert!(tracker.is_lost(), "{said:?}");
+    }
+}
+
+#[test]
 fn terminate_never_reaches_the_server() {
     let mut tracker = Tracker::default();
     let mut bytes = frames("Q");

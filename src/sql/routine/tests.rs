@@ -13,7 +13,7 @@ fn read(body: &str, language: Language) -> (Effects, Vec<String>, Vec<String>) {
             names.push(String::from_utf8(name.to_vec()).unwrap());
         }
     });
-    (effects, settings, names)
+    (effects.without(Effects::LOCAL), settings, names)
 }
 
 const WRITE: Effects = Effects::SEQUENCE_WRITE;
