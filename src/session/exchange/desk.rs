@@ -1,0 +1,597 @@
+//! Where requests are taken down, and answers looked at.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use super::Sides;
+use super::changes::{Change, Changes, Forgotten, MAX_FORMER};
+use super::restore::{Restore, hides, may_reset};
+use crate::pin::Reason;
+use crate::session::client::Unnamed;
+use crate::session::ledger::{Ledger, Request, TransactionStatus, Whose};
+use crate::session::statements::{MAX_CLIENT_BYTES, NAME_PREFIX, Statement};
+use crate::sql::{Analysis, Command, Effects, Identifier, MAX_NAME_BYTES};
+use crate::wire::body::Body;
+use crate::wire::frame::{BadLength, Frame};
+use crate::wire::reply::state_and_message;
+use crate::wire::request;
+
+/// What a text may leave behind that isn't read.
+pub(super) const UNREAD: Effects = Effects::UNKNOWN.union(Effects::DYNAMIC_SETTING);
+
+/// Where requests are taken down.
+#[derive(Debug)]
+pub(super) struct Desk {
+    pub(super) ledger: Ledger,
+    /// What each Parse and Close that isn't answered changes, in their order.
+    pub(super) changes: Changes,
+    /// Names that requests which aren't answered may still have used: closed since, or never defined.
+    pub(super) former: Vec<(Box<[u8]>, Rc<Statement>)>,
+    /// What DISCARD ALL or DEALLOCATE ALL has ended, if it succeeds.
+    pub(super) forgotten: Option<Box<Forgotten>>,
+    /// Portals that reset settings: what the client began with is set again behind their Execute.
+    pub(super) resetting: Vec<(Box<[u8]>, Restore)>,
+    /// For each restoring of settings that isn't answered, which ReadyForQuery of this lease comes right before its answer: it
+    /// waits for that, so that the client never hears of values that it won't see.
+    pub(super) restores: VecDeque<u64>,
+    /// One waits.
+    pub(super) owes_ready: bool,
+    /// Something that Postern asked for itself has failed: what the session is like isn't known.
+    pub(super) refusal: Option<(String, String)>,
+}
+
+/// What becomes of a frame from the server.
+pub(super) enum Verdict {
+    Pass,
+    Withhold,
+    /// It isn't the client's, and what was asked for Postern itself is done: the client may have to hear of parameters.
+    Correct,
+    /// The body to send instead.
+    Rename(Vec<u8>),
+}
+
+impl Default for Desk {
+    fn default() -> Self {
+        Self {
+            ledger: Ledger::fine(),
+            changes: Changes::default(),
+            former: Vec::new(),
+            forgotten: None,
+            resetting: Vec::new(),
+            restores: VecDeque::new(),
+            owes_ready: false,
+            refusal: None,
+        }
+    }
+}
+
+impl Desk {
+    #[inline]
+    pub(super) fn take(
+        &mut self,
+        frame: Frame<'_>,
+        sides: &mut Sides<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), BadLength> {
+        match frame.tag {
+            tag if self.ledger.is_skipping() && tag != b'S' => {
+                self.pass(frame, out);
+                Ok(())
+            }
+            b'Q' => self.query(frame, sides, out),
+            b'P' => self.parse(frame, sides, out),
+            b'B' => self.bind(frame, sides, out),
+            b'D' => self.describe(frame, sides, out),
+            b'C' => self.close(frame, sides, out),
+            tag => {
+                if tag == b'F' {
+                    runs(sides, &[], UNREAD, Command::Other);
+                }
+                self.pass(frame, out);
+                match tag {
+                    // If the server skips the one, it skips the other.
+                    b'E' if !self.resetting.is_empty() => self.restore_within(frame, sides, out),
+                    b'S' => self.resetting.clear(),
+                    _ => {}
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// What a text may leave behind that is read before what decides how the server reads it is done.
+    #[inline]
+    pub(super) fn misread(&self, sides: &Sides<'_>) -> Effects {
+        if !self.ledger.is_empty() && sides.client.run.changes_reading() {
+            UNREAD
+        } else {
+            Effects::NONE
+        }
+    }
+
+    /// Notes a message of Postern's own.
+    pub(super) fn sent_own(&mut self, tag: u8) {
+        if matches!(tag, b'P' | b'C') {
+            self.changes.push(Change::Nothing);
+        }
+        self.ledger.sent(tag, Whose::Own);
+    }
+
+    pub(super) fn pass(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) {
+        self.ledger.sent(frame.tag, Whose::Client);
+        request::header(frame.tag, frame.length, out);
+        out.extend_from_slice(frame.body);
+    }
+
+    pub(super) fn query(
+        &mut self,
+        frame: Frame<'_>,
+        sides: &mut Sides<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), BadLength> {
+        sides.client.unnamed = Unnamed::default();
+        sides.server.unnamed_of = None;
+        if frame.is_cut() {
+            runs(sides, &[], UNREAD, Command::Other);
+            self.pass(frame, out);
+            return Ok(());
+        }
+        let text = frame.body.strip_suffix(b"\0").unwrap_or(frame.body);
+        let Analysis {
+            mut effects,
+            lone: first,
+            ..
+        } = sides.texts.analyse(text, sides.server);
+        effects |= self.misread(sides);
+        runs(sides, text, effects, first.clone());
+        match self.statement_of(text, &first, sides) {
+            Some((place, statement)) => {
+                self.ensure(&statement, sides, out);
+                let mut renamed = text.to_vec();
+                renamed.splice(place, statement.server_name.bytes());
+                renamed.push(0);
+                request::message(b'Q', out, |body| body.extend_from_slice(&renamed));
+                self.ledger.sent(b'Q', Whose::Client);
+                if matches!(first, Command::Deallocate { .. }) {
+                    sides.client.statements.remove(&statement);
+                }
+            }
+            None => self.pass(frame, out),
+        }
+        self.forget(effects, &first, true, sides);
+        self.restore(&Restore::of(text, effects, &first), sides, out);
+        Ok(())
+    }
+
+    /// The prepared statement of the protocol that the SQL names, and where.
+    pub(super) fn statement_of(
+        &self,
+        text: &[u8],
+        command: &Command,
+        sides: &Sides<'_>,
+    ) -> Option<(std::ops::Range<usize>, Rc<Statement>)> {
+        let (Command::Deallocate { name: place }
+        | Command::Execute { name: place }
+        | Command::Prepare { name: place }) = command
+        else {
+            return None;
+        };
+        if self.ledger.status == TransactionStatus::Failed {
+            return None;
+        }
+        let mut buffer = [0; MAX_NAME_BYTES];
+        let name = Identifier::parse(text.get(place.clone())?)?;
+        let statement = sides.client.statements.get(name.fold(&mut buffer)?)?;
+        Some((place.clone(), statement.clone()))
+    }
+
+    pub(super) fn parse(
+        &mut self,
+        frame: Frame<'_>,
+        sides: &mut Sides<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), BadLength> {
+        let mut body = Body::new(frame.body);
+        let name = body.cstring().map_err(|_| malformed(frame))?;
+        let tail = body.rest();
+        if name.is_empty() {
+            self.parse_unnamed(frame, tail, sides, out);
+            return Ok(());
+        }
+        if let Some(known) = sides.client.statements.get(name).cloned() {
+            // The server refuses it, as it should: that name is taken.
+            self.ensure(&known, sides, out);
+            self.changes.push(Change::Nothing);
+            self.rename(frame, name.len(), 0, &known.server_name, out);
+            return Ok(());
+        }
+        let has_own = sides.client.pins.contains(Reason::Prepared);
+        if has_own || sides.client.run.effects.intersects(Effects::PREPARED) {
+            // It has prepared statements in SQL, which share their names with these. It keeps its connection, and so may they.
+            self.changes.push(Change::Nothing);
+            self.unknown(frame, name, 0, out);
+            return Ok(());
+        }
+        if frame.is_cut() || sides.client.statements.bytes() + tail.len() > MAX_CLIENT_BYTES {
+            sides.client.pin(Reason::Large);
+            self.changes.push(Change::Nothing);
+            self.unknown(frame, name, 0, out);
+            return Ok(());
+        }
+        let mut statement = sides.texts.intern(tail, sides.server);
+        let has_it = sides.client.statements.has(&statement);
+        let is_outdated = sides
+            .server
+            .ran
+            .since()
+            .is_some_and(|epoch| epoch != sides.texts.epoch());
+        if has_it || is_outdated || sides.client.run.may_set() {
+            // A second name for the same text, and errors must tell the two apart; or it may be read under settings that aren't
+            // known.
+            statement = sides.texts.apart(&statement);
+        }
+        let is_there = sides.server.prepared.touch(&statement);
+        sides.client.statements.insert(name.into(), statement.clone());
+        if is_there && self.ledger.status != TransactionStatus::Failed {
+            self.changes.push(Change::Defined(Some(name.into()), None));
+            self.ledger.sent(b'P', Whose::Made);
+            return Ok(());
+        }
+        let prepared = (!is_there).then(|| statement.clone());
+        if !is_there {
+            self.make_room(&statement, sides, out);
+        }
+        self.changes.push(Change::Defined(Some(name.into()), prepared));
+        self.rename(frame, name.len(), 0, &statement.server_name, out);
+        Ok(())
+    }
+
+    pub(super) fn parse_unnamed(
+        &mut self,
+        frame: Frame<'_>,
+        tail: &[u8],
+        sides: &mut Sides<'_>,
+        out: &mut Vec<u8>,
+    ) {
+        let misread = self.misread(sides);
+        let before = std::mem::take(&mut sides.client.unnamed);
+        if frame.is_cut() {
+            // Wherever else it went, it would have none.
+            sides.client.pin(Reason::Large);
+            sides.client.unnamed_effects = (sides.texts.epoch(), UNREAD);
+            self.pass(frame, out);
+        } else {
+            let text = Body::new(tail).cstring().unwrap_or_default();
+            let analysis = sides.texts.analyse(text, sides.server);
+            sides.client.unnamed_effects = (sides.texts.epoch(), analysis.effects | misread);
+            match self.statement_of(text, &analysis.lone, sides) {
+                Some((place, statement)) => {
+                    self.ensure(&statement, sides, out);
+                    let mut renamed = tail.to_vec();
+                    renamed.splice(place, statement.server_name.bytes());
+                    sides.client.unnamed = Unnamed {
+                        tail: renamed,
+                        names: Some(statement),
+                    };
+                    request::message(b'P', out, |body| {
+                        body.push(0);
+                        body.extend_from_slice(&sides.client.unnamed.tail);
+                    });
+                    self.ledger.sent(b'P', Whose::Client);
+                }
+                None => {
+                    sides.client.unnamed.tail.extend_from_slice(tail);
+                    self.pass(frame, out);
+                }
+            }
+        }
+        sides.server.unnamed_of = Some(sides.client.id);
+        self.changes.push(Change::Unnamed(before));
+    }
+
+    pub(super) fn bind(
+        &mut self,
+        frame: Frame<'_>,
+        sides: &mut Sides<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), BadLength> {
+        let mut body = Body::new(frame.body);
+        let portal = body.cstring().map_err(|_| malformed(frame))?;
+        let name = body.cstring().map_err(|_| malformed(frame))?;
+        if name.is_empty() {
+            if let Some(named) = sides.client.unnamed.names.clone() {
+                self.ensure(&named, sides, out);
+            }
+            self.ensure_unnamed(sides, out);
+            let (epoch, effects) = sides.client.unnamed_effects;
+            let tail = std::mem::take(&mut sides.client.unnamed.tail);
+            let text = Body::new(&tail).cstring().unwrap_or_default();
+            if !effects.is_empty() || epoch != sides.texts.epoch() {
+                self.runs_unnamed(portal, text, sides);
+            } else {
+                sides.server.ran.note(text, epoch);
+            }
+            sides.client.unnamed.tail = tail;
+            self.pass(frame, out);
+            return Ok(());
+        }
+        let Some(statement) = sides.client.statements.get(name).cloned() else {
+            // One that was prepared in SQL, or too large, which ties the client as it is; or none.
+            runs(sides, &[], Effects::UNKNOWN, Command::Other);
+            self.unknown(frame, name, portal.len() + 1, out);
+            return Ok(());
+        };
+        self.ensure(&statement, sides, out);
+        let epoch = sides.texts.epoch();
+        let effects = statement.effects(epoch).unwrap_or_else(|| {
+            let analysis = sides.texts.analyse(statement.text(), sides.server);
+            statement.set_effects(epoch, analysis.effects);
+            analysis.effects
+        }) | self.misread(sides);
+        if effects.is_empty() {
+            sides.server.ran.note(statement.text(), epoch);
+        } else {
+            runs(sides, statement.text(), effects, statement.command.clone());
+            self.binds(portal, Restore::of(statement.text(), effects, &statement.command));
+            self.forget(effects, &statement.command, false, sides);
+        }
+        self.rename(frame, name.len(), portal.len() + 1, &statement.server_name, out);
+        Ok(())
+    }
+
+    /// A statement of the unnamed kind is run; what it is has to be looked at anew.
+    pub(super) fn runs_unnamed(&mut self, portal: &[u8], text: &[u8], sides: &mut Sides<'_>) {
+        let Analysis {
+            mut effects,
+            lone: command,
+            ..
+        } = sides.texts.analyse(text, sides.server);
+        // Of a text that was too long to be kept, nothing is known.
+        let (_, before) = sides.client.unnamed_effects;
+        effects |= before | self.misread(sides);
+        self.binds(portal, Restore::of(text, effects, &command));
+        self.forget(effects, &command, false, sides);
+        runs(sides, text, effects, command);
+    }
+
+    pub(super) fn describe(
+        &mut self,
+        frame: Frame<'_>,
+        sides: &mut Sides<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), BadLength> {
+        let Some(name) = statement_name(frame)? else {
+            self.pass(frame, out);
+            return Ok(());
+        };
+        if name.is_empty() {
+            self.ensure_unnamed(sides, out);
+            self.pass(frame, out);
+            return Ok(());
+        }
+        match sides.client.statements.get(name).cloned() {
+            Some(statement) => {
+                self.ensure(&statement, sides, out);
+                self.rename(frame, name.len(), 1, &statement.server_name, out);
+            }
+            None => self.unknown(frame, name, 1, out),
+        }
+        Ok(())
+    }
+
+    pub(super) fn close(
+        &mut self,
+        frame: Frame<'_>,
+        sides: &mut Sides<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), BadLength> {
+        let name = statement_name(frame)?;
+        let known = name.and_then(|name| sides.client.statements.remove_entry(name));
+        match (name, known) {
+            // Others may use it.
+            (Some(_), Some(entry)) => {
+                if self.former.len() < MAX_FORMER {
+                    self.former.push(entry.clone());
+                }
+                let (name, statement) = entry;
+                self.changes.push(Change::Closed(name, statement));
+                self.ledger.sent(b'C', Whose::Made);
+            }
+            (Some(name), None) => {
+                let change = if name.is_empty() {
+                    Change::Unnamed(std::mem::take(&mut sides.client.unnamed))
+                } else {
+                    Change::Nothing
+                };
+                self.changes.push(change);
+                self.unknown(frame, name, 1, out);
+            }
+            (None, _) => {
+                self.changes.push(Change::Nothing);
+                self.pass(frame, out);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sees to it that the server connection has `statement`.
+    #[inline]
+    pub(super) fn ensure(&mut self, statement: &Rc<Statement>, sides: &mut Sides<'_>, out: &mut Vec<u8>) {
+        if sides.server.prepared.touch(statement) {
+            return;
+        }
+        self.make_room(statement, sides, out);
+        self.changes.push(Change::Defined(None, Some(statement.clone())));
+        request::message(b'P', out, |body| {
+            body.extend_from_slice(statement.server_name.as_bytes());
+            body.push(0);
+            body.extend_from_slice(&statement.tail);
+        });
+        self.ledger.sent(b'P', Whose::Own);
+    }
+
+    /// Notes that `statement` is about to be prepared.
+    pub(super) fn make_room(&mut self, statement: &Rc<Statement>, sides: &mut Sides<'_>, out: &mut Vec<u8>) {
+        let evicted = sides.server.prepared.insert(statement);
+        let doubtful = sides
+            .server
+            .prepared
+            .is_doubtful()
+            .then(|| statement.server_name.clone());
+        for name in evicted.into_iter().chain(doubtful) {
+            request::close_statement(&name, out);
+            self.changes.push(Change::Own);
+            self.ledger.sent(b'C', Whose::Own);
+        }
+    }
+
+    /// Sees to it that the unnamed statement of the server connection is the client's, if the client has one.
+    pub(super) fn ensure_unnamed(&mut self, sides: &mut Sides<'_>, out: &mut Vec<u8>) {
+        if sides.server.unnamed_of == Some(sides.client.id) {
+            return;
+        }
+        sides.server.unnamed_of = Some(sides.client.id);
+        self.changes.push(Change::Own);
+        if sides.client.unnamed.tail.is_empty() {
+            // Whose it is, it is nobody's any more: the server says that there is none.
+            request::close_statement("", out);
+            self.ledger.sent(b'C', Whose::Own);
+            return;
+        }
+        request::message(b'P', out, |body| {
+            body.push(0);
+            body.extend_from_slice(&sides.client.unnamed.tail);
+        });
+        self.ledger.sent(b'P', Whose::Own);
+    }
+
+    /// Passes `frame` on with `new` in place of the name of `len` bytes that stands at `place` in its body.
+    pub(super) fn rename(
+        &mut self,
+        frame: Frame<'_>,
+        len: usize,
+        place: usize,
+        new: &str,
+        out: &mut Vec<u8>,
+    ) {
+        self.ledger.sent(frame.tag, Whose::Client);
+        let length = (frame.length as usize + new.len()).saturating_sub(len);
+        request::header(frame.tag, length as u32, out);
+        out.extend_from_slice(frame.body.get(..place).unwrap_or_default());
+        out.extend_from_slice(new.as_bytes());
+        out.extend_from_slice(frame.body.get(place + len..).unwrap_or_default());
+    }
+
+    /// Passes on a frame that names a statement which Postern doesn't know: one that was prepared in SQL, or none. What looks
+    /// like a name of Postern's own becomes one that nobody has.
+    pub(super) fn unknown(&mut self, frame: Frame<'_>, name: &[u8], place: usize, out: &mut Vec<u8>) {
+        if name.starts_with(NAME_PREFIX.as_bytes()) {
+            let nobodys = format!("{NAME_PREFIX}of_nobody");
+            self.rename(frame, name.len(), place, &nobodys, out);
+        } else {
+            self.pass(frame, out);
+        }
+    }
+
+    /// Appends the answers whose turn has come and that the server doesn't give.
+    pub(super) fn make_due(&mut self, to_client: &mut Vec<u8>) {
+        while let Some(what) = self.ledger.take_made() {
+            self.changes.pop();
+            let tag = if what == Request::Parse { b'1' } else { b'3' };
+            request::header(tag, 4, to_client);
+        }
+    }
+
+    #[inline]
+    pub(super) fn answer(&mut self, frame: Frame<'_>, sides: &mut Sides<'_>) -> Verdict {
+        let renamed = if frame.tag == b'E' {
+            self.undo(sides);
+            let renamed = self.renamed(frame, sides);
+            if renamed.is_some() {
+                // The connection doesn't have what it was thought to have, or has it already.
+                sides.server.prepared.doubt();
+            }
+            renamed
+        } else {
+            None
+        };
+        let front = self.ledger.front();
+        let whose = self.ledger.received(frame.tag, frame.body);
+        match frame.tag {
+            b'1' | b'3' => self.changes.pop(),
+            b'C' if whose == Whose::Client && frame.body == b"DISCARD ALL\0" => {
+                sides.client.run.has_discarded();
+                self.forgotten = None;
+            }
+            b'C' if whose == Whose::Client && frame.body.starts_with(b"DEALLOCATE") => self.forgotten = None,
+            b'Z' => self.remember(self.ledger.answered, sides),
+            b'S' => {
+                Rc::make_mut(&mut sides.server.parameters).report(frame.body);
+                if whose == Whose::Client && self.restores.is_empty() && !hides(sides, frame) {
+                    if may_reset(sides) {
+                        Rc::make_mut(&mut sides.client.told).report(frame.body);
+                    } else {
+                        sides.client.told = sides.server.parameters.clone();
+                    }
+                }
+            }
+            _ => {}
+        }
+        match (whose, frame.tag) {
+            // In a failed transaction nothing was reset before, either.
+            (Whose::Own, b'E')
+                if !self.restores.is_empty() && self.ledger.status == TransactionStatus::Failed =>
+            {
+                Verdict::Withhold
+            }
+            (Whose::Own, b'E') if front == Some(Request::Parse) && self.restores.is_empty() => {
+                renamed.map_or(Verdict::Pass, Verdict::Rename)
+            }
+            (Whose::Own, b'E') => {
+                self.refusal = Some(state_and_message(frame.body));
+                Verdict::Withhold
+            }
+            (Whose::Client, b'E') => renamed.map_or(Verdict::Pass, Verdict::Rename),
+            (Whose::Client, b'S') if !self.restores.is_empty() || hides(sides, frame) => Verdict::Withhold,
+            (Whose::Client, b'Z') if self.restores.front() == Some(&self.ledger.answered) => {
+                self.owes_ready = true;
+                Verdict::Withhold
+            }
+            (_, b'A') | (Whose::Client | Whose::Made, _) => Verdict::Pass,
+            (Whose::Own, b'Z') => {
+                let last = self.ledger.answered.saturating_sub(1);
+                while self.restores.front().is_some_and(|before| *before <= last) {
+                    self.restores.pop_front();
+                }
+                Verdict::Correct
+            }
+            (Whose::Own, _) => Verdict::Withhold,
+        }
+    }
+}
+
+/// Notes that `text`, which is `command`, is about to be run.
+#[inline]
+pub(super) fn runs(sides: &mut Sides<'_>, text: &[u8], effects: Effects, command: Command) {
+    sides.server.ran.note(text, sides.texts.epoch());
+    sides.client.runs(text, effects, command);
+    if sides.client.run.effects.intersects(Effects::ADVANCES) {
+        sides.server.advanced(sides.client.id);
+    }
+}
+
+/// The name of the statement that a Describe or Close is about; `None` if it is about a portal.
+pub(super) fn statement_name(frame: Frame<'_>) -> Result<Option<&[u8]>, BadLength> {
+    let mut body = Body::new(frame.body);
+    let kind = body.u8().map_err(|_| malformed(frame))?;
+    let name = body.cstring().map_err(|_| malformed(frame))?;
+    Ok((kind == b'S').then_some(name))
+}
+
+/// Names that don't end where the message does, or that are far longer than PostgreSQL's.
+pub(super) fn malformed(frame: Frame<'_>) -> BadLength {
+    BadLength {
+        tag: frame.tag,
+        length: frame.length,
+    }
+}
