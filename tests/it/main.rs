@@ -17,6 +17,7 @@ mod isolation;
 mod layers;
 mod leak_hunt;
 mod login;
+mod pipelines;
 mod pool;
 mod raw;
 mod readme;

@@ -1,0 +1,255 @@
+//! Clients that share server connections and say in one go what depends on itself: what is skipped leaves everything as it was.
+
+use std::fmt::Write as _;
+
+use postern::wire::startup::{ProtocolVersion, startup_message};
+use postern_lab::Lab;
+
+use crate::gateway::{Gateway, Options};
+use crate::raw::{Message, Raw, frame};
+
+/// One client's connection, which speaks in short.
+struct Client(Raw);
+
+impl Client {
+    fn new(gateway: &Gateway, settings: &[(&str, &str)]) -> Self {
+        let mut raw = Raw::connect(gateway);
+        let mut parameters = vec![("user", "app_rw"), ("database", "orders")];
+        parameters.extend(settings);
+        raw.send(&startup_message(ProtocolVersion::V3_0, &parameters));
+        raw.until('Z');
+        Self(raw)
+    }
+
+    /// Says all at once and tells the answers in short. `Q text`; `P name text`; `B name`, which also executes; `S`.
+    /// The unnamed statement is `-`.
+    fn say(&mut self, said: &[&str]) -> String {
+        let mut bytes = Vec::new();
+        let mut readies = 0;
+        for message in said {
+            let (tag, rest) = message.split_once(' ').unwrap_or((message, ""));
+            let named = |name: &str| [name.trim_matches('-').as_bytes(), b"\0"].concat();
+            match tag {
+                "Q" => bytes.extend(frame('Q', &[rest.as_bytes(), b"\0"].concat())),
+                "P" => {
+                    let (name, text) = rest.split_once(' ').unwrap();
+                    let body = [&named(name)[..], text.as_bytes(), &[0; 3]].concat();
+                    bytes.extend(frame('P', &body));
+                }
+                "B" => {
+                    bytes.extend(frame('B', &[&[0], &named(rest)[..], &[0; 6]].concat()));
+                    bytes.extend(frame('E', &[0; 5]));
+                }
+                _ => bytes.extend(frame('S', b"")),
+            }
+            readies += usize::from(matches!(tag, "Q" | "S"));
+        }
+        self.0.send(&bytes);
+        let answers: Vec<Message> = (0..readies).flat_map(|_| self.0.until('Z')).collect();
+        told(&answers)
+    }
+}
+
+fn told(answers: &[Message]) -> String {
+    let mut told = String::new();
+    for message in answers {
+        let text = |from: usize| {
+            String::from_utf8_lossy(message.body.get(from..).unwrap_or_default())
+                .trim_end_matches('\0')
+                .replace('\0', "=")
+        };
+        let _ = match message.tag {
+            'D' => write!(told, "({}) ", text(6)),
+            'C' => write!(told, "{} ", text(0)),
+            'E' => write!(told, "{} ", message.field(b'C').unwrap()),
+            'S' => write!(told, "[{}] ", text(0)),
+            'Z' => write!(told, "{} ", text(0)),
+            _ => Ok(()),
+        };
+    }
+    told.trim_end().to_owned()
+}
+
+fn shared(pool: &'static str) -> (Lab, Gateway) {
+    let lab = Lab::start(postern_lab::LabConfig::default()).unwrap();
+    let gateway = Gateway::start(
+        &lab,
+        &Options {
+            pool,
+            ..Options::default()
+        },
+    );
+    (lab, gateway)
+}
+
+const ONE: &str = "mode = \"auto\"\nsize = 1";
+
+#[test]
+fn an_unnamed_statement_that_was_skipped_is_nobody_elses() {
+    let (_lab, gateway) = shared(ONE);
+    let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    assert_eq!(one.say(&["P - select 'one'", "S"]), "I");
+    assert_eq!(two.say(&["P - select 'two'", "B -", "S"]), "(two) SELECT 1 I");
+    assert_eq!(
+        one.say(&["P s selec", "B -", "S", "B -", "S"]),
+        "42601 I (one) SELECT 1 I"
+    );
+}
+
+#[test]
+fn statements_that_a_pipeline_skips_are_prepared_after_it() {
+    let (_lab, gateway) = shared(ONE);
+    let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    assert_eq!(one.say(&["P s select 'of one'", "S"]), "I");
+    two.say(&["Q deallocate all"]);
+    assert_eq!(
+        one.say(&["P t selec", "B s", "S", "B s", "S"]),
+        "42601 I (of one) SELECT 1 I"
+    );
+}
+
+#[test]
+fn a_reset_that_was_skipped_resets_nothing() {
+    let (_lab, gateway) = shared(ONE);
+    let mut one = Client::new(&gateway, &[("TimeZone", "Asia/Tokyo")]);
+    let mut two = Client::new(&gateway, &[]);
+    one.say(&["Q set timezone = 'Asia/Seoul'", "P r reset timezone", "S"]);
+    assert_eq!(one.say(&["P - selec", "B r", "S"]), "42601 I");
+    assert_eq!(one.say(&["Q show timezone"]), "(Asia/Seoul) SHOW I");
+    let answers = one.say(&["B r", "P - show timezone", "B -", "S"]);
+    assert_eq!(answers, "RESET (Asia/Tokyo) SHOW [TimeZone=Asia/Tokyo] I");
+    assert_eq!(two.say(&["Q show timezone"]), "(UTC) SHOW I");
+    assert_eq!(one.say(&["Q show timezone"]), "(Asia/Tokyo) SHOW I");
+    for reset in [
+        "reset time zone",
+        "set time zone local",
+        "set session time zone default",
+    ] {
+        one.say(&["Q set timezone = 'Asia/Seoul'"]);
+        one.say(&[&format!("Q {reset}")]);
+        assert_eq!(one.say(&["Q show timezone"]), "(Asia/Tokyo) SHOW I", "{reset}");
+    }
+}
+
+#[test]
+fn what_fails_to_end_statements_leaves_them() {
+    let (_lab, gateway) = shared(ONE);
+    let mut one = Client::new(&gateway, &[]);
+    one.say(&["P s select 's'", "S"]);
+    assert_eq!(
+        one.say(&["Q begin", "Q discard all", "Q rollback"]),
+        "BEGIN T 25001 E ROLLBACK I"
+    );
+    assert_eq!(one.say(&["B s", "S"]), "(s) SELECT 1 I");
+    assert_eq!(
+        one.say(&["P - selec", "P d deallocate all", "B d", "S", "B s", "S"]),
+        "42601 I (s) SELECT 1 I"
+    );
+    assert_eq!(
+        one.say(&["P d deallocate all", "B d", "P s select 'new'", "B s", "S"]),
+        "DEALLOCATE ALL (new) SELECT 1 I"
+    );
+    assert_eq!(one.say(&["Q discard all", "B s", "S"]), "DISCARD ALL I 26000 I");
+}
+
+#[test]
+fn deallocate_knows_statements_of_the_protocol() {
+    let (_lab, gateway) = shared(ONE);
+    let mut one = Client::new(&gateway, &[]);
+    one.say(&["P s select 's'", "S"]);
+    assert_eq!(
+        one.say(&["P - selec", "P - deallocate s", "B -", "S", "B s", "S"]),
+        "42601 I (s) SELECT 1 I"
+    );
+    assert_eq!(one.say(&["P - deallocate s", "B -", "S"]), "DEALLOCATE I");
+    assert_eq!(one.say(&["B s", "S"]), "26000 I");
+    assert_eq!(one.say(&["P s select 'new'", "B s", "S"]), "(new) SELECT 1 I");
+    assert_eq!(one.say(&["Q deallocate s", "B s", "S"]), "DEALLOCATE I 26000 I");
+}
+
+#[test]
+fn a_text_that_was_read_under_settings_of_a_transaction_is_nobody_elses() {
+    let (_lab, gateway) = shared(ONE);
+    let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    let date = "P s select to_char(date '01/02/2026', 'DD.MM.')";
+    assert_eq!(
+        one.say(&[
+            "Q begin; set local datestyle = 'DMY'",
+            date,
+            "B s",
+            "S",
+            "Q rollback"
+        ]),
+        "BEGIN SET [DateStyle=ISO, DMY] T (01.02.) SELECT 1 T ROLLBACK [DateStyle=ISO, MDY] I"
+    );
+    assert_eq!(two.say(&[date, "B s", "S"]), "(02.01.) SELECT 1 I");
+}
+
+#[test]
+fn characteristics_of_the_session_travel() {
+    let (_lab, gateway) = shared(ONE);
+    let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    one.say(&["Q set session characteristics as transaction read only"]);
+    assert_eq!(two.say(&["Q show transaction_read_only"]), "(off) SHOW I");
+    assert_eq!(one.say(&["Q show transaction_read_only"]), "(on) SHOW I");
+    gateway.wait_for_metric("postern_pool_pinned_clients", &["app_rw"], 0.0);
+}
+
+#[test]
+fn code_that_was_defined_just_now_is_known_for_what_it_does() {
+    let (lab, gateway) = shared("mode = \"auto\"\nsize = 2");
+    lab.superuser_sql("grant create on database orders to app_rw").unwrap();
+    let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    let set = |name: &str, tenant: &str| {
+        format!(
+            "create or replace function {name}() returns text language sql as \
+             $$ select set_config('app.{tenant}', 'of one', false) $$"
+        )
+    };
+    let seen = |tenant: &str| format!("Q select coalesce(current_setting('app.{tenant}', true), '')");
+    one.say(&[&format!("Q {}", set("late", "tenant"))]);
+    one.say(&["Q select late()"]);
+    assert_eq!(one.say(&[&seen("tenant")]), "(of one) SELECT 1 I");
+    assert_eq!(two.say(&[&seen("tenant")]), "() SELECT 1 I");
+    // A function that isn't there any more by the time anybody looks.
+    let text = format!(
+        "Q begin; {}; select gone(); drop function gone(); commit",
+        set("gone", "other")
+    );
+    one.say(&[&text]);
+    for _ in 0..3 {
+        assert_eq!(two.say(&[&seen("other")]), "() SELECT 1 I");
+    }
+    assert_eq!(one.say(&[&seen("other")]), "(of one) SELECT 1 I");
+}
+
+#[test]
+fn very_large_texts_and_pipelines_are_carried() {
+    let (_lab, gateway) = shared(ONE);
+    let mut one = Client::new(&gateway, &[]);
+    let large = format!("P - select length('{}')", "x".repeat(300_000));
+    assert_eq!(one.say(&[&large, "S", "B -", "S"]), "I (300000) SELECT 1 I");
+    let mut two = Client::new(&gateway, &[]);
+    let names: Vec<String> = (0..60).map(|n| format!("s{n}")).collect();
+    let mut parses: Vec<String> = names
+        .iter()
+        .map(|name| format!("P {name} select '{name}' --{}", "x".repeat(32_000)))
+        .collect();
+    parses.push("S".to_owned());
+    drop(one);
+    let said: Vec<&str> = parses.iter().map(String::as_str).collect();
+    assert_eq!(two.say(&said), "I");
+    two.say(&["Q deallocate all"]);
+    assert_eq!(two.say(&said), "I");
+    let mut three = Client::new(&gateway, &[]);
+    three.say(&["Q select 1"]);
+    // Small messages, for which much has to be prepared.
+    let mut said: Vec<String> = names.iter().map(|name| format!("B {name}")).collect();
+    said.push("S".to_owned());
+    let said: Vec<&str> = said.iter().map(String::as_str).collect();
+    let answers = two.say(&said);
+    assert!(
+        answers.starts_with("(s0) SELECT 1 (s1)") && answers.ends_with("(s59) SELECT 1 I"),
+        "{answers}"
+    );
+}
