@@ -237,7 +237,9 @@ impl Sharer<'_> {
         Ended { end, left }
     }
 
-    async fn give_back(&mut self, lease: Lease, exchange: &Exchange) -> Option<Ended> {
+    async fn give_back(&mut self, mut lease: Lease, exchange: &Exchange) -> Option<Ended> {
+        // The client may have another one by the time it comes back.
+        lease.session.lose_unnamed();
         self.traffic.answers += exchange.answered();
         if self.key.detach().await {
             lease.give_back_settled();
@@ -573,7 +575,7 @@ impl Turn<'_> {
                 if let Some(end) = self.resume(cx) {
                     return Some(Pause::End(end));
                 }
-                if self.exchange.is_waiting() && !self.server.has_unsent() {
+                if self.exchange.is_undecided() {
                     return None;
                 }
                 continue;

@@ -197,6 +197,7 @@ impl Run {
     fn note(&mut self, text: &[u8], effects: Effects, command: Command) {
         self.effects |= effects;
         self.statements = self.statements.saturating_add(1);
+        self.discarded = false;
         self.changes_catalogs |= effects.intersects(Effects::DDL) && command != Command::CreateTemporary;
         match command {
             Command::Set { local: false, name } | Command::Reset { name } => {

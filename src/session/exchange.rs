@@ -130,6 +130,11 @@ impl Exchange {
         !self.waiting.is_empty()
     }
 
+    /// Whether what waits needs an answer of the server's before it can be looked at.
+    pub fn is_undecided(&self) -> bool {
+        self.is_waiting() && self.desk.is_undecided()
+    }
+
     /// Takes what waits, if it can be looked at by now; as [`Self::from_client`].
     pub fn resume(
         &mut self,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tracing::debug;
 
-use super::connection::{Broken, Connection};
+use super::connection::{Broken, Connection, RawRow};
 use super::texts::KnownTexts;
 use crate::pin::{Catalogs, Routine, Routines};
 use crate::sql::Effects;
@@ -67,7 +67,7 @@ const CATALOGS: &str = include_str!("catalog.sql");
 fn alone(query: &str) -> String {
     format!(
         "BEGIN ISOLATION LEVEL READ COMMITTED, READ ONLY, NOT DEFERRABLE; SET LOCAL search_path = pg_catalog; \
-         SET LOCAL client_encoding = 'UTF8'; SET LOCAL statement_timeout = 0; SET LOCAL jit = off; \
+         SET LOCAL client_encoding = 'UTF8'; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '2s'; SET LOCAL jit = off; \
          SET LOCAL enable_nestloop = off; {query}; COMMIT"
     )
 }
@@ -129,10 +129,10 @@ impl Watch {
     pub(super) async fn read(&self, connection: &mut Connection, texts: &KnownTexts) -> Result<(), Broken> {
         let _reading = OneReads::begin(self);
         let changes = self.changes.get();
-        let rows = connection.rows(&fingerprint(), PATIENCE).await?;
+        let rows = told(connection, &fingerprint()).await?;
         let fingerprint: Vec<u8> = rows.into_iter().flatten().flatten().collect();
         if !texts.has_routines() || *self.fingerprint.borrow() != fingerprint {
-            let rows = connection.rows(&alone(CATALOGS), PATIENCE).await?;
+            let rows = told(connection, &alone(CATALOGS)).await?;
             let text = |cell: Vec<u8>| String::from_utf8_lossy(&cell).into_owned();
             let routines = read(rows.into_iter().map(|row| row.map(text))).ok_or(Broken::Lost)?;
             debug!(ambient = ?routines.ambient(), "the database's routines are known");
@@ -147,6 +147,15 @@ impl Watch {
         }
         Ok(())
     }
+}
+
+/// The rows of a query that is a transaction of its own; if the server refuses it, that has ended all the same.
+async fn told(connection: &mut Connection, query: &str) -> Result<Vec<RawRow>, Broken> {
+    let told = connection.rows(query, PATIENCE).await;
+    if let Err(Broken::NotTold(_)) = told {
+        connection.rows("ROLLBACK", PATIENCE).await?;
+    }
+    told
 }
 
 /// One reads; others wait for that.

@@ -97,6 +97,36 @@ fn an_unnamed_statement_that_was_skipped_is_nobody_elses() {
 }
 
 #[test]
+fn an_unnamed_statement_that_was_replaced_elsewhere_is_gone() {
+    let (_lab, gateway) = shared("mode = \"auto\"\nsize = 2");
+    let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    assert_eq!(one.say(&["P - select 'first'", "S"]), "I");
+    // The other connection is the only one that is free.
+    two.say(&["Q begin"]);
+    assert_eq!(one.say(&["P - select 'second'", "S"]), "I");
+    two.say(&["Q commit"]);
+    assert_eq!(one.say(&["B -", "S"]), "(second) SELECT 1 I");
+    assert_eq!(
+        one.say(&["P d deallocate all", "P - select 'kept'", "B d", "B -", "S"]),
+        "DEALLOCATE ALL (kept) SELECT 1 I"
+    );
+}
+
+#[test]
+fn what_a_client_sets_after_discard_all_is_its_own() {
+    let (_lab, gateway) = shared(ONE);
+    let mut one = Client::new(&gateway, &[]);
+    assert_eq!(
+        one.say(&[
+            "Q discard all",
+            "Q select set_config('app.' || 'x', 'one', false)"
+        ]),
+        "DISCARD ALL I (one) SELECT 1 I"
+    );
+    gateway.wait_for_metric("postern_pool_pinned_clients", &["app_rw"], 1.0);
+}
+
+#[test]
 fn statements_that_a_pipeline_skips_are_prepared_after_it() {
     let (_lab, gateway) = shared(ONE);
     let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
@@ -198,7 +228,8 @@ fn characteristics_of_the_session_travel() {
 #[test]
 fn code_that_was_defined_just_now_is_known_for_what_it_does() {
     let (lab, gateway) = shared("mode = \"auto\"\nsize = 2");
-    lab.superuser_sql("grant create on database orders to app_rw").unwrap();
+    lab.superuser_sql("grant create on database orders to app_rw")
+        .unwrap();
     let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
     let set = |name: &str, tenant: &str| {
         format!(
@@ -229,27 +260,24 @@ fn very_large_texts_and_pipelines_are_carried() {
     let mut one = Client::new(&gateway, &[]);
     let large = format!("P - select length('{}')", "x".repeat(300_000));
     assert_eq!(one.say(&[&large, "S", "B -", "S"]), "I (300000) SELECT 1 I");
-    let mut two = Client::new(&gateway, &[]);
-    let names: Vec<String> = (0..60).map(|n| format!("s{n}")).collect();
-    let mut parses: Vec<String> = names
-        .iter()
-        .map(|name| format!("P {name} select '{name}' --{}", "x".repeat(32_000)))
-        .collect();
-    parses.push("S".to_owned());
     drop(one);
-    let said: Vec<&str> = parses.iter().map(String::as_str).collect();
-    assert_eq!(two.say(&said), "I");
-    two.say(&["Q deallocate all"]);
-    assert_eq!(two.say(&said), "I");
-    let mut three = Client::new(&gateway, &[]);
-    three.say(&["Q select 1"]);
-    // Small messages, for which much has to be prepared.
-    let mut said: Vec<String> = names.iter().map(|name| format!("B {name}")).collect();
-    said.push("S".to_owned());
-    let said: Vec<&str> = said.iter().map(String::as_str).collect();
+    let (_lab, gateway) = shared("mode = \"auto\"\nsize = 2");
+    let (mut two, mut three) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    let names: Vec<String> = (0..24).map(|n| format!("s{n}")).collect();
+    let parses = names
+        .iter()
+        .map(|name| format!("P {name} select '{name}' --{}", "x".repeat(250_000)));
+    for parse in parses {
+        assert_eq!(two.say(&[&parse, "S"]), "I");
+    }
+    // Small messages, for which much has to be prepared where there is nothing yet.
+    three.say(&["Q begin"]);
+    let binds: Vec<String> = names.iter().map(|name| format!("B {name}")).collect();
+    let mut said: Vec<&str> = binds.iter().map(String::as_str).collect();
+    said.push("S");
     let answers = two.say(&said);
     assert!(
-        answers.starts_with("(s0) SELECT 1 (s1)") && answers.ends_with("(s59) SELECT 1 I"),
+        answers.starts_with("(s0) SELECT 1 (s1)") && answers.ends_with("(s23) SELECT 1 I"),
         "{answers}"
     );
 }

@@ -159,7 +159,9 @@ impl Desk {
             }
             None => {
                 std::mem::swap(&mut statements, &mut sides.client.statements);
-                std::mem::swap(&mut unnamed, &mut sides.client.unnamed);
+                if is_query {
+                    std::mem::swap(&mut unnamed, &mut sides.client.unnamed);
+                }
             }
         }
         if let Some(before) = self.forgotten.take() {
