@@ -19,6 +19,7 @@ use super::error::ClientError;
 use super::pump::{End, READS_PER_TURN, Traffic, end_of};
 use super::shard::Shutdown;
 use crate::config::file::PoolMode;
+use crate::ids::SessionId;
 use crate::net::stream::Stream;
 use crate::pin::{Question, Reason, Told};
 use crate::session::client::ClientSession;
@@ -36,6 +37,9 @@ const UNSETTLED_PAUSE: Duration = Duration::from_millis(10);
 
 /// As long as others wait, it goes on so for no longer than this.
 const MAX_UNSETTLED: Duration = Duration::from_millis(100);
+
+/// A setting by which the server would end a connection that nobody uses.
+const ENDS_IDLE: &str = "idle_session_timeout";
 
 /// One who shares.
 pub(super) struct Sharer<'a> {
@@ -141,7 +145,7 @@ impl Sharer<'_> {
             .is_ready_for(self.session.id, &self.session.settings)
             && let Err(error) = self.hand_over(&mut lease).await
         {
-            return Some(self.refused(lease, exchange, &error));
+            return Some(self.refused(lease, exchange, &error).await);
         }
         let mut begins = Some(first);
         let mut pinned = None;
@@ -152,11 +156,6 @@ impl Sharer<'_> {
             } else {
                 self.traffic(&mut lease, &mut exchange, begins.take()).await
             };
-            if let Pause::Idle | Pause::Silent = pause
-                && std::mem::take(&mut self.session.run.changes_catalogs)
-            {
-                self.pool.catalogs_changed();
-            }
             if let Pause::Idle = pause
                 && self.may_go_on(&lease, unsettled)
             {
@@ -168,7 +167,7 @@ impl Sharer<'_> {
                 Pause::Idle | Pause::Silent => match self.settle_and_tell(&mut lease, &mut exchange).await {
                     Ok(()) if self.session.pins.is_empty() => return self.give_back(lease, &exchange).await,
                     Ok(()) if self.pool.target().pool.mode == PoolMode::Transaction => {
-                        return Some(self.not_shareable(lease, exchange));
+                        return Some(self.not_shareable(lease, exchange).await);
                     }
                     Ok(()) if self.client.shutdown_now() != Shutdown::No => End::Shutdown,
                     Ok(()) => {
@@ -177,7 +176,7 @@ impl Sharer<'_> {
                     }
                     Err(error @ SettingsError::Refused { .. }) => {
                         warn!(session = %self.client.session, %error, "a client's settings could not be set again");
-                        return Some(self.refused(lease, exchange, &error));
+                        return Some(self.refused(lease, exchange, &error).await);
                     }
                     Err(error) => {
                         debug!(session = %self.client.session, %error, "what a session has could not be found out");
@@ -188,11 +187,11 @@ impl Sharer<'_> {
                     let (state, message) = exchange.refusal().cloned().unwrap_or_default();
                     warn!(session = %self.client.session, state, message, "a client's settings could not be set again");
                     let error = SettingsError::Refused { state, message };
-                    return Some(self.refused(lease, exchange, &error));
+                    return Some(self.refused(lease, exchange, &error).await);
                 }
                 Pause::End(end) => end,
             };
-            return Some(self.ended(Ok(end), lease, exchange));
+            return Some(self.ended(Ok(end), lease, exchange).await);
         }
     }
 
@@ -211,23 +210,31 @@ impl Sharer<'_> {
         }
     }
 
-    fn refused(&self, lease: Lease, exchange: Exchange, error: &SettingsError) -> Ended {
+    async fn refused(&mut self, lease: Lease, exchange: Exchange, error: &SettingsError) -> Ended {
         self.ended(Err(Box::new(ClientError::settings(error))), lease, exchange)
+            .await
     }
 
-    fn not_shareable(&self, lease: Lease, exchange: Exchange) -> Ended {
+    async fn not_shareable(&mut self, lease: Lease, exchange: Exchange) -> Ended {
         let reason = self.session.pins.reasons().next().unwrap_or(Reason::Unknown);
         let error = ClientError::not_shareable(reason);
-        self.ended(Err(Box::new(error)), lease, exchange)
+        self.ended(Err(Box::new(error)), lease, exchange).await
     }
 
     /// What is left when the client ends on a lease.
-    fn ended(&self, end: Result<End, Box<ClientError>>, lease: Lease, exchange: Exchange) -> Ended {
-        if self.session.run.changes_catalogs {
-            self.pool.catalogs_changed();
-        }
+    async fn ended(
+        &mut self,
+        end: Result<End, Box<ClientError>>,
+        mut lease: Lease,
+        exchange: Exchange,
+    ) -> Ended {
+        let is_outdated = self.pool.texts().are_outdated(&lease.session.ran);
+        let is_judged =
+            !is_outdated || (exchange.is_idle() && Box::pin(self.judge_again(&mut lease)).await.is_ok());
         // What DISCARD ALL doesn't end would be the next client's.
-        let left = if self.session.pins.are_lasting() || self.session.run.effects.intersects(Effects::UNSEEN)
+        let left = if !is_judged
+            || self.session.pins.are_lasting()
+            || self.session.run.effects.intersects(Effects::UNSEEN)
         {
             drop(lease);
             None
@@ -240,6 +247,12 @@ impl Sharer<'_> {
     async fn give_back(&mut self, mut lease: Lease, exchange: &Exchange) -> Option<Ended> {
         // The client may have another one by the time it comes back.
         lease.session.lose_unnamed();
+        if lease.session.settings.iter().any(|(name, _)| name == ENDS_IDLE)
+            && let Err(error) = lease.apply(SessionId(0), &Settings::default()).await
+        {
+            debug!(session = %self.client.session, %error, "a server connection is closed and not given back");
+            return None;
+        }
         self.traffic.answers += exchange.answered();
         if self.key.detach().await {
             lease.give_back_settled();
@@ -325,7 +338,7 @@ impl Sharer<'_> {
         // What was reset the client may read next, and it begins with what it came with.
         self.session.pins.is_empty()
             && !self.session.run.effects.intersects(Effects::RESET)
-            && self.pool.texts().are_outdated(&lease.session.ran)
+            && self.pool.texts().is_doubtful()
             && lease.session.ran.has_room()
             && !(since.is_some_and(|since| since.elapsed() > MAX_UNSETTLED) && lease.is_awaited())
     }
@@ -366,11 +379,15 @@ impl Sharer<'_> {
 
     /// Judges what the client has run by the catalogs as they are now.
     async fn judge_again(&mut self, lease: &mut Lease) -> Result<(), Broken> {
+        let changes = self.session.run.effects.intersects(Effects::DDL);
         match self.pool.know_catalogs(lease).await {
-            Ok(()) => self
-                .pool
-                .texts()
-                .judge_again(&mut self.session.run, &lease.session),
+            Ok(()) => {
+                let texts = self.pool.texts();
+                texts.judge_again(&mut self.session.run, self.session.id, &lease.session);
+                if !changes && self.session.run.effects.intersects(Effects::DDL) {
+                    texts.changed();
+                }
+            }
             Err(Broken::NotTold(message)) => {
                 debug!(session = %self.client.session, message, "the catalogs could not be read");
                 self.session.run.is_unknown();
@@ -392,6 +409,7 @@ impl Sharer<'_> {
             || run
                 .effects
                 .intersects(Effects::PROBE | Effects::DYNAMIC_SETTING | Effects::DOUBT)
+            || (run.effects.intersects(Effects::RESET) && !self.session.startup.is_empty())
             || (ties && run.effects.intersects(Effects::ENDS | Effects::DISCARD));
         let mut pins = self.session.pins;
         if run.discarded {

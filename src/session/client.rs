@@ -82,8 +82,6 @@ pub struct Run {
     has_local: bool,
     /// A setting was set or reset that decides how texts are read.
     decides_reading: bool,
-    /// Catalogs may have changed that say what a text may do.
-    pub changes_catalogs: bool,
 }
 
 impl ClientSession {
@@ -198,7 +196,6 @@ impl Run {
         self.effects |= effects;
         self.statements = self.statements.saturating_add(1);
         self.discarded = false;
-        self.changes_catalogs |= effects.intersects(Effects::DDL) && command != Command::CreateTemporary;
         match command {
             Command::Set { local: false, name } | Command::Reset { name } => {
                 match crate::sql::setting_name(text.get(name).unwrap_or_default()) {

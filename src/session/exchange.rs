@@ -4,16 +4,19 @@
 //! directions are accounted for in one ledger; an answer that isn't the client's never reaches it, and one that Postern
 //! owes it (of a Parse that the server was never sent) comes in its place.
 
+use std::ops::Range;
 use std::rc::Rc;
 
 use bytes::BytesMut;
 
 use super::client::ClientSession;
+use super::doubt::Changing;
 use super::ledger::TransactionStatus;
 use super::server::ServerSession;
 use super::statements::{MAX_STATEMENT_BYTES, Statement};
 use super::tracker::{Ended, Tracker, is_frontend};
-use crate::sql::Analysis;
+use crate::ids::SessionId;
+use crate::sql::{Analysis, Effects};
 use crate::wire::frame::{BadLength, Frame, Frames, MAX_GATHERED_BYTES};
 use crate::wire::reply;
 use crate::wire::request;
@@ -39,10 +42,12 @@ pub trait Texts {
     fn epoch(&self) -> u64;
     /// What running `text` may leave behind, read as a session with these `parameters` reads it.
     fn analyse(&self, text: &[u8], server: &ServerSession) -> Analysis;
+    /// `by` is about to run `text`, which changes catalogs and has these `effects`.
+    fn changing(&self, text: &[u8], effects: Effects, by: SessionId, server: &ServerSession) -> Changing;
     /// The statement whose Parse has this `tail`.
     fn intern(&self, tail: &[u8], server: &ServerSession) -> Rc<Statement>;
-    /// The same, shared with nobody.
-    fn apart(&self, statement: &Statement) -> Rc<Statement>;
+    /// One like `statement`, shared with nobody. `named`: its text names that statement, and where.
+    fn apart(&self, statement: &Statement, named: Option<(Range<usize>, Rc<Statement>)>) -> Rc<Statement>;
 }
 
 /// The state of one lease.
@@ -113,7 +118,7 @@ impl Exchange {
             if let Err(error) = self.desk.take(frame, sides, to_server) {
                 return Some(Ended::BadLength(error));
             }
-            if self.desk.ledger.overflows() {
+            if self.desk.ledger.overflows() || self.desk.changes.overflow() {
                 return Some(Ended::TooMuch);
             }
         }

@@ -5,6 +5,7 @@
 //! [`client`], what a server connection has of its clients in [`server`].
 
 pub mod client;
+pub mod doubt;
 pub mod exchange;
 pub mod ledger;
 pub mod parameters;

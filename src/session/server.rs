@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use super::doubt::Changing;
 use super::parameters::Parameters;
 use super::ran::Ran;
 use super::settings::{Settings, difference, settings};
@@ -22,6 +23,8 @@ pub struct ServerSession {
     pub prepared: Prepared,
     /// The texts that its client has run since it was last settled what they left behind.
     pub ran: Ran,
+    /// Its client changes catalogs.
+    pub(super) changing: Option<Changing>,
     /// Whether clients are told apart by what is set: then a setting is set even where it is the server's default.
     is_shared: bool,
     /// Whose unnamed statement it has.
@@ -41,6 +44,7 @@ impl ServerSession {
             settings: settings([]),
             prepared: Prepared::default(),
             ran: Ran::default(),
+            changing: None,
             unnamed_of: None,
             sequences_of: None,
         }
@@ -51,6 +55,7 @@ impl ServerSession {
         self.settings = settings([]);
         self.prepared = Prepared::default();
         self.ran.clear();
+        self.changing = None;
         self.unnamed_of = None;
         self.sequences_of = None;
     }

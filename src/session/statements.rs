@@ -8,6 +8,7 @@ use std::borrow::{Borrow, Cow};
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
+use std::ops::Range;
 use std::rc::Rc;
 
 use super::settings::Settings;
@@ -41,6 +42,8 @@ pub struct Statement {
     pub server_name: Box<str>,
     /// The rest of a Parse after the name: text, NUL, types.
     pub tail: Box<[u8]>,
+    /// The statement of the same client's that it names, in SQL, by the name on server connections.
+    pub names: Option<Rc<Self>>,
     /// What it is found by: the same, and the settings that it was parsed under.
     key: Box<[u8]>,
     /// What it is.
@@ -110,6 +113,13 @@ impl Statement {
     /// Notes what is thought now.
     pub fn set_effects(&self, epoch: u64, effects: Effects) {
         self.effects.set((epoch, effects));
+    }
+
+    /// A text, and whatever stands behind it, with this statement's name on server connections in `place`.
+    pub fn named_in(&self, text: &[u8], place: Range<usize>) -> Vec<u8> {
+        let mut renamed = text.to_vec();
+        renamed.splice(place, self.server_name.bytes());
+        renamed
     }
 
     /// The text, without its NUL.
@@ -197,6 +207,7 @@ impl Registry {
             id: self.next,
             server_name: format!("{NAME_PREFIX}{}", self.next).into(),
             tail: tail.into(),
+            names: None,
             key: key.into(),
             command,
             effects: Cell::new((epoch, effects)),
@@ -209,13 +220,23 @@ impl Registry {
         statement
     }
 
-    /// A statement like that one, with a name of its own, which isn't remembered.
-    pub fn apart(&mut self, statement: &Statement) -> Rc<Statement> {
+    /// A statement like that one, with a name of its own, which isn't remembered. `named`: its text names that statement, and
+    /// where.
+    pub fn apart(
+        &mut self,
+        statement: &Statement,
+        named: Option<(Range<usize>, Rc<Statement>)>,
+    ) -> Rc<Statement> {
         self.next += 1;
+        let tail = named.as_ref().map_or_else(
+            || statement.tail.clone(),
+            |(place, named)| named.named_in(&statement.tail, place.clone()).into(),
+        );
         Rc::new(Statement {
             id: self.next,
             server_name: format!("{NAME_PREFIX}{}", self.next).into(),
-            tail: statement.tail.clone(),
+            tail,
+            names: named.map(|(_, named)| named),
             key: Box::default(),
             command: statement.command.clone(),
             effects: statement.effects.clone(),

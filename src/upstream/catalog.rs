@@ -77,25 +77,17 @@ fn alone(query: &str) -> String {
 pub(super) struct Watch {
     fingerprint: RefCell<Vec<u8>>,
     looked_at: Cell<Option<Instant>>,
-    /// How often clients have changed them.
-    changes: Cell<u64>,
-    /// How often they had when they were last read.
-    read: Cell<Option<u64>>,
+    /// How many readings have begun, and which of these was the last one to succeed.
+    begun: Cell<u64>,
+    done: Cell<u64>,
     is_reading: Cell<bool>,
     has_read: Notify,
 }
 
 impl Watch {
-    /// A client has changed them, or may have.
-    pub(super) fn changed(&self, texts: &KnownTexts) {
-        self.changes.set(self.changes.get() + 1);
-        texts.forget();
-        texts.doubt();
-    }
-
     /// Whether it is time to look at them, and nobody does.
-    pub(super) fn is_due(&self) -> bool {
-        let interval = if self.is_behind(self.changes.get()) {
+    pub(super) fn is_due(&self, texts: &KnownTexts) -> bool {
+        let interval = if texts.is_behind(texts.doubt().changes()) {
             INTERVAL_IN_DOUBT
         } else {
             INTERVAL
@@ -104,18 +96,20 @@ impl Watch {
         !self.is_reading.get() && self.looked_at.get().is_none_or(is_over)
     }
 
-    fn is_behind(&self, changes: u64) -> bool {
-        self.read.get().is_none_or(|read| read < changes)
-    }
-
-    /// Sees to it that all changes which are known of by now were read.
+    /// Sees to it that all changes which are known of by now were read; and while some are being made, that they were read
+    /// anew, so that whatever has run before may have met no others.
     pub(super) async fn catch_up(
         &self,
         connection: &mut Connection,
         texts: &KnownTexts,
     ) -> Result<(), Broken> {
-        let changes = self.changes.get();
-        while self.is_behind(changes) {
+        let changes = texts.doubt().changes();
+        let enough = if texts.doubt().is_changing() {
+            self.begun.get() + 1
+        } else {
+            0
+        };
+        while texts.is_behind(changes) || self.done.get() < enough {
             if self.is_reading.get() {
                 self.has_read.notified().await;
             } else {
@@ -128,7 +122,9 @@ impl Watch {
     /// Reads them, unless they are as they were.
     pub(super) async fn read(&self, connection: &mut Connection, texts: &KnownTexts) -> Result<(), Broken> {
         let _reading = OneReads::begin(self);
-        let changes = self.changes.get();
+        let begun = self.begun.get() + 1;
+        self.begun.set(begun);
+        let changes = texts.doubt().changes();
         let rows = told(connection, &fingerprint()).await?;
         let fingerprint: Vec<u8> = rows.into_iter().flatten().flatten().collect();
         if !texts.has_routines() || *self.fingerprint.borrow() != fingerprint {
@@ -139,12 +135,8 @@ impl Watch {
             texts.set_routines(routines);
             *self.fingerprint.borrow_mut() = fingerprint;
         }
-        self.read.set(Some(changes));
-        if self.is_behind(self.changes.get()) {
-            texts.doubt();
-        } else {
-            texts.trust();
-        }
+        texts.confirm(changes);
+        self.done.set(begun);
         Ok(())
     }
 }
@@ -200,6 +192,7 @@ fn read(rows: impl Iterator<Item = [String; 3]>) -> Option<Routines> {
                     "ADVISORY" => Effects::ADVISORY,
                     "WRITE" => Effects::SEQUENCE_WRITE,
                     "READ" => Effects::SEQUENCE_READ,
+                    "LASTING" => Effects::LASTING,
                     "DYNAMIC" => Effects::DYNAMIC,
                     _ => return None,
                 };

@@ -1,7 +1,6 @@
 WITH own AS (
-  SELECT p.oid, p.proname, p.provolatile, l.lanname, s.body, pg_catalog.octet_length(s.body) < 60000 AS fits
-  FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang,
-    LATERAL pg_catalog.concat(pg_catalog.pg_get_function_sqlbody(p.oid), ' ', p.prosrc) AS s(body)
+  SELECT p.oid, p.proname, p.provolatile, l.lanname, p.prosrc AS body, pg_catalog.octet_length(p.prosrc) < 60000 AS fits
+  FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang
   WHERE p.pronamespace NOT IN ('pg_catalog'::pg_catalog.regnamespace, 'information_schema'::pg_catalog.regnamespace)
 ), rel AS (
   SELECT c.oid, c.relname FROM pg_catalog.pg_class c
@@ -26,6 +25,9 @@ WITH own AS (
     ('READ', ARRAY['currval', 'lastval']),
     ('ADVISORY', ARRAY['pg_advisory_lock', 'pg_advisory_lock_shared', 'pg_try_advisory_lock', 'pg_try_advisory_lock_shared',
       'pg_advisory_unlock', 'pg_advisory_unlock_shared', 'pg_advisory_unlock_all']),
+    ('LASTING', ARRAY['pg_backup_start', 'pg_backup_stop', 'pg_replication_origin_session_setup', 'pg_replication_origin_session_reset',
+      'pg_create_logical_replication_slot', 'pg_create_physical_replication_slot', 'pg_copy_logical_replication_slot',
+      'pg_copy_physical_replication_slot']),
     ('DYNAMIC', ARRAY['query_to_xml', 'query_to_xmlschema', 'query_to_xml_and_xmlschema', 'table_to_xml', 'ts_stat', 'ts_rewrite'])) v(k, names)
   JOIN pg_catalog.pg_proc f ON f.pronamespace = 'pg_catalog'::pg_catalog.regnamespace AND f.proname = ANY (v.names)
   GROUP BY k
@@ -49,11 +51,17 @@ FROM part JOIN rel ON rel.oid = part.relid
   JOIN rel other ON other.oid = d.refobjid AND other.oid <> rel.oid
 WHERE part.classid <> 'pg_catalog.pg_class'::pg_catalog.regclass
 UNION ALL
--- An aggregate runs its functions, and so does a routine with a body that was parsed.
+-- An aggregate runs its functions, and so does a routine with a body that was parsed (BEGIN ATOMIC), which is never printed:
+-- that would lock its tables.
 SELECT 'l', own.proname::pg_catalog.text, other.proname::pg_catalog.text
 FROM own JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = own.oid
     AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
   JOIN own other ON other.oid = d.refobjid
+UNION ALL
+SELECT 'l', own.proname::pg_catalog.text, rel.relname::pg_catalog.text
+FROM own JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = own.oid
+    AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+  JOIN rel ON rel.oid = d.refobjid
 UNION ALL
 -- A type runs its functions and the checks of a domain; a relation or routine runs what its types do.
 SELECT 'l', rel.relname::pg_catalog.text, typ.typname::pg_catalog.text
@@ -100,7 +108,7 @@ SELECT 'x', rel.relname::pg_catalog.text, lasting.kind
 FROM part JOIN rel ON rel.oid = part.relid JOIN lasting ON part.expr ~ lasting.re
 UNION ALL
 SELECT 'x', own.proname::pg_catalog.text, lasting.kind
-FROM own JOIN pg_catalog.pg_proc p ON p.oid = own.oid JOIN lasting ON p.proargdefaults::pg_catalog.text ~ lasting.re
+FROM own JOIN pg_catalog.pg_proc p ON p.oid = own.oid JOIN lasting ON pg_catalog.concat(p.proargdefaults, p.prosqlbody) ~ lasting.re
 UNION ALL
 SELECT 'x', typ.typname::pg_catalog.text, lasting.kind
 FROM pg_catalog.pg_constraint c JOIN typ ON typ.oid = c.contypid JOIN lasting ON c.conbin::pg_catalog.text ~ lasting.re

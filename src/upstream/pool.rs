@@ -268,12 +268,6 @@ impl ServerPool {
         self.publish();
     }
 
-    /// A client has changed the database's catalogs, or may have. Until they are read again, it isn't known what texts may
-    /// leave behind.
-    pub fn catalogs_changed(&self) {
-        self.catalogs.changed(&self.texts);
-    }
-
     /// Sees to it that the catalogs are known as far as they have changed by now. An error of
     /// [`Broken::NotTold`] leaves the connection as it is.
     pub async fn know_catalogs(&self, connection: &mut Connection) -> Result<(), Broken> {
@@ -284,7 +278,8 @@ impl ServerPool {
     pub fn look_at_catalogs(self: &Rc<Self>) {
         let census = self.members.borrow().census();
         let has_connections = census.idle + census.leased > 0;
-        if self.is_shared() && has_connections && !self.is_looking.get() && self.catalogs.is_due() {
+        if self.is_shared() && has_connections && !self.is_looking.get() && self.catalogs.is_due(&self.texts)
+        {
             self.is_looking.set(true);
             let pool = self.clone();
             tokio::task::spawn_local(Box::pin(async move {
@@ -300,14 +295,14 @@ impl ServerPool {
             None => self.lease().await,
         };
         let Ok(mut lease) = lease else { return };
-        if !self.catalogs.is_due() {
+        if !self.catalogs.is_due(&self.texts) {
             return lease.give_back_unused();
         }
         match self.catalogs.read(&mut lease, &self.texts).await {
             Ok(()) => lease.give_back_settled(),
             Err(error) => {
                 warn!(pool = %self.key, %error, "the database's catalogs could not be read: every statement counts as one that may leave something behind");
-                self.texts.doubt();
+                self.texts.lose_routines();
             }
         }
     }

@@ -2,16 +2,19 @@
 
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::rc::Rc;
 
+use crate::ids::SessionId;
 use crate::pin::Routines;
 use crate::session::client::Run;
+use crate::session::doubt::{Changing, Doubt};
 use crate::session::exchange::Texts;
 use crate::session::parameters::Reading;
 use crate::session::ran::Ran;
 use crate::session::server::ServerSession;
 use crate::session::statements::{Registry, Statement};
-use crate::sql::{self, Analysis, Command, Effects, Kind, Language, Lexer, Options};
+use crate::sql::{self, Analysis, Command, Effects, Identifier, Kind, Language, Lexer, Options};
 use crate::wire::body::Body;
 
 /// Names of settings that are remembered although no routine sets them any more.
@@ -25,22 +28,35 @@ pub struct KnownTexts {
     routines: RefCell<Option<Routines>>,
     /// Settings that they set and no view lists, or that some did before.
     custom: RefCell<BTreeSet<String>>,
-    /// Whether they may be out of date.
-    is_changed: Cell<bool>,
-    epoch: Cell<u64>,
+    /// As of which change of catalogs they are known.
+    read: Cell<Option<u64>>,
+    /// When that became known.
+    since: Cell<u64>,
+    /// As of which the statements are shared.
+    shared: Cell<u64>,
+    doubt: Rc<Doubt>,
 }
 
 impl KnownTexts {
     /// Takes over what is known of the routines. What was thought of texts is void.
     pub(super) fn set_routines(&self, routines: Routines) {
-        self.epoch.set(self.epoch.get() + 1);
-        let mut custom = self.custom.borrow_mut();
-        if custom.len() > MAX_CUSTOM {
-            custom.clear();
-        }
-        custom.extend(routines.custom().iter().cloned());
+        self.learn(routines.custom().iter().cloned());
         *self.routines.borrow_mut() = Some(routines);
-        self.is_changed.set(false);
+        self.read.set(None);
+    }
+
+    /// The routines are known as of this change.
+    pub(super) fn confirm(&self, change: u64) {
+        if self.read.replace(Some(change)) != Some(change) {
+            self.doubt.renew();
+            self.since.set(self.doubt.epoch());
+        }
+    }
+
+    /// Nothing is known of the routines.
+    pub(super) fn lose_routines(&self) {
+        self.read.set(None);
+        self.doubt.renew();
     }
 
     /// Whether anything is known of the routines, though it may be out of date.
@@ -48,56 +64,111 @@ impl KnownTexts {
         self.routines.borrow().is_some()
     }
 
-    /// Whoever prepares a text from now on gets a statement of its own: what it returns may have changed.
-    pub(super) fn forget(&self) {
-        self.registry.borrow_mut().forget();
+    /// Somebody turns out to have changed catalogs.
+    pub fn changed(&self) {
+        drop(Changing::begin(&self.doubt, false));
     }
 
-    /// Until further notice, nothing is known of what texts may leave behind.
-    pub(super) fn doubt(&self) {
-        self.is_changed.set(true);
-        self.epoch.set(self.epoch.get() + 1);
+    /// What is in doubt.
+    pub(super) fn doubt(&self) -> &Rc<Doubt> {
+        &self.doubt
     }
 
-    /// What was known still holds.
-    pub(super) fn trust(&self) {
-        if self.is_changed.replace(false) {
-            self.epoch.set(self.epoch.get() + 1);
-        }
+    /// Whether the routines aren't known as of this change.
+    pub(super) fn is_behind(&self, change: u64) -> bool {
+        self.read.get().is_none_or(|read| read < change)
     }
 
-    /// Whether catalogs have changed since they were last read, or weren't read yet.
+    /// Whether catalogs have changed since they were last read, may be changing now, or weren't read yet.
+    #[inline]
     pub fn is_doubtful(&self) -> bool {
-        self.is_changed.get() || self.routines.borrow().is_none()
+        self.is_behind(self.doubt.changes()) || self.doubt.is_changing()
     }
 
     /// Whether what was `ran` must be judged again: catalogs are others than when it was sent, or may be.
     #[inline]
     pub fn are_outdated(&self, ran: &Ran) -> bool {
         ran.since()
-            .is_some_and(|epoch| epoch != self.epoch.get() || self.is_doubtful())
+            .is_some_and(|epoch| epoch != self.doubt.epoch() || self.is_doubtful())
     }
 
-    /// Judges again what was run on the connection of `server`, by the routines as they were last read. Those that it has
-    /// defined it may have run, even if they are gone.
-    pub fn judge_again(&self, run: &mut Run, server: &ServerSession) {
+    /// Judges again what `id` has run on the connection of `server`, by the routines as they were last read. What was defined
+    /// meanwhile it may have run, even if that is gone.
+    pub fn judge_again(&self, run: &mut Run, id: SessionId, server: &ServerSession) {
         let routines = self.routines.borrow();
         let Some(routines) = routines.as_ref() else {
             run.is_unknown();
             return;
         };
+        let since = server.ran.since().unwrap_or_default();
         let is_judged = run.judge_again(&server.ran, |text| {
-            let options = reading(text, server)?;
-            let mut analysis = judge(text, options, routines);
+            let mut analysis = self.judge(text, reading(text, server)?, routines);
+            // Who only defines something doesn't run it.
             let is_alone = server.ran.is_single() && analysis.statements <= 1;
-            if !is_alone && analysis.effects.intersects(Effects::DDL) {
-                analysis.effects |= code_effects(text, options, routines);
-            }
+            analysis.effects |= self.doubt.defined_since(since, is_alone.then_some(id));
             Some(analysis)
         });
         if !is_judged {
             run.is_unknown();
         }
+    }
+
+    /// What running `text` may leave behind where these are the routines.
+    fn judge(&self, text: &[u8], options: Options, routines: &Routines) -> Analysis {
+        let mut analysis = sql::analyse(text, options, |name| routines.lookup(name));
+        if analysis.effects.contains(Effects::CODE) {
+            analysis.effects |= self.code_effects(text, options, routines);
+        }
+        if analysis.effects.intersects(Effects::DDL) {
+            analysis.effects |= routines.on_ddl();
+        }
+        analysis.effects |= routines.ambient();
+        analysis
+    }
+
+    /// What the code that a DO or a CREATE FUNCTION quotes may leave behind; CALL has none. Settings that it names and no
+    /// view lists are asked for from now on.
+    fn code_effects(&self, text: &[u8], options: Options, routines: &Routines) -> Effects {
+        let mut effects = Effects::NONE;
+        let mut custom = Vec::new();
+        let lexer = Lexer::new(text, options.standard_conforming_strings);
+        for token in lexer {
+            let written = text.get(token.start..token.end).unwrap_or_default();
+            let body = match token.kind {
+                Kind::DollarString => dollar_quoted(written),
+                Kind::String if !written.contains(&b'\\') => written.get(1..written.len().saturating_sub(1)),
+                Kind::String | Kind::EscapeString | Kind::UnicodeString => {
+                    effects |= Effects::DYNAMIC;
+                    None
+                }
+                _ => None,
+            };
+            let Some(body) = body else { continue };
+            let mut more = Effects::NONE;
+            effects |= sql::routine_effects(body, Language::PlPgSql, |found| match found {
+                sql::Found::Identifier(identifier) => more |= routines.lookup(&identifier),
+                sql::Found::Setting(name) if name.contains('.') => custom.push(name.to_ascii_lowercase()),
+                sql::Found::Setting(_) => {}
+            });
+            effects |= more;
+        }
+        if self.learn(custom.into_iter()) {
+            effects
+        } else {
+            effects | Effects::DYNAMIC_SETTING
+        }
+    }
+
+    /// Remembers settings that no view lists; `false` if there are too many.
+    fn learn(&self, names: impl Iterator<Item = String>) -> bool {
+        let mut custom = self.custom.borrow_mut();
+        for name in names {
+            if custom.len() >= MAX_CUSTOM && !custom.contains(&name) {
+                return false;
+            }
+            custom.insert(name);
+        }
+        true
     }
 
     /// Settings that routines set, or did, and that no view lists.
@@ -108,7 +179,35 @@ impl KnownTexts {
 
 impl Texts for KnownTexts {
     fn epoch(&self) -> u64 {
-        self.epoch.get()
+        self.doubt.epoch()
+    }
+
+    /// What code is defined counts as run by everybody for whom it may have been there. While it is dangerous, nobody knows
+    /// whether it is there already.
+    fn changing(&self, text: &[u8], effects: Effects, by: SessionId, server: &ServerSession) -> Changing {
+        let routines = self.routines.borrow();
+        let known = routines.as_ref().zip(reading(text, server));
+        let defined = known.map_or(
+            Effects::UNKNOWN | Effects::DYNAMIC_SETTING,
+            |(routines, options)| {
+                let judged = effects | self.judge(text, options, routines).effects;
+                let extension = if names_extension(text, options) {
+                    Effects::UNKNOWN
+                } else {
+                    Effects::NONE
+                };
+                (judged | self.code_effects(text, options, routines) | extension)
+                    .without(Effects::DDL | Effects::SEQUENCE_WRITE | Effects::LOCAL | Effects::DOUBT)
+            },
+        );
+        let since = self.read.get().map_or(0, |_| self.doubt.epoch());
+        let is_dangerous =
+            !defined.is_empty() || self.is_doubtful() && !self.doubt.defined_since(since, None).is_empty();
+        let changing = Changing::begin(&self.doubt, is_dangerous);
+        if !defined.is_empty() {
+            self.doubt.defines(defined, by);
+        }
+        changing
     }
 
     #[inline]
@@ -122,7 +221,7 @@ impl Texts for KnownTexts {
         };
         let routines = self.routines.borrow();
         match routines.as_ref().filter(|_| !self.is_doubtful()) {
-            Some(routines) => judge(text, reading, routines),
+            Some(routines) => self.judge(text, reading, routines),
             None => {
                 let mut analysis = sql::analyse(text, reading, |_| Effects::NONE);
                 analysis.effects |= Effects::DOUBT;
@@ -131,19 +230,23 @@ impl Texts for KnownTexts {
         }
     }
 
-    fn apart(&self, statement: &Statement) -> Rc<Statement> {
-        self.registry.borrow_mut().apart(statement)
+    fn apart(&self, statement: &Statement, named: Option<(Range<usize>, Rc<Statement>)>) -> Rc<Statement> {
+        self.registry.borrow_mut().apart(statement, named)
     }
 
     fn intern(&self, tail: &[u8], server: &ServerSession) -> Rc<Statement> {
-        let epoch = self.epoch.get();
-        self.registry
-            .borrow_mut()
-            .intern(tail, &server.settings, epoch, || {
-                let text = Body::new(tail).cstring().unwrap_or_default();
-                let analysis = self.analyse(text, server);
-                (analysis.effects, analysis.lone)
-            })
+        let epoch = self.doubt.epoch();
+        let mut registry = self.registry.borrow_mut();
+        let changes = self.doubt.changes();
+        if self.shared.replace(changes) != changes {
+            // What a statement returns may have changed.
+            registry.forget();
+        }
+        registry.intern(tail, &server.settings, epoch, || {
+            let text = Body::new(tail).cstring().unwrap_or_default();
+            let analysis = self.analyse(text, server);
+            (analysis.effects, analysis.lone)
+        })
     }
 }
 
@@ -159,49 +262,14 @@ fn reading(text: &[u8], server: &ServerSession) -> Option<Options> {
     })
 }
 
-/// What running `text` may leave behind where these are the routines.
-fn judge(text: &[u8], options: Options, routines: &Routines) -> Analysis {
-    let mut analysis = sql::analyse(text, options, |name| routines.lookup(name));
-    if analysis.effects.contains(Effects::CODE) {
-        analysis.effects |= code_effects(text, options, routines);
-    }
-    if analysis.effects.intersects(Effects::DDL) {
-        analysis.effects |= routines.on_ddl();
-    }
-    analysis.effects |= routines.ambient();
-    analysis
+/// What stands between the tags of a string quoted in dollars.
+fn dollar_quoted(written: &[u8]) -> Option<&[u8]> {
+    let tag = written.iter().skip(1).position(|byte| *byte == b'$')? + 2;
+    written.get(tag..written.len().checked_sub(tag)?)
 }
 
-/// What the code that a DO or a CREATE FUNCTION quotes may leave behind; CALL has none. Settings that it names and no view lists can't be
-/// kept apart from others: they count as dynamic.
-fn code_effects(text: &[u8], options: Options, routines: &Routines) -> Effects {
-    let mut effects = Effects::NONE;
-    let lexer = Lexer::new(text, options.standard_conforming_strings);
-    for token in lexer {
-        let Some(written) = text.get(token.start..token.end) else {
-            continue;
-        };
-        let body = match token.kind {
-            Kind::DollarString => written
-                .iter()
-                .skip(1)
-                .position(|byte| *byte == b'$')
-                .and_then(|end| written.get(end + 2..written.len().checked_sub(end + 2)?)),
-            Kind::String if !written.contains(&b'\\') => written.get(1..written.len().saturating_sub(1)),
-            Kind::String | Kind::EscapeString | Kind::UnicodeString => {
-                effects |= Effects::DYNAMIC;
-                None
-            }
-            _ => None,
-        };
-        let Some(body) = body else { continue };
-        let mut more = Effects::NONE;
-        effects |= sql::routine_effects(body, Language::PlPgSql, |found| match found {
-            sql::Found::Identifier(identifier) => more |= routines.lookup(&identifier),
-            sql::Found::Setting(name) if name.contains('.') => more |= Effects::DYNAMIC_SETTING,
-            sql::Found::Setting(_) => {}
-        });
-        effects |= more;
-    }
-    effects
+/// Whether the text is about an extension, whose code isn't in it.
+fn names_extension(text: &[u8], options: Options) -> bool {
+    let mut tokens = Lexer::new(text, options.standard_conforming_strings);
+    tokens.any(|token| Identifier::of(text, &token).is_some_and(|word| word.eq_folded("extension")))
 }

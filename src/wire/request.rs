@@ -43,13 +43,16 @@ pub fn sync(into: &mut Vec<u8>) {
     message(b'S', into, |_| {});
 }
 
+/// The portal of [`set_config`], so that the one without a name stays its owner's.
+const PORTAL: &[u8] = b"postern_set_config\0";
+
 /// The types of the messages of [`set_config`] for `count` settings, in order.
 pub fn set_config_types(count: usize) -> impl Iterator<Item = u8> {
-    let each = std::iter::repeat_n([b'B', b'E'], count).flatten();
+    let each = std::iter::repeat_n([b'B', b'E', b'C'], count).flatten();
     std::iter::once(b'P').chain(each).chain([b'C'])
 }
 
-/// Sets each name to its value for the session: Parse once, Bind and Execute for each, Close; a Sync must follow. One
+/// Sets each name to its value for the session: Parse once, Bind, Execute and Close for each, Close; a Sync must follow. One
 /// transaction, so that all take or none; and nothing is left for a client that binds without having parsed.
 pub fn set_config<'a>(settings: impl IntoIterator<Item = (&'a str, &'a str)>, into: &mut Vec<u8>) {
     message(b'P', into, |body| {
@@ -59,14 +62,22 @@ pub fn set_config<'a>(settings: impl IntoIterator<Item = (&'a str, &'a str)>, in
     });
     for (name, value) in settings {
         message(b'B', into, |body| {
-            body.extend_from_slice(&[0, 0, 0, 0, 0, 2]);
+            body.extend_from_slice(PORTAL);
+            body.extend_from_slice(&[0, 0, 0, 0, 2]);
             for text in [name, value] {
                 body.extend_from_slice(&(text.len() as u32).to_be_bytes());
                 body.extend_from_slice(text.as_bytes());
             }
             body.extend_from_slice(&[0, 0]);
         });
-        message(b'E', into, |body| body.extend_from_slice(&[0; 5]));
+        message(b'E', into, |body| {
+            body.extend_from_slice(PORTAL);
+            body.extend_from_slice(&[0; 4]);
+        });
+        message(b'C', into, |body| {
+            body.push(b'P');
+            body.extend_from_slice(PORTAL);
+        });
     }
     close_statement("", into);
 }

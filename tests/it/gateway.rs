@@ -55,6 +55,17 @@ pub(crate) struct Gateway {
     pub(crate) admin: u16,
 }
 
+/// A lab, and a gateway before it with this `[targets.pool]`.
+pub(crate) fn with_pool(pool: &'static str) -> (Lab, Gateway) {
+    let lab = Lab::start(postern_lab::LabConfig::default()).unwrap();
+    let options = Options {
+        pool,
+        ..Options::default()
+    };
+    let gateway = Gateway::start(&lab, &options);
+    (lab, gateway)
+}
+
 impl Gateway {
     /// A gateway in front of `lab`, ready for clients.
     pub(crate) fn start(lab: &Lab, options: &Options) -> Self {

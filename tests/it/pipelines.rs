@@ -3,9 +3,8 @@
 use std::fmt::Write as _;
 
 use postern::wire::startup::{ProtocolVersion, startup_message};
-use postern_lab::Lab;
 
-use crate::gateway::{Gateway, Options};
+use crate::gateway::{Gateway, with_pool};
 use crate::raw::{Message, Raw, frame};
 
 /// One client's connection, which speaks in short.
@@ -45,8 +44,23 @@ impl Client {
             readies += usize::from(matches!(tag, "Q" | "S"));
         }
         self.0.send(&bytes);
+        self.told(readies)
+    }
+
+    /// So many answers in short.
+    fn told(&mut self, readies: usize) -> String {
         let answers: Vec<Message> = (0..readies).flat_map(|_| self.0.until('Z')).collect();
         told(&answers)
+    }
+
+    /// Says all at once and waits for the first answer only.
+    fn say_and_go_on(&mut self, said: &[&str]) -> String {
+        let bytes: Vec<u8> = said
+            .iter()
+            .flat_map(|text| frame('Q', &[text.as_bytes(), b"\0"].concat()))
+            .collect();
+        self.0.send(&bytes);
+        self.told(1)
     }
 }
 
@@ -70,23 +84,11 @@ fn told(answers: &[Message]) -> String {
     told.trim_end().to_owned()
 }
 
-fn shared(pool: &'static str) -> (Lab, Gateway) {
-    let lab = Lab::start(postern_lab::LabConfig::default()).unwrap();
-    let gateway = Gateway::start(
-        &lab,
-        &Options {
-            pool,
-            ..Options::default()
-        },
-    );
-    (lab, gateway)
-}
-
 const ONE: &str = "mode = \"auto\"\nsize = 1";
 
 #[test]
 fn an_unnamed_statement_that_was_skipped_is_nobody_elses() {
-    let (_lab, gateway) = shared(ONE);
+    let (_lab, gateway) = with_pool(ONE);
     let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
     assert_eq!(one.say(&["P - select 'one'", "S"]), "I");
     assert_eq!(two.say(&["P - select 'two'", "B -", "S"]), "(two) SELECT 1 I");
@@ -98,7 +100,7 @@ fn an_unnamed_statement_that_was_skipped_is_nobody_elses() {
 
 #[test]
 fn an_unnamed_statement_that_was_replaced_elsewhere_is_gone() {
-    let (_lab, gateway) = shared("mode = \"auto\"\nsize = 2");
+    let (_lab, gateway) = with_pool("mode = \"auto\"\nsize = 2");
     let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
     assert_eq!(one.say(&["P - select 'first'", "S"]), "I");
     // The other connection is the only one that is free.
@@ -114,7 +116,7 @@ fn an_unnamed_statement_that_was_replaced_elsewhere_is_gone() {
 
 #[test]
 fn what_a_client_sets_after_discard_all_is_its_own() {
-    let (_lab, gateway) = shared(ONE);
+    let (_lab, gateway) = with_pool(ONE);
     let mut one = Client::new(&gateway, &[]);
     assert_eq!(
         one.say(&[
@@ -128,7 +130,7 @@ fn what_a_client_sets_after_discard_all_is_its_own() {
 
 #[test]
 fn statements_that_a_pipeline_skips_are_prepared_after_it() {
-    let (_lab, gateway) = shared(ONE);
+    let (_lab, gateway) = with_pool(ONE);
     let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
     assert_eq!(one.say(&["P s select 'of one'", "S"]), "I");
     two.say(&["Q deallocate all"]);
@@ -140,7 +142,7 @@ fn statements_that_a_pipeline_skips_are_prepared_after_it() {
 
 #[test]
 fn a_reset_that_was_skipped_resets_nothing() {
-    let (_lab, gateway) = shared(ONE);
+    let (_lab, gateway) = with_pool(ONE);
     let mut one = Client::new(&gateway, &[("TimeZone", "Asia/Tokyo")]);
     let mut two = Client::new(&gateway, &[]);
     one.say(&["Q set timezone = 'Asia/Seoul'", "P r reset timezone", "S"]);
@@ -150,6 +152,31 @@ fn a_reset_that_was_skipped_resets_nothing() {
     assert_eq!(answers, "RESET (Asia/Tokyo) SHOW [TimeZone=Asia/Tokyo] I");
     assert_eq!(two.say(&["Q show timezone"]), "(UTC) SHOW I");
     assert_eq!(one.say(&["Q show timezone"]), "(Asia/Tokyo) SHOW I");
+    one.say(&["Q set timezone = 'Asia/Seoul'"]);
+    let mut bind = frame('B', b"later\0r\0\0\0\0\0\0\0");
+    one.say(&["Q begin"]);
+    bind.extend(frame('S', b""));
+    one.0.send(&bind);
+    one.told(1);
+    one.0
+        .send(&[frame('E', b"later\0\0\0\0\0"), frame('S', b"")].concat());
+    one.told(1);
+    assert_eq!(
+        one.say(&["Q show timezone", "Q commit"]),
+        "(Asia/Tokyo) SHOW T COMMIT I"
+    );
+    assert_eq!(one.say(&["Q show timezone"]), "(Asia/Tokyo) SHOW I");
+    // Beside a portal of the client's.
+    one.say(&["P - select 42", "S"]);
+    let beside = [
+        frame('B', b"p\0r\0\0\0\0\0\0\0"),
+        frame('B', b"\0\0\0\0\0\0\0\0"),
+        frame('E', b"p\0\0\0\0\0"),
+        frame('E', b"\0\0\0\0\0"),
+        frame('S', b""),
+    ];
+    one.0.send(&beside.concat());
+    assert_eq!(one.told(1), "RESET (42) SELECT 1 I");
     for reset in [
         "reset time zone",
         "set time zone local",
@@ -163,7 +190,7 @@ fn a_reset_that_was_skipped_resets_nothing() {
 
 #[test]
 fn what_fails_to_end_statements_leaves_them() {
-    let (_lab, gateway) = shared(ONE);
+    let (_lab, gateway) = with_pool(ONE);
     let mut one = Client::new(&gateway, &[]);
     one.say(&["P s select 's'", "S"]);
     assert_eq!(
@@ -180,11 +207,41 @@ fn what_fails_to_end_statements_leaves_them() {
         "DEALLOCATE ALL (new) SELECT 1 I"
     );
     assert_eq!(one.say(&["Q discard all", "B s", "S"]), "DISCARD ALL I 26000 I");
+    one.say(&["P s1 select '1'", "P s2 select '2'", "P all deallocate all", "S"]);
+    assert_eq!(
+        one.say(&[
+            "P - deallocate s1",
+            "B -",
+            "P - select 1/0",
+            "B -",
+            "B all",
+            "S",
+            "B s2",
+            "S"
+        ]),
+        "DEALLOCATE 22012 I (2) SELECT 1 I"
+    );
+    assert_eq!(
+        one.say(&[
+            "Q begin",
+            "Q select 1/0",
+            "Q deallocate s2",
+            "Q rollback",
+            "B s2",
+            "S"
+        ]),
+        "BEGIN T 22012 E 25P02 E ROLLBACK I (2) SELECT 1 I"
+    );
+    one.say(&["P - select 'other'", "P one deallocate s2", "S"]);
+    assert_eq!(
+        one.say(&["B one", "B -", "S", "B s2", "S"]),
+        "DEALLOCATE (other) SELECT 1 I 26000 I"
+    );
 }
 
 #[test]
 fn deallocate_knows_statements_of_the_protocol() {
-    let (_lab, gateway) = shared(ONE);
+    let (_lab, gateway) = with_pool(ONE);
     let mut one = Client::new(&gateway, &[]);
     one.say(&["P s select 's'", "S"]);
     assert_eq!(
@@ -199,7 +256,7 @@ fn deallocate_knows_statements_of_the_protocol() {
 
 #[test]
 fn a_text_that_was_read_under_settings_of_a_transaction_is_nobody_elses() {
-    let (_lab, gateway) = shared(ONE);
+    let (_lab, gateway) = with_pool(ONE);
     let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
     let date = "P s select to_char(date '01/02/2026', 'DD.MM.')";
     assert_eq!(
@@ -217,7 +274,7 @@ fn a_text_that_was_read_under_settings_of_a_transaction_is_nobody_elses() {
 
 #[test]
 fn characteristics_of_the_session_travel() {
-    let (_lab, gateway) = shared(ONE);
+    let (_lab, gateway) = with_pool(ONE);
     let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
     one.say(&["Q set session characteristics as transaction read only"]);
     assert_eq!(two.say(&["Q show transaction_read_only"]), "(off) SHOW I");
@@ -227,7 +284,7 @@ fn characteristics_of_the_session_travel() {
 
 #[test]
 fn code_that_was_defined_just_now_is_known_for_what_it_does() {
-    let (lab, gateway) = shared("mode = \"auto\"\nsize = 2");
+    let (lab, gateway) = with_pool("mode = \"auto\"\nsize = 2");
     lab.superuser_sql("grant create on database orders to app_rw")
         .unwrap();
     let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
@@ -254,14 +311,132 @@ fn code_that_was_defined_just_now_is_known_for_what_it_does() {
     assert_eq!(one.say(&[&seen("other")]), "(of one) SELECT 1 I");
 }
 
+/// A function that sets a setting for whoever calls it.
+fn sets(name: &str) -> String {
+    format!(
+        "create or replace function {name}() returns text language sql as \
+         $$ select set_config('app.{name}', 'evil', false) $$"
+    )
+}
+
+fn seen(name: &str) -> String {
+    format!("Q select coalesce(current_setting('app.{name}', true), '')")
+}
+
+#[test]
+fn code_counts_from_the_moment_on_that_others_can_run_it() {
+    let (lab, gateway) = with_pool("mode = \"auto\"\nsize = 3");
+    lab.superuser_sql("grant create on database orders to app_rw")
+        .unwrap();
+    let clients = || Client::new(&gateway, &[]);
+    let (mut one, mut two, mut three) = (clients(), clients(), clients());
+    one.say(&["Q select 1"]);
+    // Its definer goes on, or hasn't finished its text.
+    one.say_and_go_on(&[&sets("early"), "select pg_sleep(1)"]);
+    assert_eq!(two.say(&["Q select early()"]), "(evil) SELECT 1 I");
+    for _ in 0..3 {
+        assert_eq!(three.say(&[&seen("early")]), "() SELECT 1 I");
+    }
+    one.told(1);
+    let text = format!("begin; {}; commit; select pg_sleep(1)", sets("middle"));
+    one.0.message('Q', &[text.as_bytes(), b"\0"].concat());
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert_eq!(two.say(&["Q select middle()"]), "(evil) SELECT 1 I");
+    for _ in 0..3 {
+        assert_eq!(three.say(&[&seen("middle")]), "() SELECT 1 I");
+    }
+    one.told(1);
+    // It is gone by the time that anybody looks.
+    two.say(&["Q begin", "Q select 1"]);
+    one.say(&[&format!("Q {}", sets("gone"))]);
+    assert_eq!(two.say(&["Q select gone()"]), "(evil) SELECT 1 T");
+    one.say(&["Q drop function gone()"]);
+    two.say(&["Q commit"]);
+    for _ in 0..3 {
+        assert_eq!(three.say(&[&seen("gone")]), "() SELECT 1 I");
+    }
+    assert_eq!(two.say(&[&seen("gone")]), "(evil) SELECT 1 I");
+}
+
+#[test]
+fn a_seed_ends_with_its_client() {
+    let (lab, gateway) = with_pool(ONE);
+    lab.superuser_sql("grant create on database orders to app_rw")
+        .unwrap();
+    let mut one = Client::new(&gateway, &[]);
+    let define = "create function seeds() returns text language sql as $$ select setseed(0.5)::text $$";
+    let answers = one.say_and_go_on(&[define, "select seeds()"]);
+    assert_eq!(answers, "CREATE FUNCTION I");
+    one.told(1);
+    one.0.message('X', b"");
+    drop(one);
+    let mut two = Client::new(&gateway, &[]);
+    let random = two.say(&["Q select random()"]);
+    let seeded = two.say(&["Q select setseed(0.5)", "Q select random()"]);
+    assert!(!seeded.ends_with(&random), "{random}");
+}
+
+#[test]
+fn the_catalogs_are_read_whatever_is_locked() {
+    let (lab, gateway) = with_pool("mode = \"auto\"\nsize = 2");
+    lab.superuser_sql("grant create on database orders to app_rw")
+        .unwrap();
+    let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    one.say(&["Q create schema mine; create table mine.locked (a int); create sequence mine.numbers"]);
+    one.say(&[
+        "Q create function mine.counts() returns bigint begin atomic select count(*) from mine.locked; end",
+        "Q create function mine.sets() returns text begin atomic select set_config('work_mem', '3MB', false); end",
+    ]);
+    one.say(&["Q begin; alter table mine.locked add column b int"]);
+    let answers = two.say(&[
+        "Q set lock_timeout = '300ms'",
+        "Q create table mine.other (a int)",
+    ]);
+    assert_eq!(answers, "SET I CREATE TABLE I");
+    assert_eq!(two.say(&["Q select 2"]), "(2) SELECT 1 I");
+    one.say(&["Q rollback"]);
+    // What stands in a body that was parsed is known all the same.
+    assert_eq!(one.say(&["Q select mine.sets()"]), "(3MB) SELECT 1 I");
+    for _ in 0..3 {
+        assert_eq!(two.say(&["Q show work_mem"]), "(4MB) SHOW I");
+    }
+}
+
+#[test]
+fn a_connection_that_waits_for_its_next_client_stays() {
+    let (_lab, gateway) = with_pool(ONE);
+    let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    one.say(&["Q set idle_session_timeout = '200ms'"]);
+    let logins = gateway.metric("postern_upstream_logins_total", &["ok"]);
+    std::thread::sleep(std::time::Duration::from_millis(800));
+    assert_eq!(two.say(&["Q show idle_session_timeout"]), "(0) SHOW I");
+    assert_eq!(gateway.metric("postern_upstream_logins_total", &["ok"]), logins);
+    assert_eq!(one.say(&["Q show idle_session_timeout"]), "(200ms) SHOW I");
+}
+
+#[test]
+fn what_is_never_answered_is_bounded() {
+    let (_lab, gateway) = with_pool(ONE);
+    let mut one = Client::new(&gateway, &[]);
+    let parse = frame('P', &[b"\0select '", &[b'x'; 250_000][..], b"'\0\0\0"].concat());
+    for _ in 0..200 {
+        if std::io::Write::write_all(&mut one.0.tcp, &parse).is_err() {
+            break;
+        }
+    }
+    let error = one.0.last_error();
+    assert_eq!(error.field(b'C').as_deref(), Some("08P01"), "{error:?}");
+    assert_eq!(Client::new(&gateway, &[]).say(&["Q select 1"]), "(1) SELECT 1 I");
+}
+
 #[test]
 fn very_large_texts_and_pipelines_are_carried() {
-    let (_lab, gateway) = shared(ONE);
+    let (_lab, gateway) = with_pool(ONE);
     let mut one = Client::new(&gateway, &[]);
     let large = format!("P - select length('{}')", "x".repeat(300_000));
     assert_eq!(one.say(&[&large, "S", "B -", "S"]), "I (300000) SELECT 1 I");
     drop(one);
-    let (_lab, gateway) = shared("mode = \"auto\"\nsize = 2");
+    let (_lab, gateway) = with_pool("mode = \"auto\"\nsize = 2");
     let (mut two, mut three) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
     let names: Vec<String> = (0..24).map(|n| format!("s{n}")).collect();
     let parses = names

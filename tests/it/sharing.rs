@@ -1,21 +1,8 @@
 //! Clients that share server connections: what travels with them, what ties them, what is refused.
 
-use postern_lab::Lab;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-use crate::gateway::{Gateway, Options, connect, stderr, stdout};
-
-fn shared(pool: &'static str) -> (Lab, Gateway) {
-    let lab = Lab::start(postern_lab::LabConfig::default()).unwrap();
-    let gateway = Gateway::start(
-        &lab,
-        &Options {
-            pool,
-            ..Options::default()
-        },
-    );
-    (lab, gateway)
-}
+use crate::gateway::{connect, stderr, stdout, with_pool};
 
 /// The first cell of the last row.
 async fn ask(client: &Client, sql: &str) -> String {
@@ -29,7 +16,7 @@ async fn ask(client: &Client, sql: &str) -> String {
 
 #[tokio::test]
 async fn settings_travel_and_go_no_further() {
-    let (_lab, gateway) = shared("mode = \"auto\"\nsize = 1");
+    let (_lab, gateway) = with_pool("mode = \"auto\"\nsize = 1");
     let one = connect(&gateway.client("app_rw")).await.unwrap();
     let two = connect(&gateway.client("app_rw")).await.unwrap();
     ask(
@@ -60,7 +47,7 @@ async fn settings_travel_and_go_no_further() {
 
 #[tokio::test]
 async fn a_reset_goes_back_to_what_the_client_began_with() {
-    let (_lab, gateway) = shared("mode = \"auto\"\nsize = 1");
+    let (_lab, gateway) = with_pool("mode = \"auto\"\nsize = 1");
     let mut config = gateway.client("app_rw");
     config.options("-c timezone=Asia/Tokyo -c work_mem=3MB");
     let client = connect(&config).await.unwrap();
@@ -87,7 +74,7 @@ async fn a_reset_goes_back_to_what_the_client_began_with() {
 
 #[tokio::test]
 async fn what_cannot_travel_ties_a_client_until_it_ends() {
-    let (_lab, gateway) = shared("mode = \"auto\"\nsize = 2\nwait_timeout = \"5s\"");
+    let (_lab, gateway) = with_pool("mode = \"auto\"\nsize = 2\nwait_timeout = \"5s\"");
     let client = connect(&gateway.client("app_rw")).await.unwrap();
     for (begin, end, reason) in [
         ("listen news", "unlisten *", "listen"),
@@ -131,7 +118,7 @@ async fn what_cannot_travel_ties_a_client_until_it_ends() {
 
 #[tokio::test]
 async fn a_transaction_pool_refuses_what_it_cannot_keep() {
-    let (_lab, gateway) = shared("mode = \"transaction\"\nsize = 1");
+    let (_lab, gateway) = with_pool("mode = \"transaction\"\nsize = 1");
     let refused = gateway.psql("user=app_rw", "listen news");
     assert_eq!(
         stdout(&refused),
@@ -150,7 +137,7 @@ async fn a_transaction_pool_refuses_what_it_cannot_keep() {
 
 #[tokio::test]
 async fn prepared_statements_are_found_on_every_server_connection() {
-    let (_lab, gateway) = shared("mode = \"auto\"\nsize = 2");
+    let (_lab, gateway) = with_pool("mode = \"auto\"\nsize = 2");
     let mut clients = Vec::new();
     for _ in 0..6 {
         clients.push(connect(&gateway.client("app_rw")).await.unwrap());
@@ -184,7 +171,7 @@ async fn prepared_statements_are_found_on_every_server_connection() {
 
 #[tokio::test]
 async fn nobody_sees_what_sequences_gave_to_another() {
-    let (_lab, gateway) = shared("mode = \"auto\"\nsize = 1");
+    let (_lab, gateway) = with_pool("mode = \"auto\"\nsize = 1");
     let one = connect(&gateway.client("app_rw")).await.unwrap();
     let two = connect(&gateway.client("app_rw")).await.unwrap();
     ask(&one, "create sequence s").await;

@@ -7,12 +7,12 @@ use super::Sides;
 use super::desk::Desk;
 use crate::session::client::Unnamed;
 use crate::session::ledger::{Request, TransactionStatus};
-use crate::session::statements::{ClientStatements, NAME_PREFIX, Statement};
+use crate::session::statements::{ClientStatements, MAX_CLIENT_BYTES, NAME_PREFIX, Statement};
 use crate::sql::{Command, Discarded, Effects};
 use crate::wire::frame::Frame;
 
 /// Names that are kept only to be put into errors.
-pub(super) const MAX_FORMER: usize = 1_000;
+const MAX_FORMER: usize = 1_000;
 
 /// What a Parse or a Close changes if it isn't skipped.
 #[derive(Debug)]
@@ -29,11 +29,12 @@ pub(super) enum Change {
     Unnamed(Unnamed),
 }
 
-/// A client's statements, until it is known that they have ended.
+/// Statements of a client's that a statement in SQL is to end, until it is known whether it does.
 #[derive(Debug)]
 pub(super) struct Forgotten {
+    /// The statement's CommandComplete, with its NUL.
+    pub(super) tag: &'static [u8],
     pub(super) statements: ClientStatements,
-    pub(super) unnamed: Unnamed,
     /// The ReadyForQuery, counted in this lease, before which it is known.
     pub(super) known_at: u64,
 }
@@ -44,24 +45,41 @@ pub(super) struct Changes {
     pub(super) queue: VecDeque<Change>,
     /// How many of them decide what names stand for.
     pub(super) named: usize,
+    /// The text that is kept only for them.
+    bytes: usize,
 }
 
 impl Change {
     pub(super) fn is_named(&self) -> bool {
         matches!(self, Self::Defined(..) | Self::Closed(..) | Self::Own)
     }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Closed(name, statement) => name.len() + statement.tail.len(),
+            Self::Unnamed(before) => before.tail.len(),
+            Self::Nothing | Self::Own | Self::Defined(..) => 0,
+        }
+    }
 }
 
 impl Changes {
     pub(super) fn push(&mut self, change: Change) {
         self.named += usize::from(change.is_named());
+        self.bytes += change.bytes();
         self.queue.push_back(change);
     }
 
     pub(super) fn pop(&mut self) {
         if let Some(change) = self.queue.pop_front() {
             self.named -= usize::from(change.is_named());
+            self.bytes = self.bytes.saturating_sub(change.bytes());
         }
+    }
+
+    /// Whether more is kept for them than for anybody's statements.
+    pub(super) fn overflow(&self) -> bool {
+        self.bytes > MAX_CLIENT_BYTES
     }
 
     /// The first `count` are void.
@@ -69,6 +87,8 @@ impl Changes {
         let rest = self.queue.split_off(count.min(self.queue.len()));
         let taken = std::mem::replace(&mut self.queue, rest);
         self.named -= taken.iter().filter(|change| change.is_named()).count();
+        let bytes: usize = taken.iter().map(Change::bytes).sum();
+        self.bytes = self.bytes.saturating_sub(bytes);
         taken
     }
 }
@@ -78,7 +98,7 @@ impl Desk {
     /// would have defined isn't, and what it would have closed still is, on the server connection too.
     #[inline]
     pub(super) fn is_undecided(&self) -> bool {
-        self.ledger.owes_ready() && (self.changes.named > 0 || self.forgotten.is_some())
+        self.ledger.owes_ready() && (self.changes.named > 0 || !self.forgotten.is_empty())
     }
 
     /// Takes back what requests would have changed that the server will skip, the last one first.
@@ -98,8 +118,10 @@ impl Desk {
                     sides.server.unnamed_of = None;
                 }
                 Change::Defined(name, statement) => {
-                    let name = name.and_then(|name| sides.client.statements.remove_entry(&name));
-                    self.former.extend(name);
+                    let entry = name.and_then(|name| sides.client.statements.remove_entry(&name));
+                    entry
+                        .into_iter()
+                        .for_each(|(name, statement)| self.was(&name, &statement));
                     if let Some(statement) = statement {
                         sides.server.prepared.remove(&statement);
                     }
@@ -126,12 +148,14 @@ impl Desk {
         }
     }
 
-    /// DEALLOCATE ALL and DISCARD ALL end the statements of everybody who has used this connection; the client's come back
-    /// should they fail. `is_query`: it comes in a Query, and not before a Sync.
+    /// DEALLOCATE and DISCARD ALL end statements, the last and DEALLOCATE ALL those of everybody who has used this connection;
+    /// the client's come back should they fail. `named`: the one that DEALLOCATE names, if it is the client's. `is_query`: it
+    /// comes in a Query, and not before a Sync.
     pub(super) fn forget(
         &mut self,
         effects: Effects,
         command: &Command,
+        named: Option<&Statement>,
         is_query: bool,
         sides: &mut Sides<'_>,
     ) {
@@ -139,51 +163,56 @@ impl Desk {
             // It may have named one of Postern's, or be refused.
             sides.server.prepared.doubt();
         }
-        let is_all = matches!(command, Command::DeallocateAll | Command::Discard(Discarded::All));
-        let named = match command {
-            Command::Deallocate { .. } if !is_query => sides.client.unnamed.names.take(),
-            _ => None,
-        };
-        if !is_all && named.is_none() || self.ledger.status == TransactionStatus::Failed {
+        if self.ledger.status == TransactionStatus::Failed {
             return;
         }
-        // A Query is in the ledger already, and the Sync isn't.
-        let known_at = self.ledger.answered + self.ledger.readies() + u64::from(!is_query);
-        let (mut statements, mut unnamed) = (ClientStatements::default(), Unnamed::default());
-        match named {
-            Some(named) => {
-                let entry = sides.client.statements.remove(&named);
+        let statements = &mut sides.client.statements;
+        let (tag, statements): (&[u8], _) = match (command, named) {
+            (Command::DeallocateAll, _) => (b"DEALLOCATE ALL\0", std::mem::take(statements)),
+            (Command::Discard(Discarded::All), _) => (b"DISCARD ALL\0", std::mem::take(statements)),
+            (Command::Deallocate { .. }, Some(named)) => {
+                let mut one = ClientStatements::default();
+                let entry = statements.remove(named);
                 entry
                     .into_iter()
-                    .for_each(|(name, statement)| statements.insert(name, statement));
+                    .for_each(|(name, statement)| one.insert(name, statement));
+                (b"DEALLOCATE\0", one)
             }
-            None => {
-                std::mem::swap(&mut statements, &mut sides.client.statements);
-                if is_query {
-                    std::mem::swap(&mut unnamed, &mut sides.client.unnamed);
-                }
-            }
-        }
-        if let Some(before) = self.forgotten.take() {
-            statements.restore(before.statements);
-            unnamed = before.unnamed;
-        }
-        self.forgotten = Some(Box::new(Forgotten {
+            _ => return,
+        };
+        // A Query is in the ledger already, and the Sync isn't.
+        let known_at = self.ledger.answered + self.ledger.readies() + u64::from(!is_query);
+        self.forgotten.push(Forgotten {
+            tag,
             statements,
-            unnamed,
             known_at,
-        }));
+        });
+    }
+
+    /// A statement of the client's is done, and this is its CommandComplete: what it was to end has ended.
+    pub(super) fn completed(&mut self, tag: &[u8], sides: &mut Sides<'_>) {
+        let place = self.forgotten.iter().position(|forgotten| forgotten.tag == tag);
+        if let Some(place) = place {
+            self.forgotten.remove(place);
+        } else if matches!(tag, b"DEALLOCATE ALL\0" | b"DISCARD ALL\0") {
+            // A portal from before.
+            sides.client.statements = ClientStatements::default();
+            sides.server.prepared.doubt();
+        }
     }
 
     /// The statements that were to end are the client's still, if what was to end them was in vain by the ReadyForQuery `by`.
     pub(super) fn remember(&mut self, by: u64, sides: &mut Sides<'_>) {
-        if let Some(forgotten) = self.forgotten.take_if(|forgotten| forgotten.known_at <= by) {
+        while let Some(forgotten) = self.forgotten.pop_if(|forgotten| forgotten.known_at <= by) {
             sides.client.statements.restore(forgotten.statements);
-            if sides.client.unnamed.tail.is_empty() {
-                sides.client.unnamed = forgotten.unnamed;
-                sides.client.unnamed_effects = (u64::MAX, Effects::NONE);
-            }
             sides.server.prepared.doubt();
+        }
+    }
+
+    /// The client's name of a statement no longer stands for it, but requests may have used it.
+    pub(super) fn was(&mut self, name: &[u8], statement: &Statement) {
+        if self.former.len() < MAX_FORMER {
+            self.former.push((name.into(), statement.server_name.clone()));
         }
     }
 
@@ -198,9 +227,12 @@ impl Desk {
         let (before, rest) = frame.body.split_at_checked(begin)?;
         let end = rest.iter().position(|byte| *byte == b'"')?;
         let (written, after) = rest.split_at_checked(end)?;
-        let former = self.former.iter().map(|(name, statement)| (name, statement));
-        let mut known = sides.client.statements.iter().chain(former);
-        let (name, _) = known.find(|(_, statement)| statement.server_name.as_bytes() == written)?;
+        let former = self.former.iter().map(|(name, known)| (name, known));
+        let known = sides.client.statements.iter();
+        let mut known = known
+            .map(|(name, statement)| (name, &statement.server_name))
+            .chain(former);
+        let (name, _) = known.find(|(_, server_name)| server_name.as_bytes() == written)?;
         (!frame.is_cut()).then(|| [before, name, after].concat())
     }
 }

@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::Sides;
-use super::changes::{Change, Changes, Forgotten, MAX_FORMER};
+use super::changes::{Change, Changes, Forgotten};
 use super::restore::{Restore, hides, may_reset};
 use crate::pin::Reason;
 use crate::session::client::Unnamed;
+use crate::session::doubt::Changing;
 use crate::session::ledger::{Ledger, Request, TransactionStatus, Whose};
 use crate::session::statements::{MAX_CLIENT_BYTES, NAME_PREFIX, Statement};
 use crate::sql::{Analysis, Command, Effects, Identifier, MAX_NAME_BYTES};
@@ -26,9 +27,9 @@ pub(super) struct Desk {
     /// What each Parse and Close that isn't answered changes, in their order.
     pub(super) changes: Changes,
     /// Names that requests which aren't answered may still have used: closed since, or never defined.
-    pub(super) former: Vec<(Box<[u8]>, Rc<Statement>)>,
-    /// What DISCARD ALL or DEALLOCATE ALL has ended, if it succeeds.
-    pub(super) forgotten: Option<Box<Forgotten>>,
+    pub(super) former: Vec<(Box<[u8]>, Box<str>)>,
+    /// What DEALLOCATE and DISCARD ALL have ended, if they succeed.
+    pub(super) forgotten: Vec<Forgotten>,
     /// Portals that reset settings: what the client began with is set again behind their Execute.
     pub(super) resetting: Vec<(Box<[u8]>, Restore)>,
     /// For each restoring of settings that isn't answered, which ReadyForQuery of this lease comes right before its answer: it
@@ -56,7 +57,7 @@ impl Default for Desk {
             ledger: Ledger::fine(),
             changes: Changes::default(),
             former: Vec::new(),
-            forgotten: None,
+            forgotten: Vec::new(),
             resetting: Vec::new(),
             restores: VecDeque::new(),
             owes_ready: false,
@@ -88,11 +89,8 @@ impl Desk {
                     runs(sides, &[], UNREAD, Command::Other);
                 }
                 self.pass(frame, out);
-                match tag {
-                    // If the server skips the one, it skips the other.
-                    b'E' if !self.resetting.is_empty() => self.restore_within(frame, sides, out),
-                    b'S' => self.resetting.clear(),
-                    _ => {}
+                if tag == b'E' && !self.resetting.is_empty() {
+                    self.restore_within(frame, sides, out);
                 }
                 Ok(())
             }
@@ -144,21 +142,18 @@ impl Desk {
         } = sides.texts.analyse(text, sides.server);
         effects |= self.misread(sides);
         runs(sides, text, effects, first.clone());
-        match self.statement_of(text, &first, sides) {
+        let named = self.statement_of(text, &first, sides);
+        match &named {
             Some((place, statement)) => {
-                self.ensure(&statement, sides, out);
-                let mut renamed = text.to_vec();
-                renamed.splice(place, statement.server_name.bytes());
-                renamed.push(0);
+                self.ensure(statement, sides, out);
+                let renamed = statement.named_in(frame.body, place.clone());
                 request::message(b'Q', out, |body| body.extend_from_slice(&renamed));
                 self.ledger.sent(b'Q', Whose::Client);
-                if matches!(first, Command::Deallocate { .. }) {
-                    sides.client.statements.remove(&statement);
-                }
             }
             None => self.pass(frame, out),
         }
-        self.forget(effects, &first, true, sides);
+        let named = named.as_ref().map(|(_, statement)| &**statement);
+        self.forget(effects, &first, named, true, sides);
         self.restore(&Restore::of(text, effects, &first), sides, out);
         Ok(())
     }
@@ -228,7 +223,10 @@ impl Desk {
         if has_it || is_outdated || sides.client.run.may_set() {
             // A second name for the same text, and errors must tell the two apart; or it may be read under settings that aren't
             // known.
-            statement = sides.texts.apart(&statement);
+            statement = sides.texts.apart(&statement, None);
+        }
+        if let Some(named) = self.statement_of(statement.text(), &statement.command, sides) {
+            statement = sides.texts.apart(&statement, Some(named));
         }
         let is_there = sides.server.prepared.touch(&statement);
         sides.client.statements.insert(name.into(), statement.clone());
@@ -242,7 +240,7 @@ impl Desk {
             self.make_room(&statement, sides, out);
         }
         self.changes.push(Change::Defined(Some(name.into()), prepared));
-        self.rename(frame, name.len(), 0, &statement.server_name, out);
+        self.prepare(&statement, Whose::Client, out);
         Ok(())
     }
 
@@ -267,10 +265,8 @@ impl Desk {
             match self.statement_of(text, &analysis.lone, sides) {
                 Some((place, statement)) => {
                     self.ensure(&statement, sides, out);
-                    let mut renamed = tail.to_vec();
-                    renamed.splice(place, statement.server_name.bytes());
                     sides.client.unnamed = Unnamed {
-                        tail: renamed,
+                        tail: statement.named_in(tail, place),
                         names: Some(statement),
                     };
                     request::message(b'P', out, |body| {
@@ -321,6 +317,9 @@ impl Desk {
             self.unknown(frame, name, portal.len() + 1, out);
             return Ok(());
         };
+        if let Some(named) = &statement.names {
+            self.ensure(named, sides, out);
+        }
         self.ensure(&statement, sides, out);
         let epoch = sides.texts.epoch();
         let effects = statement.effects(epoch).unwrap_or_else(|| {
@@ -333,7 +332,8 @@ impl Desk {
         } else {
             runs(sides, statement.text(), effects, statement.command.clone());
             self.binds(portal, Restore::of(statement.text(), effects, &statement.command));
-            self.forget(effects, &statement.command, false, sides);
+            let named = statement.names.as_deref();
+            self.forget(effects, &statement.command, named, false, sides);
         }
         self.rename(frame, name.len(), portal.len() + 1, &statement.server_name, out);
         Ok(())
@@ -350,7 +350,8 @@ impl Desk {
         let (_, before) = sides.client.unnamed_effects;
         effects |= before | self.misread(sides);
         self.binds(portal, Restore::of(text, effects, &command));
-        self.forget(effects, &command, false, sides);
+        let named = sides.client.unnamed.names.clone();
+        self.forget(effects, &command, named.as_deref(), false, sides);
         runs(sides, text, effects, command);
     }
 
@@ -390,10 +391,8 @@ impl Desk {
         match (name, known) {
             // Others may use it.
             (Some(_), Some(entry)) => {
-                if self.former.len() < MAX_FORMER {
-                    self.former.push(entry.clone());
-                }
                 let (name, statement) = entry;
+                self.was(&name, &statement);
                 self.changes.push(Change::Closed(name, statement));
                 self.ledger.sent(b'C', Whose::Made);
             }
@@ -422,12 +421,16 @@ impl Desk {
         }
         self.make_room(statement, sides, out);
         self.changes.push(Change::Defined(None, Some(statement.clone())));
+        self.prepare(statement, Whose::Own, out);
+    }
+
+    fn prepare(&mut self, statement: &Statement, whose: Whose, out: &mut Vec<u8>) {
         request::message(b'P', out, |body| {
             body.extend_from_slice(statement.server_name.as_bytes());
             body.push(0);
             body.extend_from_slice(&statement.tail);
         });
-        self.ledger.sent(b'P', Whose::Own);
+        self.ledger.sent(b'P', whose);
     }
 
     /// Notes that `statement` is about to be prepared.
@@ -519,12 +522,21 @@ impl Desk {
         let whose = self.ledger.received(frame.tag, frame.body);
         match frame.tag {
             b'1' | b'3' => self.changes.pop(),
-            b'C' if whose == Whose::Client && frame.body == b"DISCARD ALL\0" => {
-                sides.client.run.has_discarded();
-                self.forgotten = None;
+            b'C' if whose == Whose::Client && frame.body.starts_with(b"D") => {
+                self.completed(frame.body, sides);
+                if frame.body == b"DISCARD ALL\0" {
+                    sides.client.run.has_discarded();
+                }
             }
-            b'C' if whose == Whose::Client && frame.body.starts_with(b"DEALLOCATE") => self.forgotten = None,
-            b'Z' => self.remember(self.ledger.answered, sides),
+            b'Z' => {
+                self.remember(self.ledger.answered, sides);
+                if self.ledger.status == TransactionStatus::Idle {
+                    sides.server.changing = None;
+                    if self.ledger.is_empty() {
+                        self.resetting.clear();
+                    }
+                }
+            }
             b'S' => {
                 Rc::make_mut(&mut sides.server.parameters).report(frame.body);
                 if whose == Whose::Client && self.restores.is_empty() && !hides(sides, frame) {
@@ -574,6 +586,11 @@ impl Desk {
 #[inline]
 pub(super) fn runs(sides: &mut Sides<'_>, text: &[u8], effects: Effects, command: Command) {
     sides.server.ran.note(text, sides.texts.epoch());
+    if effects.intersects(Effects::DDL) && command != Command::CreateTemporary {
+        let changing = sides.texts.changing(text, effects, sides.client.id, sides.server);
+        let known = sides.server.changing.take();
+        sides.server.changing = Some(known.filter(Changing::is_pending).unwrap_or(changing));
+    }
     sides.client.runs(text, effects, command);
     if sides.client.run.effects.intersects(Effects::ADVANCES) {
         sides.server.advanced(sides.client.id);

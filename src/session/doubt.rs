@@ -1,0 +1,156 @@
+//! Since when what is thought of texts may be wrong, because catalogs have changed.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use crate::ids::SessionId;
+use crate::sql::Effects;
+
+/// Changes whose own effects are kept apart; of more, the oldest are taken together.
+const MAX_KEPT: usize = 64;
+
+/// One pool's; shared with whatever is about to change catalogs.
+#[derive(Debug, Default)]
+pub struct Doubt {
+    epoch: Cell<u64>,
+    changes: Cell<u64>,
+    pending: Cell<usize>,
+    /// What the code may leave behind that changes have defined, which may be gone before anybody looks, and when.
+    defined: RefCell<Vec<Defined>>,
+}
+
+/// Code that was defined.
+#[derive(Debug)]
+struct Defined {
+    epoch: u64,
+    /// Nobody's, if it was defined by several.
+    by: Option<SessionId>,
+    effects: Effects,
+}
+
+/// Catalogs are being changed; when this is dropped, they have changed.
+#[derive(Debug)]
+pub struct Changing {
+    doubt: Rc<Doubt>,
+    is_pending: bool,
+}
+
+impl Doubt {
+    /// Grows whenever what was thought of texts is void.
+    #[inline]
+    pub fn epoch(&self) -> u64 {
+        self.epoch.get()
+    }
+
+    /// How often catalogs have changed.
+    pub fn changes(&self) -> u64 {
+        self.changes.get()
+    }
+
+    /// Whether they may be changing at this moment.
+    #[inline]
+    pub fn is_changing(&self) -> bool {
+        self.pending.get() > 0
+    }
+
+    /// What was thought is void: they are read, or were changed by nobody knows whom.
+    pub fn renew(&self) {
+        self.epoch.set(self.epoch.get() + 1);
+    }
+
+    /// `by` defines code that may leave these behind.
+    pub fn defines(&self, effects: Effects, by: SessionId) {
+        let mut defined = self.defined.borrow_mut();
+        if defined.len() >= MAX_KEPT {
+            let oldest = defined.remove(0);
+            if let Some(next) = defined.first_mut() {
+                next.effects |= oldest.effects;
+                next.by = next.by.filter(|by| oldest.by == Some(*by));
+            }
+        }
+        defined.push(Defined {
+            epoch: self.epoch(),
+            by: Some(by),
+            effects,
+        });
+    }
+
+    /// What code may leave behind that was defined since `epoch`, by others than `but`.
+    pub fn defined_since(&self, epoch: u64, but: Option<SessionId>) -> Effects {
+        let defined = self.defined.borrow();
+        let later = defined
+            .iter()
+            .filter(|one| one.epoch >= epoch && (but.is_none() || one.by != but));
+        later.fold(Effects::NONE, |all, one| all | one.effects)
+    }
+}
+
+impl Changing {
+    /// Begins. `is_pending`: until it ends, it isn't known what texts do.
+    pub fn begin(doubt: &Rc<Doubt>, is_pending: bool) -> Self {
+        if is_pending {
+            doubt.pending.set(doubt.pending.get() + 1);
+            doubt.renew();
+        }
+        Self {
+            doubt: doubt.clone(),
+            is_pending,
+        }
+    }
+
+    /// Whether it isn't known what texts do.
+    pub fn is_pending(&self) -> bool {
+        self.is_pending
+    }
+}
+
+impl Drop for Changing {
+    fn drop(&mut self) {
+        let doubt = &self.doubt;
+        if self.is_pending {
+            doubt.pending.set(doubt.pending.get() - 1);
+        }
+        doubt.changes.set(doubt.changes.get() + 1);
+        doubt.renew();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_counts_when_it_is_over_and_may_be_in_doubt_before() {
+        let doubt = Rc::new(Doubt::default());
+        let (first, second) = (Changing::begin(&doubt, true), Changing::begin(&doubt, false));
+        let epoch = doubt.epoch();
+        assert!(epoch > 0 && doubt.is_changing());
+        drop(second);
+        assert!(doubt.is_changing() && doubt.changes() == 1);
+        drop(first);
+        assert!(!doubt.is_changing() && doubt.changes() == 2 && doubt.epoch() > epoch);
+    }
+
+    #[test]
+    fn what_was_defined_meanwhile_is_not_forgotten() {
+        let doubt = Doubt::default();
+        let (one, two) = (SessionId(1), SessionId(2));
+        doubt.defines(Effects::SEED, one);
+        doubt.renew();
+        let later = doubt.epoch();
+        doubt.defines(Effects::SETTING, two);
+        assert_eq!(doubt.defined_since(later, None), Effects::SETTING);
+        assert_eq!(doubt.defined_since(later, Some(two)), Effects::NONE);
+        assert!(doubt.defined_since(0, Some(two)).contains(Effects::SEED));
+        for _ in 0..2 * MAX_KEPT {
+            doubt.renew();
+            doubt.defines(Effects::LISTEN, one);
+        }
+        assert!(
+            doubt
+                .defined_since(0, Some(one))
+                .contains(Effects::SEED | Effects::SETTING)
+        );
+        assert_eq!(doubt.defined.borrow().len(), MAX_KEPT);
+    }
+}
