@@ -112,6 +112,13 @@ fn an_unnamed_statement_that_was_replaced_elsewhere_is_gone() {
         one.say(&["P d deallocate all", "P - select 'kept'", "B d", "B -", "S"]),
         "DEALLOCATE ALL (kept) SELECT 1 I"
     );
+    // Back on a connection that nobody has given another unnamed statement meanwhile.
+    two.say(&["P begin begin", "P commit commit", "S"]);
+    one.say(&["P - select 'third'", "S"]);
+    two.say(&["B begin", "S"]);
+    one.say(&["P - select 'fourth'", "S"]);
+    two.say(&["B commit", "S"]);
+    assert_eq!(one.say(&["B -", "S"]), "(fourth) SELECT 1 I");
 }
 
 #[test]
@@ -177,6 +184,16 @@ fn a_reset_that_was_skipped_resets_nothing() {
     ];
     one.0.send(&beside.concat());
     assert_eq!(one.told(1), "RESET (42) SELECT 1 I");
+    // More portals than anybody keeps account of.
+    one.say(&["Q set timezone = 'Asia/Seoul'"]);
+    let portals = (0..17).map(|n| frame('B', format!("p{n}\0r\0\0\0\0\0\0\0").as_bytes()));
+    let mut many = portals.collect::<Vec<_>>().concat();
+    many.extend((0..17).flat_map(|n| frame('E', format!("p{n}\0\0\0\0\0").as_bytes())));
+    many.extend(frame('S', b""));
+    one.0.send(&many);
+    one.told(1);
+    let answers = one.say(&["Q show timezone"]);
+    assert_eq!(answers, "[TimeZone=Asia/Tokyo] (Asia/Tokyo) SHOW I");
     for reset in [
         "reset time zone",
         "set time zone local",
@@ -363,17 +380,20 @@ fn a_seed_ends_with_its_client() {
     let (lab, gateway) = with_pool(ONE);
     lab.superuser_sql("grant create on database orders to app_rw")
         .unwrap();
-    let mut one = Client::new(&gateway, &[]);
-    let define = "create function seeds() returns text language sql as $$ select setseed(0.5)::text $$";
-    let answers = one.say_and_go_on(&[define, "select seeds()"]);
-    assert_eq!(answers, "CREATE FUNCTION I");
-    one.told(1);
-    one.0.message('X', b"");
-    drop(one);
-    let mut two = Client::new(&gateway, &[]);
-    let random = two.say(&["Q select random()"]);
-    let seeded = two.say(&["Q select setseed(0.5)", "Q select random()"]);
-    assert!(!seeded.ends_with(&random), "{random}");
+    for (name, begin) in [("seeds", ""), ("seeds_in_transaction", "begin; ")] {
+        let mut one = Client::new(&gateway, &[]);
+        let define =
+            format!("create function {name}() returns text language sql as $$ select setseed(0.5)::text $$");
+        let answers = one.say_and_go_on(&[&define, &format!("{begin}select {name}()")]);
+        assert_eq!(answers, "CREATE FUNCTION I");
+        one.told(1);
+        one.0.message('X', b"");
+        drop(one);
+        let mut two = Client::new(&gateway, &[]);
+        let random = two.say(&["Q select random()"]);
+        let seeded = two.say(&["Q select setseed(0.5)", "Q select random()"]);
+        assert!(!seeded.ends_with(&random), "{random}");
+    }
 }
 
 #[test]
