@@ -95,7 +95,8 @@ impl Sharer<'_> {
                     };
                 }
             };
-            if let Some(ended) = self.lease(lease, std::mem::take(&mut pending)).await {
+            // Boxed: a client that waits for nothing has no room for it.
+            if let Some(ended) = Box::pin(self.lease(lease, std::mem::take(&mut pending))).await {
                 return ended;
             }
         }
@@ -139,59 +140,79 @@ impl Sharer<'_> {
         self.key.attach(lease.cancellable());
         lease.touch();
         let mut exchange = Exchange::default();
+        match self.serve(&mut lease, &mut exchange, first).await {
+            Ok(None) => {
+                self.traffic.answers += exchange.answered();
+                if self.can_give_back(&mut lease).await {
+                    lease.give_back_settled();
+                }
+                None
+            }
+            Ok(Some(end)) => Some(Box::pin(self.ended(Ok(end), lease, exchange)).await),
+            Err(error) => Some(Box::pin(self.ended(Err(error), lease, exchange)).await),
+        }
+    }
+
+    /// Serves the client on `lease` until nothing ties it to that any more, or it ends.
+    async fn serve(
+        &mut self,
+        lease: &mut Lease,
+        exchange: &mut Exchange,
+        first: Vec<u8>,
+    ) -> Result<Option<End>, Box<ClientError>> {
         // Nothing of the client's is sent before this is answered: it might run under another client's settings.
         if !lease
             .session
             .is_ready_for(self.session.id, &self.session.settings)
-            && let Err(error) = self.hand_over(&mut lease).await
         {
-            return Some(self.refused(lease, exchange, &error).await);
+            let handed_over = Box::pin(self.hand_over(lease)).await;
+            handed_over.map_err(|error| Box::new(ClientError::settings(&error)))?;
         }
         let mut begins = Some(first);
         let mut pinned = None;
         let mut unsettled = None;
         loop {
             let pause = if unsettled.is_some() {
-                self.traffic_for(UNSETTLED_PAUSE, &mut lease, &mut exchange).await
+                Box::pin(self.traffic_for(UNSETTLED_PAUSE, lease, exchange)).await
             } else {
-                self.traffic(&mut lease, &mut exchange, begins.take()).await
+                self.traffic(lease, exchange, begins.take()).await
             };
             if let Pause::Idle = pause
-                && self.may_go_on(&lease, unsettled)
+                && self.may_go_on(lease, unsettled)
             {
                 unsettled.get_or_insert_with(Instant::now);
                 continue;
             }
             unsettled = None;
-            let end = match pause {
-                Pause::Idle | Pause::Silent => match self.settle_and_tell(&mut lease, &mut exchange).await {
-                    Ok(()) if self.session.pins.is_empty() => return self.give_back(lease, &exchange).await,
-                    Ok(()) if self.pool.target().pool.mode == PoolMode::Transaction => {
-                        return Some(self.not_shareable(lease, exchange).await);
-                    }
-                    Ok(()) if self.client.shutdown_now() != Shutdown::No => End::Shutdown,
-                    Ok(()) => {
-                        pinned.get_or_insert_with(|| Counted::new(&self.pool.metrics().pinned));
-                        continue;
-                    }
-                    Err(error @ SettingsError::Refused { .. }) => {
-                        warn!(session = %self.client.session, %error, "a client's settings could not be set again");
-                        return Some(self.refused(lease, exchange, &error).await);
-                    }
-                    Err(error) => {
-                        debug!(session = %self.client.session, %error, "what a session has could not be found out");
-                        End::ServerLost(None)
-                    }
-                },
+            let settled = match pause {
+                Pause::Idle | Pause::Silent => self.settled(lease, exchange).await,
                 Pause::Refused => {
                     let (state, message) = exchange.refusal().cloned().unwrap_or_default();
-                    warn!(session = %self.client.session, state, message, "a client's settings could not be set again");
-                    let error = SettingsError::Refused { state, message };
-                    return Some(self.refused(lease, exchange, &error).await);
+                    Err(SettingsError::Refused { state, message })
                 }
-                Pause::End(end) => end,
+                Pause::End(end) => return Ok(Some(end)),
             };
-            return Some(self.ended(Ok(end), lease, exchange).await);
+            match settled {
+                Ok(()) => {}
+                Err(error @ SettingsError::Refused { .. }) => {
+                    warn!(session = %self.client.session, %error, "a client's settings could not be set again");
+                    return Err(Box::new(ClientError::settings(&error)));
+                }
+                Err(error) => {
+                    debug!(session = %self.client.session, %error, "what a session has could not be found out");
+                    return Ok(Some(End::ServerLost(None)));
+                }
+            }
+            let Some(reason) = self.session.pins.reasons().next() else {
+                return Ok(None);
+            };
+            if self.pool.target().pool.mode == PoolMode::Transaction {
+                return Err(Box::new(ClientError::not_shareable(reason)));
+            }
+            if self.client.shutdown_now() != Shutdown::No {
+                return Ok(Some(End::Shutdown));
+            }
+            pinned.get_or_insert_with(|| Counted::new(&self.pool.metrics().pinned));
         }
     }
 
@@ -210,17 +231,6 @@ impl Sharer<'_> {
         }
     }
 
-    async fn refused(&mut self, lease: Lease, exchange: Exchange, error: &SettingsError) -> Ended {
-        self.ended(Err(Box::new(ClientError::settings(error))), lease, exchange)
-            .await
-    }
-
-    async fn not_shareable(&mut self, lease: Lease, exchange: Exchange) -> Ended {
-        let reason = self.session.pins.reasons().next().unwrap_or(Reason::Unknown);
-        let error = ClientError::not_shareable(reason);
-        self.ended(Err(Box::new(error)), lease, exchange).await
-    }
-
     /// What is left when the client ends on a lease.
     async fn ended(
         &mut self,
@@ -229,8 +239,7 @@ impl Sharer<'_> {
         exchange: Exchange,
     ) -> Ended {
         let is_outdated = self.pool.texts().are_outdated(&lease.session.ran);
-        let is_judged =
-            !is_outdated || (exchange.is_idle() && Box::pin(self.judge_again(&mut lease)).await.is_ok());
+        let is_judged = !is_outdated || (exchange.is_idle() && self.judge_again(&mut lease).await.is_ok());
         // What DISCARD ALL doesn't end would be the next client's.
         let left = if !is_judged
             || self.session.pins.are_lasting()
@@ -244,24 +253,18 @@ impl Sharer<'_> {
         Ended { end, left }
     }
 
-    async fn give_back(&mut self, mut lease: Lease, exchange: &Exchange) -> Option<Ended> {
+    /// Whether what the next client runs on the connection will be its own.
+    async fn can_give_back(&self, lease: &mut Lease) -> bool {
         // The client may have another one by the time it comes back.
         lease.session.lose_unnamed();
         if lease.session.settings.iter().any(|(name, _)| name == ENDS_IDLE)
-            && let Err(error) = lease.apply(SessionId(0), &Settings::default()).await
+            && let Err(error) = Box::pin(lease.apply(SessionId(0), &Settings::default())).await
         {
             debug!(session = %self.client.session, %error, "a server connection is closed and not given back");
-            return None;
+            return false;
         }
-        self.traffic.answers += exchange.answered();
-        if self.key.detach().await {
-            lease.give_back_settled();
-            None
-        } else {
-            // A cancel may still hit whatever runs on it next.
-            drop(lease);
-            None
-        }
+        // Else a cancel may still hit it.
+        self.key.detach().await
     }
 
     /// Moves bytes both ways until everything is answered outside a transaction, or one side ends.
@@ -308,6 +311,17 @@ impl Sharer<'_> {
         }
     }
 
+    /// Finds out what the client has left behind, unless it is known to have left nothing.
+    #[inline]
+    async fn settled(&mut self, lease: &mut Lease, exchange: &mut Exchange) -> Result<(), SettingsError> {
+        if self.session.run.effects.is_empty() && !self.pool.texts().are_outdated(&lease.session.ran) {
+            lease.session.ran.clear();
+            self.session.leaves_nothing();
+            return Ok(());
+        }
+        Box::pin(self.settle_and_tell(lease, exchange)).await
+    }
+
     /// The same as [`Self::settle`]; what the client has to hear of that, and notifications that come meanwhile, are passed on.
     async fn settle_and_tell(
         &mut self,
@@ -346,11 +360,6 @@ impl Sharer<'_> {
     /// Finds out what the client has left behind, as far as what it has run may have left anything.
     async fn settle(&mut self, lease: &mut Lease) -> Result<(), SettingsError> {
         let is_outdated = self.pool.texts().are_outdated(&lease.session.ran);
-        if self.session.run.effects.is_empty() && !is_outdated {
-            lease.session.ran.clear();
-            self.session.leaves_nothing();
-            return Ok(());
-        }
         let before = self.session.pins;
         // Who is tied anyway needs it only when nothing ties it any more.
         if is_outdated && (before.is_empty() || !lease.session.ran.has_room()) {

@@ -318,10 +318,24 @@ impl Session {
         if self.pool.is_shared() {
             return Box::pin(self.share(client, early, tracker, traffic)).await;
         }
-        let (first, end) = match first_message(&mut self.stream, client, tracker, early).await {
-            First::Bytes(bytes, end) => (bytes, end),
-            First::End(end) => return Ok(end),
-        };
+        match first_message(&mut self.stream, client, tracker, early).await {
+            // Boxed: who asks nothing needs no room for that.
+            First::Bytes(first, end) => Box::pin(self.keep(client, first, end, tracker, traffic)).await,
+            First::End(end) => Ok(end),
+        }
+    }
+}
+
+impl Session {
+    /// Serves a client that keeps its server connection from its `first` bytes on.
+    async fn keep(
+        &mut self,
+        client: &Client,
+        first: Vec<u8>,
+        end: Option<End>,
+        tracker: &mut Tracker,
+        traffic: &mut Traffic,
+    ) -> Result<End, Box<ClientError>> {
         traffic.received += first.len() as u64;
         let mut lease = match Box::pin(attach(&mut self.stream, client, &self.pool, &self.settings)).await {
             Ok(lease) => lease,
@@ -348,9 +362,7 @@ impl Session {
         };
         Ok(pump(&mut self.stream, client, lease, tracker, traffic).await)
     }
-}
 
-impl Session {
     /// Serves a client that shares its server connections with others.
     async fn share(
         &mut self,

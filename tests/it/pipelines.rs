@@ -363,16 +363,50 @@ fn code_counts_from_the_moment_on_that_others_can_run_it() {
         assert_eq!(three.say(&[&seen("middle")]), "() SELECT 1 I");
     }
     one.told(1);
-    // It is gone by the time that anybody looks.
+    // Somebody looks while it can't be seen yet.
+    let text = format!(
+        "begin; {}; select pg_sleep(0.6); commit; select pg_sleep(1)",
+        sets("later")
+    );
+    one.0.message('Q', &[text.as_bytes(), b"\0"].concat());
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    two.say(&["Q create table other (a int)"]);
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    assert_eq!(two.say(&["Q select later()"]), "(evil) SELECT 1 I");
+    for _ in 0..3 {
+        assert_eq!(three.say(&[&seen("later")]), "() SELECT 1 I");
+    }
+    one.told(1);
+}
+
+#[test]
+fn code_counts_that_is_gone_by_the_time_that_anybody_looks() {
+    let (lab, gateway) = with_pool("mode = \"auto\"\nsize = 3");
+    lab.superuser_sql("grant create on database orders to app_rw")
+        .unwrap();
+    let clients = || Client::new(&gateway, &[]);
+    let (mut one, mut two, mut three) = (clients(), clients(), clients());
+    one.say(&["Q select 1"]);
     two.say(&["Q begin", "Q select 1"]);
-    one.say(&[&format!("Q {}", sets("gone"))]);
+    one.say_and_go_on(&[&sets("gone"), "select pg_sleep(0.5)", "drop function gone()"]);
     assert_eq!(two.say(&["Q select gone()"]), "(evil) SELECT 1 T");
-    one.say(&["Q drop function gone()"]);
+    one.told(2);
     two.say(&["Q commit"]);
     for _ in 0..3 {
         assert_eq!(three.say(&[&seen("gone")]), "() SELECT 1 I");
     }
     assert_eq!(two.say(&[&seen("gone")]), "(evil) SELECT 1 I");
+}
+
+#[test]
+fn a_table_is_known_at_once_for_what_it_does() {
+    let (lab, gateway) = with_pool(ONE);
+    lab.superuser_sql("grant create on database orders to app_rw")
+        .unwrap();
+    let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    one.say(&["Q create table numbered (id serial, a int)"]);
+    one.say(&["Q insert into numbered (a) values (1)"]);
+    assert_eq!(two.say(&["Q select lastval()"]), "55000 I");
 }
 
 #[test]
