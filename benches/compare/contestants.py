@@ -273,7 +273,7 @@ class PgBouncer(Proxy):
             "listen_addr = 127.0.0.1", f"listen_port = {self.port}", "unix_socket_dir =",
             f"auth_type = {'scram-sha-256' if self.front == 'scram' else 'trust'}",
             f"auth_file = {place.path(self.tag + '.users')}",
-            f"pool_mode = {self.mode}", f"default_pool_size = {self.pool}", "min_pool_size = 0",
+            f"pool_mode = {self.mode.replace('auto', 'transaction')}", f"default_pool_size = {self.pool}", "min_pool_size = 0",
             f"max_client_conn = {self.clients}", "ignore_startup_parameters = extra_float_digits",
             "server_tls_sslmode = verify-full", f"server_tls_ca_file = {place.path('ca.pem')}",
             f"log_connections = {int(self.log_logins)}", f"log_disconnections = {int(self.log_logins)}",

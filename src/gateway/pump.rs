@@ -22,7 +22,7 @@ pub(super) enum End {
     /// The client is gone, or TLS with it failed.
     ClientLost,
     /// The client broke the protocol.
-    ClientBroke(ClientError),
+    ClientBroke(Box<ClientError>),
     /// The server has closed, or TLS with it failed.
     ServerLost(Option<StreamError>),
     /// The server broke the framing.
@@ -66,17 +66,7 @@ pub(super) enum First {
 }
 
 /// Waits for the first message of a client that has no server.
-pub(super) async fn first_message(
-    stream: &mut Stream,
-    client: &Client,
-    tracker: &mut Tracker,
-    early: Vec<u8>,
-) -> First {
-    if !early.is_empty()
-        && let Some(first) = look_at(&early, tracker)
-    {
-        return first;
-    }
+pub(super) async fn first_message(stream: &mut Stream, client: &Client, tracker: &mut Tracker) -> First {
     poll_fn(|cx| {
         if client.poll_shutdown(cx) != Shutdown::No {
             return Poll::Ready(First::End(End::Shutdown));
@@ -94,7 +84,7 @@ pub(super) async fn first_message(
 }
 
 /// What the bytes amount to for a client that has no server; `None` if there is no message yet.
-fn look_at(bytes: &[u8], tracker: &mut Tracker) -> Option<First> {
+pub(super) fn look_at(bytes: &[u8], tracker: &mut Tracker) -> Option<First> {
     if bytes.is_empty() {
         return Some(First::End(End::ClientLost));
     }
@@ -111,9 +101,9 @@ fn look_at(bytes: &[u8], tracker: &mut Tracker) -> Option<First> {
 pub(super) fn end_of(ended: Ended) -> End {
     match ended {
         Ended::Goodbye => End::Terminated,
-        Ended::BadLength(error) => End::ClientBroke(ClientError::bad_length(error)),
-        Ended::BadType(tag) => End::ClientBroke(ClientError::bad_type(tag)),
-        Ended::TooMuch => End::ClientBroke(ClientError::too_much()),
+        Ended::BadLength(error) => End::ClientBroke(Box::new(ClientError::bad_length(error))),
+        Ended::BadType(tag) => End::ClientBroke(Box::new(ClientError::bad_type(tag))),
+        Ended::TooMuch => End::ClientBroke(Box::new(ClientError::too_much())),
     }
 }
 

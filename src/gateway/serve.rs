@@ -18,7 +18,7 @@ use super::error::ClientError;
 use super::identify::Identified;
 use super::multiplex::Sharer;
 use super::negotiate::{Conversation, LoginFailure, negotiate};
-use super::pump::{End, First, Traffic, first_message, pump};
+use super::pump::{End, First, Traffic, first_message, look_at, pump};
 use super::route::{Routed, route};
 use super::shard::Shard;
 use crate::net::options::{self, Liveness};
@@ -47,7 +47,7 @@ struct Session {
     greeted: Rc<Parameters>,
     /// What it sent together with its login, before it could know that it was let in.
     early: Vec<u8>,
-    lease: Option<Lease>,
+    lease: Option<Box<Lease>>,
 }
 
 /// Serves the client that has connected with `tcp`. `over_limit`: there are too many, it is only told so.
@@ -58,16 +58,6 @@ pub(super) async fn serve(
     silent: Silent,
     over_limit: bool,
 ) {
-    let loopback = tcp.peer_addr().is_ok_and(|peer| peer.ip().is_loopback());
-    // The kernel of this host tells when a loopback peer ends; it needs no asking.
-    let tuned = if loopback {
-        tcp.set_nodelay(true)
-    } else {
-        options::apply(&tcp, Liveness::CLIENT)
-    };
-    if let Err(error) = tuned {
-        debug!(session = %client.session, %error, "socket options could not be set");
-    }
     if let Some(session) = Box::pin(log_in(&shard, &client, tcp, silent, over_limit)).await {
         session.run(&shard, &client).await;
     }
@@ -81,6 +71,16 @@ async fn log_in(
     silent: Silent,
     over_limit: bool,
 ) -> Option<Box<Session>> {
+    let loopback = tcp.peer_addr().is_ok_and(|peer| peer.ip().is_loopback());
+    // The kernel of this host tells when a loopback peer ends; it needs no asking.
+    let tuned = if loopback {
+        tcp.set_nodelay(true)
+    } else {
+        options::apply(&tcp, Liveness::CLIENT)
+    };
+    if let Err(error) = tuned {
+        debug!(session = %client.session, %error, "socket options could not be set");
+    }
     let metrics = &shard.shared.metrics.client;
     let mut conversation = Conversation::new(Stream::plain(tcp));
     if !speaks(shard, client, &mut conversation, silent, over_limit).await {
@@ -288,7 +288,7 @@ impl Session {
         let (farewell, error) = match end {
             Ok(End::Terminated) => (Some(Farewell::Said), None),
             Ok(End::ClientLost) => (Some(Farewell::None), None),
-            Ok(End::ClientBroke(error)) => (Some(Farewell::None), Some(error)),
+            Ok(End::ClientBroke(error)) => (Some(Farewell::None), Some(*error)),
             Ok(End::Shutdown) => (Some(Farewell::None), Some(ClientError::shutdown())),
             // A server that has said why it goes has said enough.
             Ok(End::ServerLost(None)) if tracker.ends_in_error() => (None, None),
@@ -318,7 +318,13 @@ impl Session {
         if self.pool.is_shared() {
             return Box::pin(self.share(client, early, tracker, traffic)).await;
         }
-        match first_message(&mut self.stream, client, tracker, early).await {
+        let begun = (!early.is_empty()).then(|| look_at(&early, tracker)).flatten();
+        drop(early);
+        let first = match begun {
+            Some(first) => first,
+            None => first_message(&mut self.stream, client, tracker).await,
+        };
+        match first {
             // Boxed: who asks nothing needs no room for that.
             First::Bytes(first, end) => Box::pin(self.keep(client, first, end, tracker, traffic)).await,
             First::End(end) => Ok(end),
@@ -347,7 +353,7 @@ impl Session {
         let corrections = corrections(&lease.session.parameters, &self.greeted);
         let sent = poll_fn(|cx| Poll::Ready(lease.stream.poll_send(cx, &first))).await;
         let corrected = poll_fn(|cx| Poll::Ready(self.stream.poll_send(cx, &corrections))).await;
-        self.lease = Some(lease);
+        self.lease = Some(Box::new(lease));
         if let Err(error) = sent {
             return Ok(End::ServerLost(Some(error)));
         }
@@ -381,7 +387,7 @@ impl Session {
         };
         let ended = sharer.run(early).await;
         if let Some((lease, left)) = ended.left {
-            self.lease = Some(lease);
+            self.lease = Some(Box::new(lease));
             *tracker = left;
         }
         ended.end
