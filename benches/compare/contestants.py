@@ -259,7 +259,7 @@ class Proxy:
 
 
 class PgBouncer(Proxy):
-    """Debian's PgBouncer."""
+    """PgBouncer, Debian's if no other is named."""
 
     name = "PgBouncer"
     program = "/usr/sbin/pgbouncer"
