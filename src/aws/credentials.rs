@@ -309,12 +309,30 @@ mod tests {
         assert_eq!(rotated.expires_at(), at(900));
     }
 
+    struct Nobody;
+
+    impl Observer for Nobody {
+        fn loaded(&self, _: Load, _: Option<SystemTime>) {}
+    }
+
+    #[test]
+    fn pauses_between_failed_loads_grow_up_to_a_bound() {
+        let (sender, _state) = watch::channel(State::default());
+        let mut retry = RETRY_LEAST;
+        for grown in [2, 4, 8] {
+            let before = retry;
+            let pause = failed(&sender, &Nobody, "IMDS is away", &mut retry);
+            assert!(pause >= before.mul_f64(0.75) && pause <= before.mul_f64(1.25));
+            assert_eq!(retry, (RETRY_LEAST * grown).min(RETRY_MOST));
+        }
+        for _ in 0..10 {
+            failed(&sender, &Nobody, "IMDS is away", &mut retry);
+        }
+        assert_eq!(retry, RETRY_MOST);
+    }
+
     #[test]
     fn a_failed_load_keeps_the_last_good_credentials() {
-        struct Nobody;
-        impl Observer for Nobody {
-            fn loaded(&self, _: Load, _: Option<SystemTime>) {}
-        }
         let (sender, state) = watch::channel(State::default());
         let cache = CredentialCache { state };
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(50);

@@ -57,6 +57,9 @@ fn what_will_not_come_is_not_waited_for() {
         // It waits for data that nobody sends any more.
         (">Q <G", false, true),
         (">Q <G >c", true, false),
+        // If it fails after all, nobody knows which Syncs are answered; not if it is a later one that fails.
+        (">Q <G >dSc <E", false, true),
+        (">Q <G >dSc <CE", true, false),
     ] {
         let tracker = play(script);
         assert_eq!((tracker.is_busy(), tracker.is_lost()), (busy, lost), "{script}");
