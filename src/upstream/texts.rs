@@ -220,14 +220,14 @@ impl Texts for KnownTexts {
             };
         };
         let routines = self.routines.borrow();
-        match routines.as_ref().filter(|_| !self.is_doubtful()) {
+        let mut analysis = match routines.as_ref() {
             Some(routines) => self.judge(text, reading, routines),
-            None => {
-                let mut analysis = sql::analyse(text, reading, |_| Effects::NONE);
-                analysis.effects |= Effects::DOUBT;
-                analysis
-            }
+            None => sql::analyse(text, reading, |_| Effects::NONE),
+        };
+        if routines.is_none() || self.is_doubtful() {
+            analysis.effects |= Effects::DOUBT;
         }
+        analysis
     }
 
     fn apart(&self, statement: &Statement, named: Option<(Range<usize>, Rc<Statement>)>) -> Rc<Statement> {

@@ -99,6 +99,30 @@ fn an_unnamed_statement_that_was_skipped_is_nobody_elses() {
 }
 
 #[test]
+fn an_unnamed_statement_is_the_one_from_before_what_was_skipped() {
+    let (_lab, gateway) = with_pool(ONE);
+    let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    for _ in 0..2 {
+        one.say(&["P - select 'one'", "S"]);
+        two.say(&["P - select 'two'", "B -", "S"]);
+        let answers = one.say(&["B nowhere", "P - select 'new'", "S", "B -", "S"]);
+        assert_eq!(answers, "26000 I (one) SELECT 1 I");
+        two.say(&["P - select 'two'", "B -", "S"]);
+        let answers = one.say(&[
+            "P - select 'more'",
+            "S",
+            "B -",
+            "P - select 'last'",
+            "B -",
+            "S",
+            "B -",
+            "S",
+        ]);
+        assert_eq!(answers, "I (more) SELECT 1 (last) SELECT 1 I (last) SELECT 1 I");
+    }
+}
+
+#[test]
 fn an_unnamed_statement_that_was_replaced_elsewhere_is_gone() {
     let (_lab, gateway) = with_pool("mode = \"auto\"\nsize = 2");
     let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));

@@ -45,6 +45,8 @@ pub(super) struct Changes {
     pub(super) queue: VecDeque<Change>,
     /// How many of them decide what names stand for.
     pub(super) named: usize,
+    /// How many of them decide what the unnamed statement is.
+    unnamed: usize,
     /// The text that is kept only for them.
     bytes: usize,
 }
@@ -52,6 +54,10 @@ pub(super) struct Changes {
 impl Change {
     pub(super) fn is_named(&self) -> bool {
         matches!(self, Self::Defined(..) | Self::Closed(..) | Self::Own)
+    }
+
+    fn is_unnamed(&self) -> bool {
+        matches!(self, Self::Unnamed(_))
     }
 
     fn bytes(&self) -> usize {
@@ -66,6 +72,7 @@ impl Change {
 impl Changes {
     pub(super) fn push(&mut self, change: Change) {
         self.named += usize::from(change.is_named());
+        self.unnamed += usize::from(change.is_unnamed());
         self.bytes += change.bytes();
         self.queue.push_back(change);
     }
@@ -73,6 +80,7 @@ impl Changes {
     pub(super) fn pop(&mut self) {
         if let Some(change) = self.queue.pop_front() {
             self.named -= usize::from(change.is_named());
+            self.unnamed -= usize::from(change.is_unnamed());
             self.bytes = self.bytes.saturating_sub(change.bytes());
         }
     }
@@ -87,6 +95,7 @@ impl Changes {
         let rest = self.queue.split_off(count.min(self.queue.len()));
         let taken = std::mem::replace(&mut self.queue, rest);
         self.named -= taken.iter().filter(|change| change.is_named()).count();
+        self.unnamed -= taken.iter().filter(|change| change.is_unnamed()).count();
         let bytes: usize = taken.iter().map(Change::bytes).sum();
         self.bytes = self.bytes.saturating_sub(bytes);
         taken
@@ -98,7 +107,24 @@ impl Desk {
     /// would have defined isn't, and what it would have closed still is, on the server connection too.
     #[inline]
     pub(super) fn is_undecided(&self) -> bool {
-        self.ledger.owes_ready() && (self.changes.named > 0 || !self.forgotten.is_empty())
+        let is_undecided = self.changes.named > 0
+            || !self.forgotten.is_empty()
+            || self.wants_unnamed && self.changes.unnamed > 0;
+        is_undecided && self.ledger.owes_ready()
+    }
+
+    /// Notes whether `frame` needs the unnamed statement as it was before the last Sync.
+    #[inline]
+    pub(super) fn looks_at(&mut self, frame: Frame<'_>) {
+        self.wants_unnamed = !self.has_new_unnamed
+            && match (frame.tag, frame.body) {
+                (b'D', body) => body == b"S\0",
+                (b'B', body) => {
+                    let end_of_portal = body.iter().position(|byte| *byte == 0);
+                    end_of_portal.is_some_and(|end| body.get(end + 1) == Some(&0))
+                }
+                _ => false,
+            };
     }
 
     /// Takes back what requests would have changed that the server will skip, the last one first.

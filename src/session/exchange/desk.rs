@@ -26,6 +26,10 @@ pub(super) struct Desk {
     pub(super) ledger: Ledger,
     /// What each Parse and Close that isn't answered changes, in their order.
     pub(super) changes: Changes,
+    /// The unnamed statement is of after the last Sync.
+    pub(super) has_new_unnamed: bool,
+    /// What is to be taken next needs one of before.
+    pub(super) wants_unnamed: bool,
     /// Names that requests which aren't answered may still have used: closed since, or never defined.
     pub(super) former: Vec<(Box<[u8]>, Box<str>)>,
     /// What DEALLOCATE and DISCARD ALL have ended, if they succeed.
@@ -56,6 +60,8 @@ impl Default for Desk {
         Self {
             ledger: Ledger::fine(),
             changes: Changes::default(),
+            has_new_unnamed: false,
+            wants_unnamed: false,
             former: Vec::new(),
             forgotten: Vec::new(),
             resetting: Vec::new(),
@@ -85,8 +91,10 @@ impl Desk {
             b'D' => self.describe(frame, sides, out),
             b'C' => self.close(frame, sides, out),
             tag => {
-                if tag == b'F' {
-                    runs(sides, &[], UNREAD, Command::Other);
+                match tag {
+                    b'F' => runs(sides, &[], UNREAD, Command::Other),
+                    b'S' => self.has_new_unnamed = false,
+                    _ => {}
                 }
                 self.pass(frame, out);
                 if tag == b'E' && !self.resetting.is_empty() {
@@ -282,6 +290,7 @@ impl Desk {
             }
         }
         sides.server.unnamed_of = Some(sides.client.id);
+        self.has_new_unnamed = true;
         self.changes.push(Change::Unnamed(before));
     }
 
@@ -398,6 +407,7 @@ impl Desk {
             }
             (Some(name), None) => {
                 let change = if name.is_empty() {
+                    self.has_new_unnamed = true;
                     Change::Unnamed(std::mem::take(&mut sides.client.unnamed))
                 } else {
                     Change::Nothing

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::dice::Dice;
-use super::statements::{Asker, Hold, Statement, statement};
+use super::statements::{Asker, DRAWS, Hold, Statement, statement};
 use super::wire::Said;
 
 /// One step of one client.
@@ -102,6 +102,10 @@ pub(super) struct Plan {
     hold: Hold,
     /// Does nothing but call setseed.
     seeds: bool,
+    /// Does nothing but draw a number and read it.
+    draws: bool,
+    /// May forget what was drawn.
+    discards: bool,
     /// Ends all that holds.
     cleans: bool,
     /// May begin a transaction, or leave a Sync out.
@@ -119,6 +123,7 @@ pub(super) struct Client {
     login: Login,
     hold: Hold,
     seeded: bool,
+    drawn: bool,
     /// How many parameters the statements of these names have, if they exist.
     statements: BTreeMap<String, usize>,
 }
@@ -132,6 +137,7 @@ impl Client {
             login,
             hold: Hold::None,
             seeded: false,
+            drawn: false,
             statements: BTreeMap::new(),
         }
     }
@@ -185,6 +191,7 @@ impl Client {
         }
         (self.status, self.open) = (done.status, done.open);
         self.seeded |= plan.seeds && done.went_well;
+        self.drawn = (self.drawn || plan.draws && done.went_well) && !(plan.discards || plan.cleans);
         if plan.cleans && done.status == b'I' {
             self.hold = Hold::None;
             self.statements.clear();
@@ -218,14 +225,29 @@ impl Client {
             index: self.index,
             status: self.status,
             seeded: self.seeded,
+            drawn: self.drawn,
             sources: rules.sources,
         };
         loop {
             let statement = statement(dice, asker);
-            if !statement.resets || self.may_reset(rules) {
+            if (!statement.resets || self.may_reset(rules)) && !(rules.resets && self.shows(&statement)) {
                 return statement;
             }
         }
+    }
+
+    /// Whether it shows that a server connection is shared, as the README says.
+    fn shows(&self, statement: &Statement) -> bool {
+        let is_unseen = statement.hold == Hold::Discard;
+        // Until its transaction is over, a RESET that no text shows goes back to what the server began with, and so does
+        // what `set_config` returns.
+        let resets = statement.resets && (is_unseen || statement.sql.contains("null"));
+        // The name may be that of a statement of the protocol.
+        let prepares = is_unseen
+            && ["prepare ", "deallocate "]
+                .iter()
+                .any(|name| statement.sql.contains(name));
+        resets && self.login != Login(0) || prepares
     }
 
     /// A statement that may be prepared now and executed later.
@@ -243,8 +265,18 @@ impl Client {
         let mut texts = Vec::new();
         for _ in 0..count {
             let statement = self.statement(dice, rules);
+            // The name may be that of a statement of the protocol.
+            let names = |command: &&str| statement.sql.starts_with(*command);
+            if count > 1
+                && ["prepare", "execute", "deallocate"]
+                    .iter()
+                    .any(|command| names(&command))
+            {
+                continue;
+            }
             plan.count(&statement);
             plan.seeds |= count == 1 && statement.hold == Hold::Leave;
+            plan.draws |= count == 1 && statement.sql == DRAWS;
             texts.push(statement.sql);
         }
         plan.add(Said::Query(texts.join(";\n")));
@@ -504,6 +536,8 @@ impl Plan {
             },
             hold: Hold::None,
             seeds: false,
+            draws: false,
+            discards: false,
             cleans: false,
             opens: false,
         }
@@ -523,6 +557,7 @@ impl Plan {
     /// Takes the effects of a statement into account.
     fn count(&mut self, statement: &Statement) {
         self.hold = self.hold.max(statement.hold);
+        self.discards |= statement.sql.contains("discard");
         let begins = |word: &str| {
             statement
                 .sql

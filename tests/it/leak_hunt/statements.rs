@@ -47,9 +47,11 @@ impl Statement {
     }
 
     /// Whether it may be prepared before names in it mean something else. PostgreSQL sees a temporary object that comes to
-    /// stand before another of its name only if it is the first in the server process, whoever made it.
+    /// stand before another of its name only if it is the first in the server process, whoever made it. Behind DISCARD ALL
+    /// the gateway sets again what the client began with, and nothing can follow that can't run within a pipeline.
     pub(super) fn may_be_kept(&self) -> bool {
-        !self.opaque && !["t1", "t2", "'sq'"].iter().any(|name| self.sql.contains(name))
+        let others = ["t1", "t2", "'sq'", "lastval", "currval", "discard"];
+        !self.opaque && !others.iter().any(|name| self.sql.contains(name))
     }
 
     fn resetting(sql: impl Into<String>) -> Self {
@@ -89,6 +91,8 @@ pub(super) struct Asker {
     pub(super) status: u8,
     /// Whether it has called setseed.
     pub(super) seeded: bool,
+    /// Whether it has drawn a number of a sequence and read it.
+    pub(super) drawn: bool,
     /// Whether it may ask which settings come from a session.
     pub(super) sources: bool,
 }
@@ -106,7 +110,7 @@ pub(super) fn statement(dice: &mut Dice, asker: Asker) -> Statement {
         5 => notification(dice),
         6 => prepared(dice),
         7 => cursor(dice),
-        8 => sequence(dice, asker.index),
+        8 => sequence(dice, asker),
         9 => random(dice, asker.seeded),
         10 => hidden(dice),
         11 => own_table(dice, asker.index),
@@ -455,13 +459,18 @@ fn cursor(dice: &mut Dice) -> Statement {
     })
 }
 
-fn sequence(dice: &mut Dice, client: usize) -> Statement {
+/// What makes the number that was drawn last the client's own.
+pub(super) const DRAWS: &str = "select nextval('sq'), lastval()";
+
+fn sequence(dice: &mut Dice, asker: Asker) -> Statement {
     Statement::holding(match dice.below(9) {
         0 | 1 => "select nextval('sq')".to_owned(),
+        // Before it is, it may be lost.
+        2..5 if !asker.drawn => DRAWS.to_owned(),
         2 => "select currval('sq')".to_owned(),
         3 | 4 => "select lastval()".to_owned(),
-        5 => format!("insert into log (who) values ('{client}') returning id"),
-        6 => "select currval('log_id_seq')".to_owned(),
+        6 if asker.drawn => "select currval('log_id_seq')".to_owned(),
+        5 | 6 => format!("insert into log (who) values ('{}') returning id", asker.index),
         7 => "do $$ begin perform nextval('side.sq'); end $$".to_owned(),
         _ => "discard sequences".to_owned(),
     })
