@@ -218,6 +218,23 @@ fn a_reset_that_was_skipped_resets_nothing() {
     one.told(1);
     let answers = one.say(&["Q show timezone"]);
     assert_eq!(answers, "[TimeZone=Asia/Tokyo] (Asia/Tokyo) SHOW I");
+    // Those that nobody has executed are forgotten.
+    let bound = (0..17).map(|n| frame('B', format!("p{n}\0r\0\0\0\0\0\0\0").as_bytes()));
+    let mut many = bound.collect::<Vec<_>>().concat();
+    many.extend(frame('S', b""));
+    one.0.send(&many);
+    one.told(1);
+    let answers = one.say(&[
+        "Q set timezone = 'Asia/Seoul'",
+        "P - show timezone",
+        "B r",
+        "B -",
+        "S",
+    ]);
+    assert_eq!(
+        answers,
+        "SET [TimeZone=Asia/Seoul] I RESET (Asia/Tokyo) SHOW [TimeZone=Asia/Tokyo] I"
+    );
     for reset in [
         "reset time zone",
         "set time zone local",
@@ -360,6 +377,11 @@ fn sets(name: &str) -> String {
     )
 }
 
+/// Long enough for connections to be given back that clients have had their answers on: the last one is lent first.
+fn settled() {
+    std::thread::sleep(std::time::Duration::from_millis(200));
+}
+
 fn seen(name: &str) -> String {
     format!("Q select coalesce(current_setting('app.{name}', true), '')")
 }
@@ -397,6 +419,7 @@ fn code_counts_from_the_moment_on_that_others_can_run_it() {
     two.say(&["Q create table other (a int)"]);
     std::thread::sleep(std::time::Duration::from_millis(700));
     assert_eq!(two.say(&["Q select later()"]), "(evil) SELECT 1 I");
+    settled();
     for _ in 0..3 {
         assert_eq!(three.say(&[&seen("later")]), "() SELECT 1 I");
     }
@@ -416,6 +439,7 @@ fn code_counts_that_is_gone_by_the_time_that_anybody_looks() {
     assert_eq!(two.say(&["Q select gone()"]), "(evil) SELECT 1 T");
     one.told(2);
     two.say(&["Q commit"]);
+    settled();
     for _ in 0..3 {
         assert_eq!(three.say(&[&seen("gone")]), "() SELECT 1 I");
     }
@@ -423,14 +447,17 @@ fn code_counts_that_is_gone_by_the_time_that_anybody_looks() {
 }
 
 #[test]
-fn a_table_is_known_at_once_for_what_it_does() {
+fn a_view_is_known_at_once_for_what_it_does() {
     let (lab, gateway) = with_pool(ONE);
     lab.superuser_sql("grant create on database orders to app_rw")
         .unwrap();
     let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
-    one.say(&["Q create table numbered (id serial, a int)"]);
-    one.say(&["Q insert into numbered (a) values (1)"]);
-    assert_eq!(two.say(&["Q select lastval()"]), "55000 I");
+    one.say(&["Q create sequence numbers; create view draws as select nextval('numbers')"]);
+    settled();
+    // Nobody's numbers any more.
+    two.say(&["Q select 1"]);
+    two.say(&["Q table draws"]);
+    assert_eq!(one.say(&["Q select lastval()"]), "55000 I");
 }
 
 #[test]
@@ -465,19 +492,65 @@ fn the_catalogs_are_read_whatever_is_locked() {
         "Q create function mine.counts() returns bigint begin atomic select count(*) from mine.locked; end",
         "Q create function mine.sets() returns text begin atomic select set_config('work_mem', '3MB', false); end",
     ]);
-    one.say(&["Q begin; alter table mine.locked add column b int"]);
+    let answers = one.say(&["Q begin; alter table mine.locked add column b int"]);
+    assert_eq!(answers, "BEGIN ALTER TABLE T");
     let answers = two.say(&[
         "Q set lock_timeout = '300ms'",
         "Q create table mine.other (a int)",
     ]);
     assert_eq!(answers, "SET I CREATE TABLE I");
     assert_eq!(two.say(&["Q select 2"]), "(2) SELECT 1 I");
+    gateway.wait_for_metric("postern_pool_pinned_clients", &["app_rw"], 0.0);
     one.say(&["Q rollback"]);
+    settled();
     // What stands in a body that was parsed is known all the same.
     assert_eq!(one.say(&["Q select mine.sets()"]), "(3MB) SELECT 1 I");
+    settled();
     for _ in 0..3 {
         assert_eq!(two.say(&["Q show work_mem"]), "(4MB) SHOW I");
     }
+}
+
+#[test]
+fn a_client_goes_on_where_the_catalogs_cannot_be_read() {
+    let (lab, gateway) = with_pool(ONE);
+    lab.superuser_sql("grant create on database orders to app_rw")
+        .unwrap();
+    let mut one = Client::new(&gateway, &[]);
+    one.say(&["Q select 1"]);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            lab.superuser_sql(
+                "begin; lock table pg_catalog.pg_policy in access exclusive mode; select pg_sleep(4); commit",
+            )
+        });
+        settled();
+        let answers = one.say(&["Q create schema mine", "Q select 2"]);
+        assert_eq!(answers, "CREATE SCHEMA I (2) SELECT 1 I");
+        gateway.wait_for_metric("postern_pool_pinned_clients", &["app_rw"], 1.0);
+        assert_eq!(one.say(&["Q select 3"]), "(3) SELECT 1 I");
+    });
+}
+
+#[test]
+fn what_code_resets_is_told_once_it_is_known() {
+    let (_lab, gateway) = with_pool(ONE);
+    let mut one = Client::new(&gateway, &[("TimeZone", "Asia/Tokyo")]);
+    one.say(&["Q select 1"]);
+    let answers = one.say(&["Q do $$ begin execute 'reset timezone'; end $$"]);
+    assert_eq!(answers, "DO [TimeZone=UTC] I");
+    let answers = one.say(&["Q show timezone"]);
+    assert_eq!(answers, "[TimeZone=Asia/Tokyo] (Asia/Tokyo) SHOW I");
+    let answers = one.say(&[
+        "Q set timezone = 'Asia/Seoul'",
+        "Q select 1; reset timezone; select 2",
+    ]);
+    assert_eq!(
+        answers,
+        "SET [TimeZone=Asia/Seoul] I (1) SELECT 1 RESET (2) SELECT 1 I"
+    );
+    let answers = one.say(&["Q show timezone"]);
+    assert_eq!(answers, "[TimeZone=Asia/Tokyo] (Asia/Tokyo) SHOW I");
 }
 
 #[test]
