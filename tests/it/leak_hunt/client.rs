@@ -270,7 +270,7 @@ impl Client {
             if count > 1
                 && ["prepare", "execute", "deallocate"]
                     .iter()
-                    .any(|command| names(&command))
+                    .any(|command| names(command))
             {
                 continue;
             }
