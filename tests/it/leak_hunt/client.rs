@@ -266,12 +266,8 @@ impl Client {
         for _ in 0..count {
             let statement = self.statement(dice, rules);
             // The name may be that of a statement of the protocol.
-            let names = |command: &&str| statement.sql.starts_with(*command);
-            if count > 1
-                && ["prepare", "execute", "deallocate"]
-                    .iter()
-                    .any(|command| names(command))
-            {
+            let mut named = ["prepare", "execute", "deallocate"].iter();
+            if count > 1 && named.any(|command| statement.sql.starts_with(command)) {
                 continue;
             }
             plan.count(&statement);
