@@ -178,12 +178,13 @@ def bulk(arguments):
 
 
 class Racer:
-    """One client of a burst: logs in, asks once, notes when the first row came, leaves."""
+    """One client of a burst: logs in, asks once, notes when it was greeted and when the first row came, leaves."""
 
     def __init__(self, arguments, context, begin):
         self.arguments = arguments
         self.context = context
         self.begin = begin
+        self.greeted = None
         self.first_row = None
         self.problem = None
         self.buffer = b""
@@ -259,6 +260,7 @@ class Racer:
                 self.first_row = time.monotonic()
             elif tag == b"Z" and not self.asked:
                 self.asked = True
+                self.greeted = time.monotonic()
                 self.socket.send(query(self.arguments.sql))
             elif tag == b"Z":
                 self.socket.send(frame(b"X"))
@@ -299,6 +301,7 @@ def burst(arguments):
     rows = [racer for racer in finished if racer.first_row]
     print(json.dumps({
         "milliseconds": sorted(1000 * (racer.first_row - racer.begin) for racer in rows),
+        "greeted": sorted(1000 * (racer.greeted - racer.begin) for racer in rows),
         "total": 1000 * (max(racer.first_row for racer in rows) - zero) if rows else None,
         "problems": problems,
     }))
