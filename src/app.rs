@@ -19,7 +19,7 @@ use tracing::{info, warn};
 
 use crate::admin::http::{self, Health, Pages};
 use crate::aws::credentials::{CredentialCache, Load, Observer};
-use crate::config::{Config, Target};
+use crate::config::Config;
 use crate::gateway::{ErrorKind, Readiness, Shard, Shared, Shutdown};
 use crate::identity::Source;
 use crate::metrics::Metrics;
@@ -236,13 +236,8 @@ fn raise_file_limit(config: &mut Config) {
         Ok(()) => limit.maximum,
         Err(_) => limit.current,
     };
-    let pools = |target: &Arc<Target>| {
-        target
-            .pool
-            .size
-            .saturating_mul(target.databases.len() * target.users.len())
-    };
-    let servers = config.targets.iter().map(pools).fold(0, usize::saturating_add);
+    let pools = config.targets.iter().flat_map(|target| target.pools());
+    let servers = pools.fold(0usize, |sum, (_, _, pool)| sum.saturating_add(pool.size));
     let others = servers.saturating_add(OTHER_FILES);
     let Some(room) = current.map(|current| {
         usize::try_from(current)

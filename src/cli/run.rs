@@ -69,6 +69,7 @@ impl Run {
                 databases: self.database.clone(),
                 users: self.user.clone(),
                 pool: file::Pool::default(),
+                pools: Vec::new(),
                 iam: file::Iam::default(),
                 timeouts: file::Timeouts::default(),
             }],

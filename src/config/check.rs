@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::duration::Written;
 use super::error::ConfigError;
 use super::file::{self, File, Switchable};
-use super::{Config, Endpoint, Identity, Limits, Log, PoolConfig, Target, Timeouts};
+use super::{Config, Endpoint, Identity, Limits, Log, PoolConfig, PoolOf, Target, Timeouts};
 use crate::iam::{self, Budget};
 use crate::identity::{Source, Verifier};
 use crate::ids::{DbUser, TargetName};
@@ -217,6 +217,8 @@ fn target(typed: &file::Target, roots: &tls::Roots) -> Result<Target, ConfigErro
         SLOW_START,
     )
     .map_err(|error| ConfigError::value(key("iam"), error.to_string()))?;
+    let pools = typed.pools.iter().enumerate();
+    let pools = pools.map(|(number, of)| pool_of(of, typed, &key(&format!("pools[{number}]"))));
     Ok(Target {
         name: TargetName::from(typed.name.as_str()),
         endpoint,
@@ -226,6 +228,7 @@ fn target(typed: &file::Target, roots: &tls::Roots) -> Result<Target, ConfigErro
         databases: typed.databases.iter().map(|name| name.as_str().into()).collect(),
         users,
         pool: pool(&typed.pool, &key("pool"))?,
+        other_pools: pools.collect::<Result<_, _>>()?,
         budget,
         timeouts: timeouts(&typed.timeouts, &key("timeouts"))?,
     })
@@ -303,6 +306,43 @@ fn pool(typed: &file::Pool, key: &str) -> Result<PoolConfig, ConfigError> {
             lifetime => lifetime,
         },
         wait_timeout: positive(&format!("{key}.wait_timeout"), typed.wait_timeout)?,
+    })
+}
+
+fn pool_of(of: &file::PoolOf, target: &file::Target, key: &str) -> Result<PoolOf, ConfigError> {
+    let named = |what: &str, these: &[String], all: &[String]| {
+        if let Some(unknown) = these.iter().find(|name| !all.contains(name)) {
+            let message = format!("\"{unknown}\" is not among the target's {what}");
+            return Err(ConfigError::value(format!("{key}.{what}"), message));
+        }
+        Ok(if these.is_empty() {
+            all.to_vec()
+        } else {
+            these.to_vec()
+        })
+    };
+    let databases = named("databases", &of.databases, &target.databases)?;
+    let users = named("users", &of.users, &target.users)?;
+    if of.databases.is_empty() && of.users.is_empty() {
+        return Err(ConfigError::value(
+            key,
+            "names neither databases nor users; what counts for all belongs into pool",
+        ));
+    }
+    let general = &target.pool;
+    let size = of.size.unwrap_or(general.size);
+    let typed = file::Pool {
+        mode: of.mode.unwrap_or(general.mode),
+        size,
+        min_idle: of.min_idle.unwrap_or_else(|| general.min_idle.min(size)),
+        idle_timeout: of.idle_timeout.unwrap_or(general.idle_timeout),
+        lifetime: of.lifetime.unwrap_or(general.lifetime),
+        wait_timeout: of.wait_timeout.unwrap_or(general.wait_timeout),
+    };
+    Ok(PoolOf {
+        databases: databases.iter().map(|name| name.as_str().into()).collect(),
+        users: users.iter().map(|name| name.as_str().into()).collect(),
+        pool: pool(&typed, key)?,
     })
 }
 

@@ -151,6 +151,9 @@ pub struct Target {
     /// The pool of each database and user.
     #[serde(default)]
     pub pool: Pool,
+    /// Pools that are otherwise. For a database and user the first entry counts that names both.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pools: Vec<PoolOf>,
     /// How many IAM logins the endpoint is asked for.
     #[serde(default)]
     pub iam: Iam,
@@ -189,6 +192,36 @@ impl Default for Pool {
             wait_timeout: Written::seconds(60),
         }
     }
+}
+
+/// The pools of some databases and users. What isn't said is as in `pool`.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PoolOf {
+    /// These databases; without them, all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub databases: Vec<String>,
+    /// These users; without them, all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub users: Vec<String>,
+    /// When a client gives its server connection back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<PoolMode>,
+    /// Server connections at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<usize>,
+    /// Idle server connections that are opened at the start and kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_idle: Option<usize>,
+    /// How long a server connection beyond `min_idle` may be idle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<Written>,
+    /// How long a server connection is used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lifetime: Option<Written>,
+    /// How long a client waits for a server connection before it gets an error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_timeout: Option<Written>,
 }
 
 /// When a client gives its server connection back.

@@ -92,12 +92,42 @@ pub struct Target {
     pub databases: Vec<DatabaseName>,
     /// Roles that may be asked for.
     pub users: Vec<DbUser>,
-    /// The pool of each database and user.
+    /// The pool of each database and user, but for [`Self::other_pools`].
     pub pool: PoolConfig,
+    /// Pools that are otherwise; the first that names the database and the user counts.
+    pub other_pools: Vec<PoolOf>,
     /// The login budget of the endpoint.
     pub budget: Budget,
     /// Deadlines of connecting.
     pub timeouts: Timeouts,
+}
+
+impl Target {
+    /// All its pools.
+    pub fn pools(&self) -> impl Iterator<Item = (&DatabaseName, &DbUser, PoolConfig)> {
+        let databases = self.databases.iter();
+        let pairs = databases.flat_map(|database| self.users.iter().map(move |user| (database, user)));
+        pairs.map(|(database, user)| {
+            let names = |of: &&PoolOf| of.databases.contains(database) && of.users.contains(user);
+            let pool = self
+                .other_pools
+                .iter()
+                .find(names)
+                .map_or(self.pool, |of| of.pool);
+            (database, user, pool)
+        })
+    }
+}
+
+/// The pools of some databases and users.
+#[derive(Clone, Debug)]
+pub struct PoolOf {
+    /// The databases.
+    pub databases: Vec<DatabaseName>,
+    /// The users.
+    pub users: Vec<DbUser>,
+    /// How each of them behaves.
+    pub pool: PoolConfig,
 }
 
 /// Host and port as RDS names them.

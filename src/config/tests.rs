@@ -1,3 +1,4 @@
+use super::file::PoolMode;
 use super::*;
 
 const MINIMAL: &str = r#"
@@ -85,6 +86,51 @@ fn wrong_values_name_key_value_and_expectation() {
         ),
     ] {
         let message = error(&MINIMAL.replace(from, to));
+        assert!(message.contains(part), "{from} -> {to}: {message}");
+    }
+}
+
+#[test]
+fn the_first_entry_that_names_a_pool_says_how_it_is() {
+    let pools = r#"
+[[targets.pools]]
+users = ["reports"]
+databases = ["archive"]
+mode = "session"
+[[targets.pools]]
+users = ["reports"]
+mode = "auto"
+size = 3
+"#;
+    let text = MINIMAL.replace("users = [\"app\"]", "users = [\"app\", \"reports\"]");
+    let text = text.replace(
+        "databases = [\"orders\"]",
+        "databases = [\"orders\", \"archive\"]",
+    );
+    let text = text.replace("users =", "pool.min_idle = 5\nusers =") + pools;
+    let target = parse(&text).unwrap().targets[0].clone();
+    let pool = |database: &str, user: &str| {
+        let these = (&database.into(), &user.into());
+        let mut pools = target
+            .pools()
+            .filter(|(database, user, _)| (*database, *user) == these);
+        let (_, _, pool) = pools.next().unwrap();
+        (pool.mode, pool.size, pool.min_idle)
+    };
+    assert_eq!(pool("orders", "app"), (PoolMode::Session, 20, 5));
+    assert_eq!(pool("orders", "reports"), (PoolMode::Auto, 3, 3));
+    assert_eq!(pool("archive", "reports"), (PoolMode::Session, 20, 5));
+    for (from, to, part) in [
+        (
+            "\"archive\"]\nmode",
+            "\"archives\"]\nmode",
+            "targets.orders.pools[0].databases",
+        ),
+        ("users = [\"reports\"]\nmode", "mode", "names neither"),
+        ("size = 3", "size = 0", "targets.orders.pools[1].size"),
+        ("size = 3", "sise = 3", "did you mean `size`?"),
+    ] {
+        let message = error(&text.replace(from, to));
         assert!(message.contains(part), "{from} -> {to}: {message}");
     }
 }

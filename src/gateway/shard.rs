@@ -102,16 +102,18 @@ impl Shard {
             pools: RefCell::default(),
         });
         for target in &config.targets {
-            for database in &target.databases {
-                for user in &target.users {
-                    let key = PoolKey {
-                        target: target.name.clone(),
-                        database: database.clone(),
-                        user: user.clone(),
-                    };
-                    let pool = ServerPool::new(key.clone(), target.clone(), shard.services.clone());
-                    shard.pools.borrow_mut().insert(key, pool);
-                }
+            for (database, user, pool) in target.pools() {
+                let key = PoolKey {
+                    target: target.name.clone(),
+                    database: database.clone(),
+                    user: user.clone(),
+                };
+                let target = Arc::new(Target {
+                    pool,
+                    ..(**target).clone()
+                });
+                let pool = ServerPool::new(key.clone(), target, shard.services.clone());
+                shard.pools.borrow_mut().insert(key, pool);
             }
         }
         shard

@@ -166,7 +166,7 @@ impl Run {
     /// told. `false`: not all of it can be judged.
     pub fn judge_again(&mut self, ran: &Ran, judge: impl Fn(&[u8]) -> Option<Analysis>) -> bool {
         self.effects = self.effects.without(Effects::DOUBT);
-        if ran.is_cut() || self.decides_reading {
+        if ran.is_cut() || self.decides_reading && !ran.texts().all(crate::sql::reads_alike) {
             return false;
         }
         for text in ran.texts() {

@@ -256,5 +256,11 @@ static CONTINUES_WORD: [bool; 256] = {
     table
 };
 
+/// Whether a server reads `text` as the same tokens whatever `client_encoding` and `standard_conforming_strings` are: every
+/// encoding contains ASCII, and the other decides about backslashes only (documentation, "String Constants").
+pub fn reads_alike(text: &[u8]) -> bool {
+    text.is_ascii() && !text.contains(&b'\\')
+}
+
 #[cfg(test)]
 mod tests;

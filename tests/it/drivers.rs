@@ -51,7 +51,8 @@ fn environment() -> Option<PathBuf> {
     directory
 }
 
-fn work(major: &str, pool: &'static str, commands: &[&[&str]]) {
+/// Runs each of `commands`, and then `check`.
+fn work(major: &str, pool: &'static str, commands: &[&[&str]], check: fn(&Gateway)) {
     let Some(environment) = environment() else { return };
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let lab_program = Path::new(env!("CARGO_BIN_EXE_postern")).with_file_name("postern-lab");
@@ -77,6 +78,7 @@ fn work(major: &str, pool: &'static str, commands: &[&[&str]]) {
             .arg(root.join("tests/drivers").join(command[1]))
             .args(["127.0.0.1", &gateway.port.to_string(), "app_rw", "orders"])
             .args(&command[2..])
+            .env("CLASSPATH", PGJDBC)
             .env("NODE_PATH", environment.join("node/node_modules"))
             .output()
             .unwrap();
@@ -87,9 +89,13 @@ fn work(major: &str, pool: &'static str, commands: &[&[&str]]) {
             stderr(&output)
         );
         println!("{major}: {}", said.trim());
+        check(&gateway);
     }
     assert_eq!(gateway.metric("postern_panics_total", &[]), 0.0);
 }
+
+/// Debian's, which `tests/run` installs.
+const PGJDBC: &str = "/usr/share/java/postgresql.jar";
 
 const ORDINARY: &[&[&str]] = &[
     &["python3", "psycopg_work.py"],
@@ -102,17 +108,17 @@ const ORDINARY: &[&[&str]] = &[
 
 #[test]
 fn drivers_work_with_postgresql_15() {
-    work("pg15", "size = 80", ORDINARY);
+    work("pg15", "size = 80", ORDINARY, |_| {});
 }
 
 #[test]
 fn drivers_work_with_postgresql_17() {
-    work("pg17", "size = 80", ORDINARY);
+    work("pg17", "size = 80", ORDINARY, |_| {});
 }
 
 #[test]
 fn drivers_work_with_postgresql_18() {
-    work("pg18", "size = 80", ORDINARY);
+    work("pg18", "size = 80", ORDINARY, |_| {});
 }
 
 /// pgbench's own work isn't among it: it prepares statements while its other clients' transactions wait for it, so it
@@ -127,10 +133,36 @@ const SHARED: &[&[&str]] = &[
 
 #[test]
 fn drivers_work_on_shared_connections_of_postgresql_15() {
-    work("pg15", "mode = \"auto\"\nsize = 3", SHARED);
+    work("pg15", "mode = \"auto\"\nsize = 3", SHARED, |_| {});
 }
 
 #[test]
 fn drivers_work_on_shared_connections_of_postgresql_18() {
-    work("pg18", "mode = \"auto\"\nsize = 3", SHARED);
+    work("pg18", "mode = \"auto\"\nsize = 3", SHARED, |_| {});
+}
+
+/// Fifty clients of each kind, each with settings of its own: 25 for each server connection.
+const CROWDS: &[&[&str]] = &[
+    &["python3", "crowd.py", "psycopg"],
+    &["python3", "crowd.py", "asyncpg"],
+    &["python3", "crowd.py", "sqlalchemy"],
+    &["python3", "crowd.py", "django"],
+    &["python3", "crowd.py", "rails"],
+    &["node", "crowd.js"],
+    &["java", "Crowd.java"],
+];
+
+#[test]
+fn crowds_work_on_two_connections_and_nothing_ties_them() {
+    work("pg15", "mode = \"auto\"\nsize = 2", CROWDS, |gateway| {
+        let log = gateway.log();
+        let tied: Vec<_> = log
+            .lines()
+            .filter(|line| line.contains("keeps its server"))
+            .collect();
+        assert_eq!(gateway.metric("postern_pool_pins_total", &[]), 0.0, "{tied:?}");
+        let connections = gateway.metric("postern_pool_connections", &["app_rw"]);
+        assert!(connections <= 2.0, "{connections} server connections");
+        assert_eq!(gateway.metric("postern_pool_discards_total", &["app_rw"]), 0.0);
+    });
 }

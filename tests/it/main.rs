@@ -11,6 +11,7 @@ mod budget;
 mod cancel;
 mod corpus;
 mod drivers;
+mod exchange;
 mod gateway;
 mod hostile;
 mod isolation;

@@ -461,6 +461,30 @@ fn a_view_is_known_at_once_for_what_it_does() {
 }
 
 #[test]
+fn who_sets_how_texts_are_read_is_not_tied() {
+    let (lab, gateway) = with_pool("mode = \"auto\"\nsize = 2");
+    lab.superuser_sql("grant create on database orders to app_rw")
+        .unwrap();
+    let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    one.say(&["Q select 1"]);
+    // While nobody knows what texts do.
+    one.say_and_go_on(&[&sets("meanwhile"), "select pg_sleep(0.5)"]);
+    let set = "Q set standard_conforming_strings = on";
+    assert_eq!(two.say(&[set, set, "Q select 2"]), "SET I SET I (2) SELECT 1 I");
+    settled();
+    assert_eq!(gateway.metric("postern_pool_pins_total", &["app_rw"]), 0.0);
+    one.told(1);
+    // A text that may be read in two ways may be anything.
+    let off = "Q set standard_conforming_strings = off";
+    let answers = two.say(&[off, "Q select 'it\\'s'"]);
+    assert_eq!(
+        answers,
+        "SET [standard_conforming_strings=off] I (it's) SELECT 1 I"
+    );
+    gateway.wait_for_metric("postern_pool_pinned_clients", &["app_rw"], 1.0);
+}
+
+#[test]
 fn a_seed_ends_with_its_client() {
     let (lab, gateway) = with_pool(ONE);
     lab.superuser_sql("grant create on database orders to app_rw")

@@ -11,7 +11,7 @@ use crate::session::client::Unnamed;
 use crate::session::doubt::Changing;
 use crate::session::ledger::{Ledger, Request, TransactionStatus, Whose};
 use crate::session::statements::{MAX_CLIENT_BYTES, NAME_PREFIX, Statement};
-use crate::sql::{Analysis, Command, Effects, Identifier, MAX_NAME_BYTES};
+use crate::sql::{self, Analysis, Command, Effects, Identifier, MAX_NAME_BYTES};
 use crate::wire::body::Body;
 use crate::wire::frame::{BadLength, Frame};
 use crate::wire::reply::state_and_message;
@@ -107,8 +107,8 @@ impl Desk {
 
     /// What a text may leave behind that is read before what decides how the server reads it is done.
     #[inline]
-    pub(super) fn misread(&self, sides: &Sides<'_>) -> Effects {
-        if !self.ledger.is_empty() && sides.client.run.changes_reading() {
+    pub(super) fn misread(&self, text: &[u8], sides: &Sides<'_>) -> Effects {
+        if !self.ledger.is_empty() && sides.client.run.changes_reading() && !sql::reads_alike(text) {
             UNREAD
         } else {
             Effects::NONE
@@ -148,7 +148,7 @@ impl Desk {
             lone: first,
             ..
         } = sides.texts.analyse(text, sides.server);
-        effects |= self.misread(sides);
+        effects |= self.misread(text, sides);
         runs(sides, text, effects, first.clone());
         let named = self.statement_of(text, &first, sides);
         match &named {
@@ -259,7 +259,8 @@ impl Desk {
         sides: &mut Sides<'_>,
         out: &mut Vec<u8>,
     ) {
-        let misread = self.misread(sides);
+        let text = Body::new(tail).cstring().unwrap_or_default();
+        let misread = self.misread(text, sides);
         let before = std::mem::take(&mut sides.client.unnamed);
         if frame.is_cut() {
             // Wherever else it went, it would have none.
@@ -267,7 +268,6 @@ impl Desk {
             sides.client.unnamed_effects = (sides.texts.epoch(), UNREAD);
             self.pass(frame, out);
         } else {
-            let text = Body::new(tail).cstring().unwrap_or_default();
             let analysis = sides.texts.analyse(text, sides.server);
             sides.client.unnamed_effects = (sides.texts.epoch(), analysis.effects | misread);
             match self.statement_of(text, &analysis.lone, sides) {
@@ -335,7 +335,7 @@ impl Desk {
             let analysis = sides.texts.analyse(statement.text(), sides.server);
             statement.set_effects(epoch, analysis.effects);
             analysis.effects
-        }) | self.misread(sides);
+        }) | self.misread(statement.text(), sides);
         if effects.is_empty() {
             sides.server.ran.note(statement.text(), epoch);
         } else {
@@ -357,7 +357,7 @@ impl Desk {
         } = sides.texts.analyse(text, sides.server);
         // Of a text that was too long to be kept, nothing is known.
         let (_, before) = sides.client.unnamed_effects;
-        effects |= before | self.misread(sides);
+        effects |= before | self.misread(text, sides);
         self.binds(portal, Restore::of(text, effects, &command));
         let named = sides.client.unnamed.names.clone();
         self.forget(effects, &command, named.as_deref(), false, sides);
