@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::duration::Written;
 use super::error::ConfigError;
 use super::file::{self, File, Switchable};
-use super::{Config, Endpoint, Identity, Limits, Log, PoolConfig, PoolOf, Target, Timeouts};
+use super::{ClientTimeouts, Config, Endpoint, Identity, Limits, Log, PoolConfig, PoolOf, Target, Timeouts};
 use crate::iam::{self, Budget};
 use crate::identity::{Source, Verifier};
 use crate::ids::{DbUser, TargetName};
@@ -347,11 +347,21 @@ fn pool_of(of: &file::PoolOf, target: &file::Target, key: &str) -> Result<PoolOf
 }
 
 fn timeouts(typed: &file::Timeouts, key: &str) -> Result<Timeouts, ConfigError> {
+    let optional = |name: &str, value: Option<Written>| {
+        let checked = value.map(|value| positive(&format!("{key}.{name}"), value));
+        checked.transpose()
+    };
     Ok(Timeouts {
         connect: positive(&format!("{key}.connect"), typed.connect)?,
         tls: positive(&format!("{key}.tls"), typed.tls)?,
         login: positive(&format!("{key}.login"), typed.login)?,
         reset: positive(&format!("{key}.reset"), typed.reset)?,
+        client: ClientTimeouts {
+            query: optional("query", typed.query)?,
+            transaction: optional("transaction", typed.transaction)?,
+            idle_in_transaction: optional("idle_in_transaction", typed.idle_in_transaction)?,
+            client_idle: optional("client_idle", typed.client_idle)?,
+        },
     })
 }
 

@@ -259,7 +259,7 @@ impl Default for Iam {
     }
 }
 
-/// Deadlines of connecting to a server, each for its whole phase.
+/// Deadlines, each for its whole phase: of connecting to a server, and, if they are set, of what clients do.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Timeouts {
@@ -271,6 +271,19 @@ pub struct Timeouts {
     pub login: Written,
     /// A cancel request, and cleaning a connection after a client.
     pub reset: Written,
+    /// One query, until it is answered. It is cancelled then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub query: Option<Written>,
+    /// One transaction, a statement outside of one included. The client's connection ends then, and what is open is
+    /// rolled back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transaction: Option<Written>,
+    /// A client's pause in a transaction. The same happens then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_in_transaction: Option<Written>,
+    /// A client's pause outside of one. Its connection ends then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_idle: Option<Written>,
 }
 
 impl Default for Timeouts {
@@ -280,6 +293,10 @@ impl Default for Timeouts {
             tls: Written::seconds(5),
             login: Written::seconds(30),
             reset: Written::seconds(10),
+            query: None,
+            transaction: None,
+            idle_in_transaction: None,
+            client_idle: None,
         }
     }
 }

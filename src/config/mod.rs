@@ -173,6 +173,21 @@ pub struct Timeouts {
     pub login: Duration,
     /// A cancel request, or cleaning a connection for its next client.
     pub reset: Duration,
+    /// Those of what clients do.
+    pub client: ClientTimeouts,
+}
+
+/// Deadlines of what clients do; none unless they are set.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ClientTimeouts {
+    /// One query, until it is answered.
+    pub query: Option<Duration>,
+    /// One transaction, or a statement outside of one.
+    pub transaction: Option<Duration>,
+    /// A pause in a transaction.
+    pub idle_in_transaction: Option<Duration>,
+    /// A pause outside of one.
+    pub client_idle: Option<Duration>,
 }
 
 impl Config {

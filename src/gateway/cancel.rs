@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aws_lc_rs::{constant_time, rand};
 use tokio::sync::{Notify, Semaphore};
+use tokio::task::spawn_local;
 use tokio::time::timeout;
 
 use crate::upstream;
@@ -197,6 +198,12 @@ impl Registered {
     /// What the client is told.
     pub(super) fn key(&self) -> &CancelKey {
         &self.entry.key
+    }
+
+    /// Asks the server to cancel what it runs for the client now.
+    pub(super) fn cancel_running(&self) {
+        let (cancels, key) = (self.cancels.clone(), self.entry.key.clone());
+        spawn_local(async move { cancels.cancel(&key).await });
     }
 
     /// From here on, cancels go to this server.

@@ -4,6 +4,7 @@
 //! own request or from the configuration in them, and what a server said about the client's own request; source chains
 //! go to the log. Nothing here implements `From<anyhow::Error>` or takes an arbitrary error, on purpose.
 
+use super::deadlines::Late;
 use crate::identity::Principal;
 use crate::pin::Reason;
 use crate::upstream::connection::SettingsError;
@@ -40,6 +41,8 @@ pub enum ErrorKind {
     Setting,
     /// The server connection was lost under the client.
     ServerLost,
+    /// A query or transaction of the client's, or a pause, took too long.
+    Late,
     /// Postern is going down.
     Shutdown,
     /// A defect of Postern.
@@ -48,7 +51,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// All of them, so that metrics can begin at zero.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Protocol,
         Self::Unsupported,
         Self::LoginTimeout,
@@ -60,6 +63,7 @@ impl ErrorKind {
         Self::Unavailable,
         Self::Setting,
         Self::ServerLost,
+        Self::Late,
         Self::Shutdown,
         Self::Internal,
     ];
@@ -78,6 +82,7 @@ impl ErrorKind {
             Self::Unavailable => "unavailable",
             Self::Setting => "setting",
             Self::ServerLost => "server_lost",
+            Self::Late => "late",
             Self::Shutdown => "shutdown",
             Self::Internal => "internal",
         }
@@ -94,6 +99,7 @@ impl ErrorKind {
             Self::TooManyClients | Self::PoolTimeout => sqlstate::TOO_MANY_CONNECTIONS,
             Self::Unavailable => sqlstate::UNABLE_TO_CONNECT,
             Self::Setting => sqlstate::INVALID_PARAMETER_VALUE,
+            Self::Late => sqlstate::QUERY_CANCELED,
             Self::Shutdown => sqlstate::ADMIN_SHUTDOWN,
             Self::Internal => sqlstate::INTERNAL_ERROR,
         }
@@ -288,6 +294,36 @@ impl ClientError {
         Self::new(ErrorKind::ServerLost, "the connection to the database was lost")
             .detail("What the last statement did, if it wasn't answered, isn't known.")
             .hint("Reconnect, and check before repeating a statement that changes something.")
+    }
+
+    pub(super) fn late(late: Late) -> Self {
+        let (state, message, key) = match late {
+            Late::Query => (
+                sqlstate::QUERY_CANCELED,
+                "terminating connection due to query timeout: the server hasn't heeded the cancel request",
+                "query",
+            ),
+            Late::Transaction => (
+                sqlstate::TRANSACTION_TIMEOUT,
+                "terminating connection due to transaction timeout",
+                "transaction",
+            ),
+            Late::IdleInTransaction => (
+                sqlstate::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
+                "terminating connection due to idle-in-transaction timeout",
+                "idle_in_transaction",
+            ),
+            Late::ClientIdle => (
+                sqlstate::IDLE_SESSION_TIMEOUT,
+                "terminating connection due to idle-session timeout",
+                "client_idle",
+            ),
+        };
+        let mut error = Self::new(ErrorKind::Late, message)
+            .detail(format!("This gateway's timeouts.{key} has passed."))
+            .hint("Reconnect; an open transaction was rolled back.");
+        error.report.state = state;
+        error
     }
 
     pub(super) fn shutdown() -> Self {

@@ -9,6 +9,7 @@ mod admit;
 mod attach;
 mod cancel;
 mod clients;
+mod deadlines;
 mod error;
 mod identify;
 mod multiplex;

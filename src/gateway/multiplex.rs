@@ -15,6 +15,7 @@ use tracing::{debug, warn};
 use super::attach::{NoServer, checked_out};
 use super::cancel::Registered;
 use super::clients::{Client, Counted};
+use super::deadlines::{Deadlines, Phase};
 use super::error::ClientError;
 use super::pump::{End, READS_PER_TURN, Traffic, end_of};
 use super::shard::Shutdown;
@@ -48,6 +49,7 @@ pub(super) struct Sharer<'a> {
     pub(super) key: &'a Registered,
     pub(super) pool: &'a Rc<ServerPool>,
     pub(super) session: ClientSession,
+    pub(super) deadlines: Option<Box<Deadlines>>,
     pub(super) traffic: &'a mut Traffic,
 }
 
@@ -113,6 +115,11 @@ impl Sharer<'_> {
             poll_fn(|cx| {
                 if self.client.poll_shutdown(cx) != Shutdown::No {
                     return Poll::Ready(Err(End::Shutdown));
+                }
+                if let Some(deadlines) = &mut self.deadlines
+                    && let Some(end) = deadlines.poll(cx, Phase::Idle, 0, self.key)
+                {
+                    return Poll::Ready(Err(end));
                 }
                 if self.stream.has_unsent() {
                     match self.stream.poll_flush(cx) {
@@ -292,6 +299,12 @@ impl Sharer<'_> {
             }
             if let Some(pause) = turn.serve_client(cx).or_else(|| turn.feed_server(cx)) {
                 return Poll::Ready(pause);
+            }
+            if let Some(deadlines) = &mut self.deadlines {
+                let phase = Phase::of(turn.exchange.is_idle(), turn.exchange.owes_ready());
+                if let Some(end) = deadlines.poll(cx, phase, turn.exchange.answered(), self.key) {
+                    return Poll::Ready(Pause::End(end));
+                }
             }
             match shutdown {
                 Shutdown::Now => Poll::Ready(Pause::End(End::Shutdown)),

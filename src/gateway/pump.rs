@@ -6,7 +6,9 @@
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 
+use super::cancel::Registered;
 use super::clients::Client;
+use super::deadlines::{Deadlines, Late, Phase};
 use super::error::ClientError;
 use super::shard::Shutdown;
 use crate::net::stream::{Stream, StreamError};
@@ -27,6 +29,8 @@ pub(super) enum End {
     ServerLost(Option<StreamError>),
     /// The server broke the framing.
     ServerBroke(BadLength),
+    /// The client, or the server for it, has taken too long.
+    Late(Late),
     /// The gateway goes down, and the client is between transactions or out of time.
     Shutdown,
 }
@@ -40,6 +44,12 @@ impl std::fmt::Display for End {
             Self::ServerLost(None) => f.write_str("the server closed the connection"),
             Self::ServerLost(Some(error)) => write!(f, "the server is lost: {error}"),
             Self::ServerBroke(error) => write!(f, "the server broke the protocol: {error}"),
+            Self::Late(Late::Query) => f.write_str("a query took too long"),
+            Self::Late(Late::Transaction) => f.write_str("a transaction took too long"),
+            Self::Late(Late::IdleInTransaction) => {
+                f.write_str("the client was idle in a transaction for too long")
+            }
+            Self::Late(Late::ClientIdle) => f.write_str("the client was idle for too long"),
             Self::Shutdown => f.write_str("the gateway goes down"),
         }
     }
@@ -66,10 +76,21 @@ pub(super) enum First {
 }
 
 /// Waits for the first message of a client that has no server.
-pub(super) async fn first_message(stream: &mut Stream, client: &Client, tracker: &mut Tracker) -> First {
+pub(super) async fn first_message(
+    stream: &mut Stream,
+    client: &Client,
+    tracker: &mut Tracker,
+    deadlines: &mut Option<Box<Deadlines>>,
+    key: &Registered,
+) -> First {
     poll_fn(|cx| {
         if client.poll_shutdown(cx) != Shutdown::No {
             return Poll::Ready(First::End(End::Shutdown));
+        }
+        if let Some(deadlines) = deadlines
+            && let Some(end) = deadlines.poll(cx, Phase::Idle, 0, key)
+        {
+            return Poll::Ready(First::End(end));
         }
         loop {
             match stream.poll_read_with(cx, |_, bytes| look_at(bytes, tracker)) {
@@ -114,6 +135,8 @@ pub(super) async fn pump(
     server: &mut Connection,
     tracker: &mut Tracker,
     traffic: &mut Traffic,
+    deadlines: &mut Option<Box<Deadlines>>,
+    key: &Registered,
 ) -> End {
     poll_fn(|cx| {
         let shutdown = client.poll_shutdown(cx);
@@ -125,6 +148,12 @@ pub(super) async fn pump(
         };
         if let Some(end) = pump.serve_client(cx).or_else(|| pump.feed_server(cx)) {
             return Poll::Ready(end);
+        }
+        if let Some(deadlines) = deadlines {
+            let phase = Phase::of(tracker.is_idle(), tracker.owes_ready());
+            if let Some(end) = deadlines.poll(cx, phase, tracker.answered(), key) {
+                return Poll::Ready(end);
+            }
         }
         // Only now: what has just gone through may have ended the transaction.
         match shutdown {

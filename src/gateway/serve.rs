@@ -14,6 +14,7 @@ use super::admit::{Admitted, admit};
 use super::attach::{NoServer, attach, greet};
 use super::cancel::Registered;
 use super::clients::{Client, Counted, Silent};
+use super::deadlines::Deadlines;
 use super::error::ClientError;
 use super::identify::Identified;
 use super::multiplex::Sharer;
@@ -289,6 +290,7 @@ impl Session {
             Ok(End::Terminated) => (Some(Farewell::Said), None),
             Ok(End::ClientLost) => (Some(Farewell::None), None),
             Ok(End::ClientBroke(error)) => (Some(Farewell::None), Some(*error)),
+            Ok(End::Late(late)) => (Some(Farewell::None), Some(ClientError::late(late))),
             Ok(End::Shutdown) => (Some(Farewell::None), Some(ClientError::shutdown())),
             // A server that has said why it goes has said enough.
             Ok(End::ServerLost(None)) if tracker.ends_in_error() => (None, None),
@@ -318,15 +320,18 @@ impl Session {
         if self.pool.is_shared() {
             return Box::pin(self.share(client, early, tracker, traffic)).await;
         }
+        let mut deadlines = Deadlines::of(&self.pool.target().timeouts, client.session);
         let begun = (!early.is_empty()).then(|| look_at(&early, tracker)).flatten();
         drop(early);
         let first = match begun {
             Some(first) => first,
-            None => first_message(&mut self.stream, client, tracker).await,
+            None => first_message(&mut self.stream, client, tracker, &mut deadlines, &self.key).await,
         };
         match first {
             // Boxed: who asks nothing needs no room for that.
-            First::Bytes(first, end) => Box::pin(self.keep(client, first, end, tracker, traffic)).await,
+            First::Bytes(first, end) => {
+                Box::pin(self.keep(client, first, end, tracker, traffic, deadlines)).await
+            }
             First::End(end) => Ok(end),
         }
     }
@@ -341,6 +346,7 @@ impl Session {
         end: Option<End>,
         tracker: &mut Tracker,
         traffic: &mut Traffic,
+        mut deadlines: Option<Box<Deadlines>>,
     ) -> Result<End, Box<ClientError>> {
         traffic.received += first.len() as u64;
         let mut lease = match Box::pin(attach(&mut self.stream, client, &self.pool, &self.settings)).await {
@@ -366,7 +372,8 @@ impl Session {
         let Some(lease) = &mut self.lease else {
             return Ok(End::ClientLost);
         };
-        Ok(pump(&mut self.stream, client, lease, tracker, traffic).await)
+        let (stream, key) = (&mut self.stream, &self.key);
+        Ok(pump(stream, client, lease, tracker, traffic, &mut deadlines, key).await)
     }
 
     /// Serves a client that shares its server connections with others.
@@ -383,6 +390,7 @@ impl Session {
             key: &self.key,
             pool: &self.pool,
             session: ClientSession::new(client.session, self.settings.clone(), self.greeted.clone()),
+            deadlines: Deadlines::of(&self.pool.target().timeouts, client.session),
             traffic,
         };
         let ended = sharer.run(early).await;

@@ -229,6 +229,12 @@ impl Exchange {
             && !self.is_waiting()
     }
 
+    /// Whether the server has something to answer.
+    #[inline]
+    pub fn owes_ready(&self) -> bool {
+        self.desk.ledger.owes_ready()
+    }
+
     /// Whether it isn't known any more what the server owes.
     #[inline]
     pub fn is_lost(&self) -> bool {

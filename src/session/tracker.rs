@@ -129,6 +129,12 @@ impl Tracker {
         !self.is_lost() && self.ledger.owes_ready()
     }
 
+    /// Whether the server has something to answer.
+    #[inline]
+    pub fn owes_ready(&self) -> bool {
+        self.ledger.owes_ready()
+    }
+
     /// Whether extended-protocol messages were sent that no Sync has closed.
     pub fn is_unsynced(&self) -> bool {
         self.ledger.unsynced

@@ -42,6 +42,14 @@ pub fn of_setting(state: &str) -> SqlState {
 pub const TOO_MANY_CONNECTIONS: SqlState = "53300";
 /// `admin_shutdown`
 pub const ADMIN_SHUTDOWN: SqlState = "57P01";
+/// `query_canceled`
+pub const QUERY_CANCELED: SqlState = "57014";
+/// `idle_session_timeout`
+pub const IDLE_SESSION_TIMEOUT: SqlState = "57P05";
+/// `idle_in_transaction_session_timeout`
+pub const IDLE_IN_TRANSACTION_SESSION_TIMEOUT: SqlState = "25P03";
+/// `transaction_timeout`
+pub const TRANSACTION_TIMEOUT: SqlState = "25P04";
 /// `cannot_connect_now`
 pub const CANNOT_CONNECT_NOW: SqlState = "57P03";
 /// `internal_error`

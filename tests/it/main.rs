@@ -10,6 +10,7 @@
 mod budget;
 mod cancel;
 mod corpus;
+mod deadlines;
 mod drivers;
 mod exchange;
 mod gateway;

@@ -1,0 +1,140 @@
+//! What a client does may take so long and no longer, in whichever mode its pool is.
+
+use postern_lab::{Lab, LabConfig};
+
+use crate::gateway::{Gateway, Options};
+use crate::raw::Raw;
+
+/// A lab, and a gateway with this pool and these timeouts.
+fn with_timeouts(pool: &'static str, timeouts: &'static str) -> (Lab, Gateway) {
+    let lab = Lab::start(LabConfig::default()).unwrap();
+    let options = Options {
+        pool,
+        timeouts,
+        ..Options::default()
+    };
+    let gateway = Gateway::start(&lab, &options);
+    (lab, gateway)
+}
+
+const MODES: [&str; 2] = ["mode = \"session\"\nsize = 2", "mode = \"auto\"\nsize = 2"];
+
+fn client(gateway: &Gateway) -> Raw {
+    Raw::login(gateway, "app_rw").0
+}
+
+/// What the server or the gateway says to `sql`: tags of results, states of errors.
+fn said(raw: &mut Raw, sql: &str) -> Vec<String> {
+    let answers = raw.query(sql);
+    let told = answers.iter().filter_map(|message| match message.tag {
+        'C' => Some(
+            String::from_utf8_lossy(&message.body)
+                .trim_end_matches('\0')
+                .to_owned(),
+        ),
+        'E' => message.field(b'C'),
+        _ => None,
+    });
+    told.collect()
+}
+
+fn ends_with(raw: &mut Raw, state: &str) {
+    let error = raw.last_error();
+    assert_eq!(error.field(b'C').as_deref(), Some(state), "{error:?}");
+    assert_eq!(error.field(b'S').as_deref(), Some("FATAL"));
+    assert!(error.field(b'D').unwrap().contains("timeouts."), "{error:?}");
+}
+
+#[test]
+fn a_query_that_takes_too_long_is_cancelled_and_its_session_goes_on() {
+    for pool in MODES {
+        let (_lab, gateway) = with_timeouts(pool, "query = \"300ms\"");
+        let mut one = client(&gateway);
+        for _ in 0..2 {
+            assert_eq!(said(&mut one, "select pg_sleep(60)"), ["57014"], "{pool}");
+            assert_eq!(said(&mut one, "select 1"), ["SELECT 1"]);
+        }
+        // Many that are short are none that is long.
+        assert_eq!(said(&mut one, "begin"), ["BEGIN"]);
+        for _ in 0..10 {
+            assert_eq!(said(&mut one, "select pg_sleep(0.05)"), ["SELECT 1"]);
+        }
+        assert_eq!(said(&mut one, "select pg_sleep(60)"), ["57014"]);
+        assert_eq!(said(&mut one, "rollback"), ["ROLLBACK"]);
+    }
+}
+
+#[test]
+fn a_pause_in_a_transaction_ends_it() {
+    for pool in MODES {
+        let (lab, gateway) = with_timeouts(pool, "idle_in_transaction = \"300ms\"");
+        lab.superuser_sql("create table paused (a int); grant all on paused to app_rw")
+            .unwrap();
+        let mut one = client(&gateway);
+        assert_eq!(
+            said(&mut one, "begin; insert into paused values (1)"),
+            ["BEGIN", "INSERT 0 1"]
+        );
+        ends_with(&mut one, "25P03");
+        let mut two = client(&gateway);
+        assert_eq!(said(&mut two, "lock table paused nowait"), ["25P01"]);
+        assert_eq!(said(&mut two, "select from paused"), ["SELECT 0"], "{pool}");
+        // Data that comes slowly is no pause, and neither is one outside of a transaction.
+        two.message('Q', b"copy paused from stdin\0");
+        two.until('G');
+        std::thread::sleep(std::time::Duration::from_millis(600));
+        two.message('d', b"7\n");
+        two.message('c', b"");
+        assert!(two.until('Z').iter().any(|message| message.body == b"COPY 1\0"));
+        std::thread::sleep(std::time::Duration::from_millis(600));
+        assert_eq!(said(&mut two, "select 1"), ["SELECT 1"]);
+        gateway.wait_for_metric("postern_client_errors_total", &["\"late\""], 1.0);
+    }
+}
+
+#[test]
+fn a_transaction_ends_that_takes_too_long_whatever_is_done_in_it() {
+    for pool in MODES {
+        let (_lab, gateway) = with_timeouts(pool, "transaction = \"500ms\"");
+        let mut one = client(&gateway);
+        for _ in 0..20 {
+            assert_eq!(said(&mut one, "select pg_sleep(0.05)"), ["SELECT 1"]);
+        }
+        assert_eq!(said(&mut one, "begin"), ["BEGIN"]);
+        let last = (0..1_000)
+            .map(|_| said(&mut one, "select pg_sleep(0.05)"))
+            .find(|said| *said != ["SELECT 1"]);
+        assert_eq!(last, Some(vec!["25P04".to_owned()]), "{pool}");
+        let mut two = client(&gateway);
+        two.message('Q', b"select pg_sleep(60)\0");
+        ends_with(&mut two, "25P04");
+    }
+}
+
+#[test]
+fn an_idle_client_ends() {
+    for pool in MODES {
+        let (_lab, gateway) = with_timeouts(pool, "client_idle = \"300ms\"");
+        let (mut silent, mut one) = (client(&gateway), client(&gateway));
+        assert_eq!(
+            said(&mut one, "select pg_sleep(0.6)"),
+            ["SELECT 1"],
+            "it isn't idle"
+        );
+        ends_with(&mut silent, "57P05");
+        ends_with(&mut one, "57P05");
+        let mut tied = client(&gateway);
+        assert_eq!(said(&mut tied, "listen mail"), ["LISTEN"]);
+        assert_eq!(
+            said(&mut tied, "begin; select pg_sleep(0.6)"),
+            ["BEGIN", "SELECT 1"]
+        );
+        std::thread::sleep(std::time::Duration::from_millis(600));
+        assert_eq!(
+            said(&mut tied, "commit"),
+            ["COMMIT"],
+            "a pause in a transaction is another thing"
+        );
+        ends_with(&mut tied, "57P05");
+    }
+}
