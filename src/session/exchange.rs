@@ -179,7 +179,12 @@ impl Exchange {
             let start = chunk.len() - input.len();
             let seen = if self.is_held { 0 } else { self.server.seen() };
             let Some(frame) = self.server.next(&mut input, most_of_reply)? else {
-                self.is_held = edits && seen == 0 && self.server.seen() > 0;
+                let is_wanted = self.server.begun().is_some_and(|tag| most_of_reply(tag) > 0);
+                self.is_held = seen == 0 && self.server.begun().is_some() && (edits || is_wanted);
+                if self.is_held && !edits {
+                    to_client.extend_from_slice(chunk.get(..start).unwrap_or_default());
+                    return Ok(true);
+                }
                 if edits && seen > 0 {
                     // Its beginning was passed on already.
                     to_client.extend_from_slice(chunk.get(start..).unwrap_or_default());

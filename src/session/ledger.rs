@@ -233,6 +233,13 @@ impl Ledger {
         self.owed.front().map(|first| first.what)
     }
 
+    /// Whether nothing of the client's is owed before the next ReadyForQuery.
+    pub(super) fn is_apart(&self) -> bool {
+        let end = self.owed.iter().position(|owed| owed.what.is_ready());
+        let these = self.owed.iter().take(end.map_or(0, |end| end + 1));
+        end.is_some() && these.into_iter().all(|owed| owed.whose == Whose::Own)
+    }
+
     /// Whether the server skips what is sent now, up to a Sync.
     #[inline]
     pub(super) fn is_skipping(&self) -> bool {
@@ -373,7 +380,7 @@ impl Ledger {
     fn failed(&mut self) {
         // A Query that fails makes the server skip nothing.
         let fails_alone = self.is_fine && self.front() == Some(Request::Query);
-        self.lost |= self.doubtful | (self.skippable && !fails_alone);
+        self.lost |= self.doubtful | (self.skippable && !self.is_fine);
         match self.copy {
             Copying::No => {}
             Copying::In => self.copy = Copying::No,
@@ -385,6 +392,8 @@ impl Ledger {
             {
                 self.edits -= usize::from(first.whose != Whose::Client);
                 self.readies -= u64::from(first.what.is_ready()) * u64::from(first.times);
+                // It has no answer, and others count on that.
+                self.lost |= first.what == Request::Query;
                 self.owed.pop_front();
             }
         }

@@ -130,6 +130,13 @@ impl Frames {
         !self.gathering && self.skip > 0
     }
 
+    /// The tag of a frame of which something was seen that hasn't been returned yet.
+    #[inline]
+    pub fn begun(&self) -> Option<u8> {
+        let [tag, ..] = self.header;
+        (self.gathering || self.have > 0).then_some(tag)
+    }
+
     /// How many bytes of a frame that hasn't been returned yet were seen.
     pub fn seen(&self) -> usize {
         if self.gathering {

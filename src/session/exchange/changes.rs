@@ -37,16 +37,20 @@ pub(super) struct Forgotten {
     pub(super) statements: ClientStatements,
     /// The ReadyForQuery, counted in this lease, before which it is known.
     pub(super) known_at: u64,
+    /// How many changes came before it.
+    pub(super) after: u64,
 }
 
 /// Changes in the order of their messages.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     pub(super) queue: VecDeque<Change>,
+    /// How many there were in all.
+    pushed: u64,
     /// How many of them decide what names stand for.
     pub(super) named: usize,
     /// How many of them decide what the unnamed statement is.
-    unnamed: usize,
+    pub(super) unnamed: usize,
     /// The text that is kept only for them.
     bytes: usize,
 }
@@ -74,6 +78,7 @@ impl Changes {
         self.named += usize::from(change.is_named());
         self.unnamed += usize::from(change.is_unnamed());
         self.bytes += change.bytes();
+        self.pushed += 1;
         self.queue.push_back(change);
     }
 
@@ -82,6 +87,15 @@ impl Changes {
             self.named -= usize::from(change.is_named());
             self.unnamed -= usize::from(change.is_unnamed());
             self.bytes = self.bytes.saturating_sub(change.bytes());
+        }
+    }
+
+    /// A Query has ended the unnamed statement, whichever it was by then.
+    pub(super) fn end_unnamed(&mut self) {
+        let Self { queue, bytes, .. } = self;
+        for change in queue.iter_mut().filter(|change| change.is_unnamed()) {
+            *bytes = bytes.saturating_sub(change.bytes());
+            *change = Change::Unnamed(Unnamed::default());
         }
     }
 
@@ -104,12 +118,14 @@ impl Changes {
 
 impl Desk {
     /// Whether names may stand for something else once what was asked before the last Sync is answered: if it fails, what it
-    /// would have defined isn't, and what it would have closed still is, on the server connection too.
+    /// would have defined isn't, and what it would have closed still is, on the server connection too. And it may end a
+    /// transaction that has failed, in which nothing can be defined or closed.
     #[inline]
     pub(super) fn is_undecided(&self) -> bool {
         let is_undecided = self.changes.named > 0
             || !self.forgotten.is_empty()
-            || self.wants_unnamed && self.changes.unnamed > 0;
+            || self.wants_unnamed && self.changes.unnamed > 0
+            || self.ledger.status == TransactionStatus::Failed;
         is_undecided && self.ledger.owes_ready()
     }
 
@@ -129,14 +145,17 @@ impl Desk {
 
     /// Takes back what requests would have changed that the server will skip, the last one first.
     pub(super) fn undo(&mut self, sides: &mut Sides<'_>) {
+        let first = self.changes.pushed - self.changes.queue.len() as u64;
         let void = self.changes.take(self.ledger.void());
-        if self.ledger.front() != Some(Request::Query) {
-            // What was to end everything is skipped as well, if it stands before the next Sync.
-            self.remember(self.ledger.answered + 1, sides);
-        }
+        // What was to end everything is skipped as well, if it stands before the next Sync.
+        let by = match self.ledger.front() {
+            Some(Request::Query) => 0,
+            _ => self.ledger.answered + 1,
+        };
         let fails = self.ledger.front() == Some(Request::Parse);
         let mut unnamed = None;
         for (place, change) in void.into_iter().enumerate().rev() {
+            self.remember(by, first + place as u64 + 1, sides);
             match change {
                 Change::Nothing => {}
                 Change::Own => {
@@ -158,6 +177,7 @@ impl Desk {
                 Change::Unnamed(before) => unnamed = Some(before),
             }
         }
+        self.remember(by, 0, sides);
         let Some(before) = unnamed else { return };
         sides.server.unnamed_of = None;
         let later = self.changes.queue.iter_mut().find_map(|later| match later {
@@ -212,6 +232,7 @@ impl Desk {
             tag,
             statements,
             known_at,
+            after: self.changes.pushed,
         });
     }
 
@@ -227,9 +248,11 @@ impl Desk {
         }
     }
 
-    /// The statements that were to end are the client's still, if what was to end them was in vain by the ReadyForQuery `by`.
-    pub(super) fn remember(&mut self, by: u64, sides: &mut Sides<'_>) {
-        while let Some(forgotten) = self.forgotten.pop_if(|forgotten| forgotten.known_at <= by) {
+    /// The statements that were to end are the client's still, if what was to end them was in vain by the ReadyForQuery `by`,
+    /// and came after the first `changes`.
+    pub(super) fn remember(&mut self, by: u64, changes: u64, sides: &mut Sides<'_>) {
+        let is_void = |forgotten: &mut Forgotten| forgotten.known_at <= by && forgotten.after >= changes;
+        while let Some(forgotten) = self.forgotten.pop_if(is_void) {
             sides.client.statements.restore(forgotten.statements);
             sides.server.prepared.doubt();
         }
@@ -254,7 +277,8 @@ impl Desk {
         let end = rest.iter().position(|byte| *byte == b'"')?;
         let (written, after) = rest.split_at_checked(end)?;
         let former = self.former.iter().map(|(name, known)| (name, known));
-        let known = sides.client.statements.iter();
+        let forgotten = self.forgotten.iter().flat_map(|one| one.statements.iter());
+        let known = sides.client.statements.iter().chain(forgotten);
         let mut known = known
             .map(|(name, statement)| (name, &statement.server_name))
             .chain(former);

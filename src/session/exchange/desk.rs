@@ -137,6 +137,9 @@ impl Desk {
     ) -> Result<(), BadLength> {
         sides.client.unnamed = Unnamed::default();
         sides.server.unnamed_of = None;
+        if self.changes.unnamed > 0 {
+            self.changes.end_unnamed();
+        }
         if frame.is_cut() {
             runs(sides, &[], UNREAD, Command::Other);
             self.pass(frame, out);
@@ -153,7 +156,12 @@ impl Desk {
         let named = self.statement_of(text, &first, sides);
         match &named {
             Some((place, statement)) => {
-                self.ensure(statement, sides, out);
+                let begins = !self.ledger.unsynced;
+                if self.ensure(statement, sides, out) && begins {
+                    // Should it fail, it doesn't take the Query with it.
+                    request::sync(out);
+                    self.sent_own(b'S');
+                }
                 let renamed = statement.named_in(frame.body, place.clone());
                 request::message(b'Q', out, |body| body.extend_from_slice(&renamed));
                 self.ledger.sent(b'Q', Whose::Client);
@@ -423,15 +431,21 @@ impl Desk {
         Ok(())
     }
 
-    /// Sees to it that the server connection has `statement`.
+    /// Sees to it that the server connection has `statement`; whether it must be told to.
     #[inline]
-    pub(super) fn ensure(&mut self, statement: &Rc<Statement>, sides: &mut Sides<'_>, out: &mut Vec<u8>) {
+    pub(super) fn ensure(
+        &mut self,
+        statement: &Rc<Statement>,
+        sides: &mut Sides<'_>,
+        out: &mut Vec<u8>,
+    ) -> bool {
         if sides.server.prepared.touch(statement) {
-            return;
+            return false;
         }
         self.make_room(statement, sides, out);
         self.changes.push(Change::Defined(None, Some(statement.clone())));
         self.prepare(statement, Whose::Own, out);
+        true
     }
 
     fn prepare(&mut self, statement: &Statement, whose: Whose, out: &mut Vec<u8>) {
@@ -529,6 +543,7 @@ impl Desk {
             None
         };
         let front = self.ledger.front();
+        let is_apart = frame.tag == b'E' && self.ledger.is_apart();
         let whose = self.ledger.received(frame.tag, frame.body);
         match frame.tag {
             b'1' | b'3' => self.changes.pop(),
@@ -539,7 +554,7 @@ impl Desk {
                 }
             }
             b'Z' => {
-                self.remember(self.ledger.answered, sides);
+                self.remember(self.ledger.answered, 0, sides);
                 if self.ledger.status == TransactionStatus::Idle {
                     sides.server.changing = None;
                     if self.ledger.is_empty() {
@@ -567,7 +582,11 @@ impl Desk {
                 Verdict::Withhold
             }
             (Whose::Own, b'E') if front == Some(Request::Parse) && self.restores.is_empty() => {
-                renamed.map_or(Verdict::Pass, Verdict::Rename)
+                if is_apart {
+                    Verdict::Withhold
+                } else {
+                    renamed.map_or(Verdict::Pass, Verdict::Rename)
+                }
             }
             (Whose::Own, b'E') => {
                 self.refusal = Some(state_and_message(frame.body));
