@@ -24,7 +24,7 @@ use crate::ids::SessionId;
 use crate::net::stream::Stream;
 use crate::pin::{Question, Reason, Told};
 use crate::session::client::ClientSession;
-use crate::session::exchange::{Exchange, Sides};
+use crate::session::exchange::{Exchange, Sides, StatementUse};
 use crate::session::settings::{Settings, changed, settings};
 use crate::session::statements::{ClientStatements, MAX_STATEMENT_BYTES};
 use crate::session::tracker::{Tracker, is_frontend};
@@ -147,7 +147,9 @@ impl Sharer<'_> {
         self.key.attach(lease.cancellable());
         lease.touch();
         let mut exchange = Exchange::default();
-        match self.serve(&mut lease, &mut exchange, first).await {
+        let served = self.serve(&mut lease, &mut exchange, first).await;
+        self.count(exchange.statements());
+        match served {
             Ok(None) => {
                 self.traffic.answers += exchange.answered();
                 if self.can_give_back(&mut lease).await {
@@ -157,6 +159,15 @@ impl Sharer<'_> {
             }
             Ok(Some(end)) => Some(Box::pin(self.ended(Ok(end), lease, exchange)).await),
             Err(error) => Some(Box::pin(self.ended(Err(error), lease, exchange)).await),
+        }
+    }
+
+    fn count(&self, used: StatementUse) {
+        if used != StatementUse::default() {
+            let metrics = self.pool.metrics();
+            metrics.statements_found.inc_by(used.found.into());
+            metrics.statements_prepared.inc_by(used.prepared.into());
+            metrics.statements_evicted.inc_by(used.evicted.into());
         }
     }
 
@@ -219,7 +230,13 @@ impl Sharer<'_> {
             if self.client.shutdown_now() != Shutdown::No {
                 return Ok(Some(End::Shutdown));
             }
-            pinned.get_or_insert_with(|| Counted::new(&self.pool.metrics().pinned));
+            pinned.get_or_insert_with(|| {
+                let metrics = self.pool.metrics();
+                (
+                    Counted::new(&metrics.pinned),
+                    metrics.pinned_seconds.start_timer(),
+                )
+            });
         }
     }
 

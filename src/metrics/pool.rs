@@ -25,6 +25,8 @@ pub struct PoolMetrics {
     handovers: IntCounterVec,
     pins: IntCounterVec,
     pinned: IntGaugeVec,
+    pinned_seconds: HistogramVec,
+    statements: IntCounterVec,
 }
 
 /// One pool, looked up once.
@@ -58,6 +60,14 @@ pub struct OnePool {
     pub pins: [IntCounter; Reason::ALL.len()],
     /// Clients that keep their connection now.
     pub pinned: IntGauge,
+    /// How long clients have kept theirs.
+    pub pinned_seconds: Histogram,
+    /// Prepared statements that a connection had when a client used them.
+    pub statements_found: IntCounter,
+    /// Those that it had to be told first.
+    pub statements_prepared: IntCounter,
+    /// Those that it had to forget for others.
+    pub statements_evicted: IntCounter,
 }
 
 impl PoolMetrics {
@@ -72,12 +82,12 @@ impl PoolMetrics {
             registry.register(Box::new(counters.clone()))?;
             Ok::<_, prometheus::Error>(counters)
         };
-        let options = HistogramOpts::new(
-            "postern_pool_wait_seconds",
-            "How long clients waited for a server connection.",
-        );
-        let wait_seconds = HistogramVec::new(options.buckets(SECONDS.to_vec()), &POOL)?;
-        registry.register(Box::new(wait_seconds.clone()))?;
+        let histogram = |name: &str, help: &str| {
+            let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
+            let histogram = HistogramVec::new(options, &POOL)?;
+            registry.register(Box::new(histogram.clone()))?;
+            Ok::<_, prometheus::Error>(histogram)
+        };
         let [target, database, user] = POOL;
         Ok(Self {
             connections: gauges(
@@ -91,7 +101,10 @@ impl PoolMetrics {
                 "Clients that wait for a server connection.",
                 &POOL,
             )?,
-            wait_seconds,
+            wait_seconds: histogram(
+                "postern_pool_wait_seconds",
+                "How long clients waited for a server connection.",
+            )?,
             timeouts: counters("postern_pool_wait_timeouts_total", "Clients that waited in vain.")?,
             leases: counters("postern_pool_leases_total", "Server connections lent to clients.")?,
             cleaned: counters(
@@ -124,6 +137,19 @@ impl PoolMetrics {
                 "Clients that keep their server connection between transactions.",
                 &POOL,
             )?,
+            pinned_seconds: histogram(
+                "postern_pool_pinned_seconds",
+                "How long clients kept their server connection.",
+            )?,
+            statements: {
+                let options = Opts::new(
+                    "postern_pool_statements_total",
+                    "Prepared statements: found on a connection, prepared on it, evicted from it.",
+                );
+                let statements = IntCounterVec::new(options, &[target, database, user, "outcome"])?;
+                registry.register(Box::new(statements.clone()))?;
+                statements
+            },
         })
     }
 
@@ -134,6 +160,10 @@ impl PoolMetrics {
         let in_state = |state: &str| {
             self.connections
                 .with_label_values(&[target, database, user, state])
+        };
+        let statements = |outcome: &str| {
+            self.statements
+                .with_label_values(&[target, database, user, outcome])
         };
         OnePool {
             idle: in_state("idle"),
@@ -153,6 +183,10 @@ impl PoolMetrics {
                     .with_label_values(&[target, database, user, reason.label()])
             }),
             pinned: self.pinned.with_label_values(&labels),
+            pinned_seconds: self.pinned_seconds.with_label_values(&labels),
+            statements_found: statements("found"),
+            statements_prepared: statements("prepared"),
+            statements_evicted: statements("evicted"),
         }
     }
 }

@@ -25,6 +25,7 @@ mod changes;
 mod desk;
 mod restore;
 
+pub use desk::StatementUse;
 use desk::{Desk, Verdict};
 
 /// As much of a Bind, Describe, Close or Execute as is gathered: the names stand at its beginning.
@@ -254,6 +255,11 @@ impl Exchange {
     /// How many ReadyForQuery messages have come.
     pub fn answered(&self) -> u64 {
         self.desk.ledger.answered
+    }
+
+    /// What became of the prepared statements that the client used.
+    pub fn statements(&self) -> StatementUse {
+        self.desk.used
     }
 
     /// What is owed, for whoever cleans up the connection.

@@ -157,6 +157,8 @@ fn what_a_client_sets_after_discard_all_is_its_own() {
         "DISCARD ALL I (one) SELECT 1 I"
     );
     gateway.wait_for_metric("postern_pool_pinned_clients", &["app_rw"], 1.0);
+    one.say(&["Q discard all"]);
+    gateway.wait_for_metric("postern_pool_pinned_seconds_count", &["app_rw"], 1.0);
 }
 
 #[test]

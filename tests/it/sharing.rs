@@ -157,6 +157,8 @@ async fn prepared_statements_are_found_on_every_server_connection() {
             assert_eq!(row.get::<_, String>(0), "ax");
         }
     }
+    let statements_that = |outcome| gateway.metric("postern_pool_statements_total", &["app_rw", outcome]);
+    assert!(statements_that("prepared") >= 7.0 && statements_that("found") >= 4.0 * 12.0 - 14.0);
     let here = ask(
         &clients[0],
         "select count(*) from pg_prepared_statements where statement like '%||%'",

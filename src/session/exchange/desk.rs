@@ -30,6 +30,8 @@ pub(super) struct Desk {
     pub(super) has_new_unnamed: bool,
     /// What is to be taken next needs one of before.
     pub(super) wants_unnamed: bool,
+    /// What became of the prepared statements that were used.
+    pub(super) used: StatementUse,
     /// Names that requests which aren't answered may still have used: closed since, or never defined.
     pub(super) former: Vec<(Box<[u8]>, Box<str>)>,
     /// What DEALLOCATE and DISCARD ALL have ended, if they succeed.
@@ -43,6 +45,17 @@ pub(super) struct Desk {
     pub(super) owes_ready: bool,
     /// Something that Postern asked for itself has failed: what the session is like isn't known.
     pub(super) refusal: Option<(String, String)>,
+}
+
+/// What became of prepared statements that a client used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StatementUse {
+    /// The server connection had them.
+    pub found: u32,
+    /// It had to be told them.
+    pub prepared: u32,
+    /// It had to forget others for them.
+    pub evicted: u32,
 }
 
 /// What becomes of a frame from the server.
@@ -62,6 +75,7 @@ impl Default for Desk {
             changes: Changes::default(),
             has_new_unnamed: false,
             wants_unnamed: false,
+            used: StatementUse::default(),
             former: Vec::new(),
             forgotten: Vec::new(),
             resetting: Vec::new(),
@@ -246,6 +260,7 @@ impl Desk {
         }
         let is_there = sides.server.prepared.touch(&statement);
         sides.client.statements.insert(name.into(), statement.clone());
+        self.used.found += u32::from(is_there);
         if is_there && self.ledger.status != TransactionStatus::Failed {
             self.changes.push(Change::Defined(Some(name.into()), None));
             self.ledger.sent(b'P', Whose::Made);
@@ -440,6 +455,7 @@ impl Desk {
         out: &mut Vec<u8>,
     ) -> bool {
         if sides.server.prepared.touch(statement) {
+            self.used.found += 1;
             return false;
         }
         self.make_room(statement, sides, out);
@@ -460,6 +476,8 @@ impl Desk {
     /// Notes that `statement` is about to be prepared.
     pub(super) fn make_room(&mut self, statement: &Rc<Statement>, sides: &mut Sides<'_>, out: &mut Vec<u8>) {
         let evicted = sides.server.prepared.insert(statement);
+        self.used.prepared += 1;
+        self.used.evicted += u32::from(evicted.is_some());
         let doubtful = sides
             .server
             .prepared

@@ -267,7 +267,9 @@ impl Client {
             let statement = self.statement(dice, rules);
             // The name may be that of a statement of the protocol.
             let mut named = ["prepare", "execute", "deallocate"].iter();
-            if count > 1 && named.any(|command| statement.sql.starts_with(command)) {
+            let shows = named.any(|command| statement.sql.starts_with(command))
+                || statement.resets && rules.resets && self.login != Login(0);
+            if count > 1 && shows {
                 continue;
             }
             plan.count(&statement);
