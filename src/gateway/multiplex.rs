@@ -434,9 +434,7 @@ impl Sharer<'_> {
             Err(error) => return Err(error),
         }
         lease.session.ran.clear();
-        if self.session.run.effects.intersects(Effects::ADVANCES) {
-            lease.session.advanced(self.session.id);
-        }
+        lease.session.noted(self.session.id, self.session.run.effects);
         Ok(())
     }
 

@@ -51,6 +51,8 @@ pub struct ClientSession {
     pub unnamed: Unnamed,
     /// What running the unnamed statement may leave behind, and when that was thought.
     pub unnamed_effects: (u64, Effects),
+    /// What running those that it has prepared in SQL may leave behind.
+    prepared_effects: Effects,
     /// Why it keeps its server connection.
     pub pins: Pins,
     /// What has been run since it was last settled what the session has.
@@ -95,6 +97,7 @@ impl ClientSession {
             statements: ClientStatements::default(),
             unnamed: Unnamed::default(),
             unnamed_effects: (0, Effects::NONE),
+            prepared_effects: Effects::NONE,
             pins: Pins::default(),
             run: Run::default(),
         }
@@ -104,7 +107,15 @@ impl ClientSession {
     #[inline]
     pub(super) fn runs(&mut self, text: &[u8], effects: Effects, command: Command) {
         self.run.has_local |= effects.intersects(Effects::LOCAL);
-        let effects = effects.without(Effects::LOCAL);
+        let mut effects = effects.without(Effects::LOCAL);
+        if effects.intersects(Effects::PREPARED) {
+            // PREPARE has the effects of what it prepares, and EXECUTE doesn't say what that was.
+            self.prepared_effects |= effects;
+            effects |= self.prepared_effects;
+            if effects.intersects(Effects::SETTING | Effects::DOUBT) {
+                effects |= Effects::DYNAMIC_SETTING;
+            }
+        }
         if effects.is_empty() {
             return;
         }
@@ -132,6 +143,12 @@ impl ClientSession {
         } else {
             effects
         });
+    }
+
+    /// Whether it may have prepared statements whose texts aren't known.
+    pub(super) fn has_unknown_statements(&self) -> bool {
+        let ties = [Reason::Prepared, Reason::Large];
+        !self.prepared_effects.is_empty() || ties.iter().any(|reason| self.pins.contains(*reason))
     }
 
     /// Adds a pin that the text of a message calls for.

@@ -8,6 +8,7 @@ use super::ran::Ran;
 use super::settings::{Settings, difference, settings};
 use super::statements::Prepared;
 use crate::ids::SessionId;
+use crate::sql::Effects;
 use crate::wire::request;
 
 /// A server connection's session.
@@ -31,7 +32,13 @@ pub struct ServerSession {
     pub(super) unnamed_of: Option<SessionId>,
     /// Who may have advanced sequences last: `currval` and `lastval` are that client's.
     pub(super) sequences_of: Option<SessionId>,
+    /// Who may have seeded `random()` by code that no text shows.
+    seeded_by: Option<SessionId>,
 }
+
+/// Makes `random()` nobody's, from what no seed decides (documentation, "UUID Functions": strong randomness).
+const RESEED: &str = "SELECT pg_catalog.setseed(pg_catalog.hashtextextended(pg_catalog.gen_random_uuid()::pg_catalog.text, 0) \
+     OPERATOR(pg_catalog./) 9223372036854775808.0)";
 
 impl ServerSession {
     /// That of a connection which has just been opened.
@@ -47,6 +54,7 @@ impl ServerSession {
             changing: None,
             unnamed_of: None,
             sequences_of: None,
+            seeded_by: None,
         }
     }
 
@@ -60,9 +68,15 @@ impl ServerSession {
         self.sequences_of = None;
     }
 
-    /// Notes that `id` may have advanced sequences.
-    pub fn advanced(&mut self, id: SessionId) {
-        self.sequences_of = Some(id);
+    /// Notes that `id` has run what may leave these behind.
+    #[inline]
+    pub fn noted(&mut self, id: SessionId, effects: Effects) {
+        if effects.intersects(Effects::ADVANCES) {
+            self.sequences_of = Some(id);
+        }
+        if effects.intersects(Effects::DYNAMIC | Effects::DYNAMIC_SETTING) {
+            self.seeded_by = Some(id);
+        }
     }
 
     /// Notes that Postern has used the connection for itself: a Query ends the unnamed statement.
@@ -83,7 +97,8 @@ impl ServerSession {
             self.sequences_of = None;
         }
         let is_same = self.has(wanted);
-        if is_same && !sequences {
+        let reseeds = self.seeded_by.is_some_and(|other| other != id);
+        if is_same && !sequences && !reseeds {
             return;
         }
         self.lose_unnamed();
@@ -93,6 +108,10 @@ impl ServerSession {
         let mut first: Vec<String> = Vec::new();
         if sequences {
             first.push("DISCARD SEQUENCES".to_owned());
+        }
+        if reseeds {
+            self.seeded_by = None;
+            first.push(RESEED.to_owned());
         }
         // The role first, and set last: what else there is to do is done as the user that is logged in.
         if !is_same && present.iter().any(|(name, _)| is_role(name)) {
@@ -132,7 +151,8 @@ impl ServerSession {
     /// Whether the connection is `id`'s with these settings as it is, so that nothing has to be handed over.
     #[inline]
     pub fn is_ready_for(&self, id: SessionId, wanted: &Settings) -> bool {
-        self.sequences_of.is_none_or(|other| other == id) && self.has(wanted)
+        let is_others = |of: Option<SessionId>| of.is_some_and(|other| other != id);
+        !is_others(self.sequences_of) && !is_others(self.seeded_by) && self.has(wanted)
     }
 }
 

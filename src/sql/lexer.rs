@@ -257,9 +257,9 @@ static CONTINUES_WORD: [bool; 256] = {
 };
 
 /// Whether a server reads `text` as the same tokens whatever `client_encoding` and `standard_conforming_strings` are: every
-/// encoding contains ASCII, and the other decides about backslashes only (documentation, "String Constants").
+/// encoding contains ASCII, and the other decides about backslashes and `U&'…'` only (documentation, "String Constants").
 pub fn reads_alike(text: &[u8]) -> bool {
-    text.is_ascii() && !text.contains(&b'\\')
+    text.is_ascii() && !text.contains(&b'\\') && !text.windows(2).any(|pair| pair == b"&'")
 }
 
 #[cfg(test)]

@@ -114,7 +114,9 @@ impl<'a, V: Visitor> Scan<'a, V> {
             }
             Kind::Symbol(b'(') => self.depth += 1,
             Kind::Symbol(b')') => self.depth = self.depth.saturating_sub(1),
-            Kind::EscapedIdentifier | Kind::Junk | Kind::Unterminated => self.effects |= Effects::UNKNOWN,
+            // It may be the name of anything.
+            Kind::EscapedIdentifier => self.effects |= Effects::UNKNOWN | Effects::DYNAMIC_SETTING,
+            Kind::Junk | Kind::Unterminated => self.effects |= Effects::UNKNOWN,
             _ => {}
         }
         self.current = step;

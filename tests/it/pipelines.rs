@@ -469,6 +469,7 @@ fn who_sets_how_texts_are_read_is_not_tied() {
         .unwrap();
     let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
     one.say(&["Q select 1"]);
+    settled();
     // While nobody knows what texts do.
     one.say_and_go_on(&[&sets("meanwhile"), "select pg_sleep(0.5)"]);
     let set = "Q set standard_conforming_strings = on";
@@ -632,4 +633,105 @@ fn very_large_texts_and_pipelines_are_carried() {
         answers.starts_with("(s0) SELECT 1 (s1)") && answers.ends_with("(s23) SELECT 1 I"),
         "{answers}"
     );
+}
+
+/// Each of these sets `app.leak` in words that don't show it; what a client is told then doesn't matter.
+const HIDDEN: [&[&str]; 8] = [
+    &[
+        "Q set standard_conforming_strings = on",
+        "Q do U&'begin perform set_config(''app.leak'', ''evil'', false); end'",
+    ],
+    &["Q select U&\"set_config\"('app.leak', 'evil', false)"],
+    &[
+        "P s select set_config('app.leak', 'evil', false)",
+        "S",
+        "Q execute s",
+    ],
+    &["P s set app.leak to 'evil'", "S", "P - execute s", "B -", "S"],
+    &["P s set app.leak to 'evil'", "S", "P t execute s", "B t", "S"],
+    &[
+        "Q prepare p as select set_config('app.leak', 'evil', false)",
+        "Q execute p",
+        "Q deallocate p",
+    ],
+    &[
+        "Q prepare p as select set_config('app.leak', 'evil', false)",
+        "B p",
+        "S",
+        "Q deallocate p",
+    ],
+    &[
+        "Q create function pg_temp.f() returns text language sql as $$ select U&\"set_config\"('app.leak', 'evil', false) $$; select pg_temp.f(); drop function pg_temp.f()",
+    ],
+];
+
+#[test]
+fn what_is_hidden_in_other_words_is_nobody_elses() {
+    let (_lab, gateway) = with_pool("mode = \"auto\"\nsize = 2");
+    let mut two = Client::new(&gateway, &[]);
+    two.say(&["Q select 1"]);
+    settled();
+    for said in HIDDEN {
+        let mut one = Client::new(&gateway, &[]);
+        one.say(&["Q set standard_conforming_strings = off"]);
+        if !said[0].contains("U&'begin") {
+            one.say(&["Q reset standard_conforming_strings"]);
+        }
+        let answers = one.say(said);
+        assert!(
+            !answers.contains(" 42") && !answers.starts_with("42"),
+            "{said:?}: {answers}"
+        );
+        assert_eq!(one.say(&["Q show app.leak"]), "(evil) SHOW I", "{said:?}");
+        settled();
+        for _ in 0..3 {
+            let seen = two.say(&["Q select coalesce(current_setting('app.leak', true), '')"]);
+            assert_eq!(seen, "() SELECT 1 I", "{said:?}");
+        }
+        one.0.message('X', b"");
+        settled();
+        let seen = two.say(&["Q select coalesce(current_setting('app.leak', true), '')"]);
+        assert_eq!(seen, "() SELECT 1 I", "{said:?}");
+    }
+}
+
+#[test]
+fn a_seed_that_no_text_shows_is_nobody_elses() {
+    let (_lab, gateway) = with_pool(ONE);
+    let seeded = {
+        let mut one = Client::new(&gateway, &[]);
+        one.say(&["Q select setseed(0.5)", "Q select random()"])
+    };
+    for said in [
+        "Q do $$ begin execute 'select setseed(0.5)'; end $$",
+        "Q select U&\"setseed\"(0.5)",
+    ] {
+        settled();
+        let mut one = Client::new(&gateway, &[]);
+        one.say(&[said]);
+        one.0.message('X', b"");
+        drop(one);
+        settled();
+        let mut two = Client::new(&gateway, &[]);
+        let random = two.say(&["Q select random()"]);
+        assert!(!seeded.ends_with(&random), "{said}: {random}");
+        two.0.message('X', b"");
+    }
+}
+
+#[test]
+fn a_query_that_names_a_statement_ends_as_any_other() {
+    let (_lab, gateway) = with_pool(ONE);
+    let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    one.say(&["P s select 's'", "S"]);
+    two.say(&["Q deallocate all"]);
+    assert_eq!(one.say(&["Q execute s"]), "(s) SELECT 1 I");
+    assert_eq!(two.say(&["Q select 2"]), "(2) SELECT 1 I");
+    two.say(&["Q deallocate all"]);
+    let answers = one.say(&["Q execute s", "Q select 1", "P - selec", "S"]);
+    assert_eq!(answers, "(s) SELECT 1 I (1) SELECT 1 I 42601 I");
+    // Out of a failed transaction, all in one.
+    one.say(&["Q begin", "Q select 1/0"]);
+    let answers = one.say(&["Q rollback", "Q discard all", "P s select 'new'", "S", "B s", "S"]);
+    assert_eq!(answers, "ROLLBACK I DISCARD ALL I I (new) SELECT 1 I");
 }

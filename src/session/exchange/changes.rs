@@ -47,6 +47,8 @@ pub(super) struct Changes {
     pub(super) queue: VecDeque<Change>,
     /// How many there were in all.
     pushed: u64,
+    /// Of these, how many a Query came behind.
+    ended: u64,
     /// How many of them decide what names stand for.
     pub(super) named: usize,
     /// How many of them decide what the unnamed statement is.
@@ -92,11 +94,15 @@ impl Changes {
 
     /// A Query has ended the unnamed statement, whichever it was by then.
     pub(super) fn end_unnamed(&mut self) {
+        let first = self.pushed - self.queue.len() as u64;
+        let begin = self.ended.saturating_sub(first) as usize;
         let Self { queue, bytes, .. } = self;
-        for change in queue.iter_mut().filter(|change| change.is_unnamed()) {
+        let later = queue.iter_mut().skip(begin);
+        for change in later.filter(|change| change.is_unnamed()) {
             *bytes = bytes.saturating_sub(change.bytes());
             *change = Change::Unnamed(Unnamed::default());
         }
+        self.ended = self.pushed;
     }
 
     /// Whether more is kept for them than for anybody's statements.
@@ -106,8 +112,7 @@ impl Changes {
 
     /// The first `count` are void.
     pub(super) fn take(&mut self, count: usize) -> VecDeque<Change> {
-        let rest = self.queue.split_off(count.min(self.queue.len()));
-        let taken = std::mem::replace(&mut self.queue, rest);
+        let taken: VecDeque<_> = self.queue.drain(..count.min(self.queue.len())).collect();
         self.named -= taken.iter().filter(|change| change.is_named()).count();
         self.unnamed -= taken.iter().filter(|change| change.is_unnamed()).count();
         let bytes: usize = taken.iter().map(Change::bytes).sum();

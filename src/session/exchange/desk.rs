@@ -182,8 +182,9 @@ impl Desk {
             }
             None => self.pass(frame, out),
         }
-        let named = named.as_ref().map(|(_, statement)| &**statement);
-        self.forget(effects, &first, named, true, sides);
+        let named = named.map(|(_, statement)| statement);
+        self.executes(&first, named.as_ref(), sides);
+        self.forget(effects, &first, named.as_deref(), true, sides);
         self.restore(&Restore::of(text, effects, &first), sides, out);
         Ok(())
     }
@@ -345,7 +346,12 @@ impl Desk {
         }
         let Some(statement) = sides.client.statements.get(name).cloned() else {
             // One that was prepared in SQL, or too large, which ties the client as it is; or none.
-            runs(sides, &[], Effects::UNKNOWN, Command::Other);
+            let effects = if sides.client.has_unknown_statements() {
+                UNREAD
+            } else {
+                Effects::UNKNOWN
+            };
+            runs(sides, &[], effects, Command::Other);
             self.unknown(frame, name, portal.len() + 1, out);
             return Ok(());
         };
@@ -354,21 +360,44 @@ impl Desk {
         }
         self.ensure(&statement, sides, out);
         let epoch = sides.texts.epoch();
-        let effects = statement.effects(epoch).unwrap_or_else(|| {
-            let analysis = sides.texts.analyse(statement.text(), sides.server);
-            statement.set_effects(epoch, analysis.effects);
-            analysis.effects
-        }) | self.misread(statement.text(), sides);
+        let effects = self.effects_of(&statement, sides);
         if effects.is_empty() {
             sides.server.ran.note(statement.text(), epoch);
         } else {
             runs(sides, statement.text(), effects, statement.command.clone());
             self.binds(portal, Restore::of(statement.text(), effects, &statement.command));
-            let named = statement.names.as_deref();
-            self.forget(effects, &statement.command, named, false, sides);
+            let named = statement.names.as_ref();
+            self.executes(&statement.command, named, sides);
+            self.forget(
+                effects,
+                &statement.command,
+                named.map(|named| &**named),
+                false,
+                sides,
+            );
         }
         self.rename(frame, name.len(), portal.len() + 1, &statement.server_name, out);
         Ok(())
+    }
+
+    /// What running a prepared statement may leave behind.
+    #[inline]
+    fn effects_of(&self, statement: &Statement, sides: &Sides<'_>) -> Effects {
+        let epoch = sides.texts.epoch();
+        let effects = statement.effects(epoch).unwrap_or_else(|| {
+            let analysis = sides.texts.analyse(statement.text(), sides.server);
+            statement.set_effects(epoch, analysis.effects);
+            analysis.effects
+        });
+        effects | self.misread(statement.text(), sides)
+    }
+
+    /// EXECUTE in SQL runs a prepared statement of the protocol.
+    fn executes(&self, command: &Command, named: Option<&Rc<Statement>>, sides: &mut Sides<'_>) {
+        if let (Command::Execute { .. }, Some(named)) = (command, named) {
+            let effects = self.effects_of(named, sides);
+            runs(sides, named.text(), effects, named.command.clone());
+        }
     }
 
     /// A statement of the unnamed kind is run; what it is has to be looked at anew.
@@ -383,6 +412,7 @@ impl Desk {
         effects |= before | self.misread(text, sides);
         self.binds(portal, Restore::of(text, effects, &command));
         let named = sides.client.unnamed.names.clone();
+        self.executes(&command, named.as_ref(), sides);
         self.forget(effects, &command, named.as_deref(), false, sides);
         runs(sides, text, effects, command);
     }
@@ -639,9 +669,7 @@ pub(super) fn runs(sides: &mut Sides<'_>, text: &[u8], effects: Effects, command
         sides.server.changing = Some(known.filter(Changing::is_pending).unwrap_or(changing));
     }
     sides.client.runs(text, effects, command);
-    if sides.client.run.effects.intersects(Effects::ADVANCES) {
-        sides.server.advanced(sides.client.id);
-    }
+    sides.server.noted(sides.client.id, sides.client.run.effects);
 }
 
 /// The name of the statement that a Describe or Close is about; `None` if it is about a portal.

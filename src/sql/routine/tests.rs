@@ -89,7 +89,10 @@ fn effects_are_seen_wherever_a_statement_can_begin() {
         ("BEGIN COPY t FROM '/x'; END", WRITE),
         ("BEGIN PERFORM setseed(1); END", Effects::SEED),
         ("BEGIN SET LOCAL seed = 1; END", Effects::SEED),
-        ("BEGIN U&\"a\"; END", Effects::UNKNOWN | WRITE),
+        (
+            "BEGIN U&\"a\"; END",
+            Effects::UNKNOWN | Effects::DYNAMIC_SETTING | WRITE,
+        ),
         ("BEGIN '", Effects::UNKNOWN | WRITE),
         ("DECLARE a int := nextval('s'); BEGIN NULL; END", WRITE),
     ] {
