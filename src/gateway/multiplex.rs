@@ -56,14 +56,17 @@ pub(super) struct Sharer<'a> {
 /// How it ended, and the connection that it had then.
 pub(super) struct Ended {
     pub(super) end: Result<End, Box<ClientError>>,
-    pub(super) left: Option<(Lease, Tracker)>,
+    pub(super) lease: Option<Lease>,
+    /// What is owed on the connection that it had last, even if that is gone.
+    pub(super) tracker: Tracker,
 }
 
 impl Ended {
     fn alone(end: End) -> Self {
         Self {
             end: Ok(end),
-            left: None,
+            lease: None,
+            tracker: Tracker::default(),
         }
     }
 }
@@ -93,7 +96,8 @@ impl Sharer<'_> {
                 Err(NoServer::Refused(error)) => {
                     return Ended {
                         end: Err(error),
-                        left: None,
+                        lease: None,
+                        tracker: Tracker::default(),
                     };
                 }
             };
@@ -265,16 +269,14 @@ impl Sharer<'_> {
         let is_outdated = self.pool.texts().are_outdated(&lease.session.ran);
         let is_judged = !is_outdated || (exchange.is_idle() && self.judge_again(&mut lease).await.is_ok());
         // What DISCARD ALL doesn't end would be the next client's.
-        let left = if !is_judged
-            || self.session.pins.are_lasting()
-            || self.session.run.effects.intersects(Effects::UNSEEN)
-        {
-            drop(lease);
-            None
-        } else {
-            Some((lease, exchange.into_tracker()))
-        };
-        Ended { end, left }
+        let is_clean = is_judged
+            && !self.session.pins.are_lasting()
+            && !self.session.run.effects.intersects(Effects::UNSEEN);
+        Ended {
+            end,
+            tracker: exchange.into_tracker(),
+            lease: is_clean.then_some(lease),
+        }
     }
 
     /// Whether what the next client runs on the connection will be its own.

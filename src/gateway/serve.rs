@@ -394,10 +394,8 @@ impl Session {
             traffic,
         };
         let ended = sharer.run(early).await;
-        if let Some((lease, left)) = ended.left {
-            self.lease = Some(Box::new(lease));
-            *tracker = left;
-        }
+        self.lease = ended.lease.map(Box::new);
+        *tracker = ended.tracker;
         ended.end
     }
 }

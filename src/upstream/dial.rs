@@ -69,6 +69,13 @@ async fn race(first: SocketAddr, mut rest: impl Iterator<Item = SocketAddr>) -> 
         let ended = timeout_at(Instant::now() + HEAD_START, attempts.join_next()).await;
         match ended {
             Ok(Some(Ok((_, Ok(stream))))) => return Ok(stream),
+            // Whoever refuses a connection doesn't reset it: this one was let in, and closed at once.
+            Ok(Some(Ok((_, Err(error))))) if error.kind() == io::ErrorKind::ConnectionReset => {
+                last = OpenError::Closed {
+                    phase: Phase::Connect,
+                    reason: error.to_string(),
+                };
+            }
             Ok(Some(Ok((address, Err(error))))) => {
                 last = OpenError::Connect {
                     address,
