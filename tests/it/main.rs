@@ -9,6 +9,7 @@
 
 mod budget;
 mod cancel;
+mod catalogs;
 mod corpus;
 mod deadlines;
 mod drivers;
@@ -24,6 +25,7 @@ mod pool;
 mod raw;
 mod readme;
 mod sharing;
+mod short;
 mod sql;
 mod tokens;
 mod upstream;

@@ -1,0 +1,284 @@
+//! What a text may do depends on the database's catalogs, which change: no client may meet a change before Postern knows it.
+
+use crate::gateway::with_pool;
+use crate::short::{Client, ONE, settled, with_free_pool};
+
+#[test]
+fn code_that_was_defined_just_now_is_known_for_what_it_does() {
+    let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 2");
+    let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    let set = |name: &str, tenant: &str| {
+        format!(
+            "create or replace function {name}() returns text language sql as \
+             $$ select set_config('app.{tenant}', 'of one', false) $$"
+        )
+    };
+    let seen = |tenant: &str| format!("Q select coalesce(current_setting('app.{tenant}', true), '')");
+    one.say(&[&format!("Q {}", set("late", "tenant"))]);
+    one.say(&["Q select late()"]);
+    assert_eq!(one.say(&[&seen("tenant")]), "(of one) SELECT 1 I");
+    assert_eq!(two.say(&[&seen("tenant")]), "() SELECT 1 I");
+    // A function that isn't there any more by the time anybody looks.
+    let text = format!(
+        "Q begin; {}; select gone(); drop function gone(); commit",
+        set("gone", "other")
+    );
+    one.say(&[&text]);
+    for _ in 0..3 {
+        assert_eq!(two.say(&[&seen("other")]), "() SELECT 1 I");
+    }
+    assert_eq!(one.say(&[&seen("other")]), "(of one) SELECT 1 I");
+}
+
+/// A function that sets a setting for whoever calls it.
+fn sets(name: &str) -> String {
+    format!(
+        "create or replace function {name}() returns text language sql as \
+         $$ select set_config('app.{name}', 'evil', false) $$"
+    )
+}
+
+fn seen(name: &str) -> String {
+    format!("Q select coalesce(current_setting('app.{name}', true), '')")
+}
+
+#[test]
+fn code_counts_from_the_moment_on_that_others_can_run_it() {
+    let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 3");
+    let clients = || Client::new(&gateway, &[]);
+    let (mut one, mut two, mut three) = (clients(), clients(), clients());
+    one.say(&["Q select 1"]);
+    // Its definer goes on, or hasn't finished its text.
+    one.say_and_go_on(&[&sets("early"), "select pg_sleep(1)"]);
+    assert_eq!(two.say(&["Q select early()"]), "(evil) SELECT 1 I");
+    for _ in 0..3 {
+        assert_eq!(three.say(&[&seen("early")]), "() SELECT 1 I");
+    }
+    one.told(1);
+    let text = format!("begin; {}; commit; select pg_sleep(1)", sets("middle"));
+    one.0.message('Q', &[text.as_bytes(), b"\0"].concat());
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert_eq!(two.say(&["Q select middle()"]), "(evil) SELECT 1 I");
+    for _ in 0..3 {
+        assert_eq!(three.say(&[&seen("middle")]), "() SELECT 1 I");
+    }
+    one.told(1);
+    // Somebody looks while it can't be seen yet.
+    let text = format!(
+        "begin; {}; select pg_sleep(0.6); commit; select pg_sleep(1)",
+        sets("later")
+    );
+    one.0.message('Q', &[text.as_bytes(), b"\0"].concat());
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    two.say(&["Q create table other (a int)"]);
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    assert_eq!(two.say(&["Q select later()"]), "(evil) SELECT 1 I");
+    settled();
+    for _ in 0..3 {
+        assert_eq!(three.say(&[&seen("later")]), "() SELECT 1 I");
+    }
+    one.told(1);
+}
+
+#[test]
+fn code_counts_that_is_gone_by_the_time_that_anybody_looks() {
+    let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 3");
+    let clients = || Client::new(&gateway, &[]);
+    let (mut one, mut two, mut three) = (clients(), clients(), clients());
+    one.say(&["Q select 1"]);
+    two.say(&["Q begin", "Q select 1"]);
+    one.say_and_go_on(&[&sets("gone"), "select pg_sleep(0.5)", "drop function gone()"]);
+    assert_eq!(two.say(&["Q select gone()"]), "(evil) SELECT 1 T");
+    one.told(2);
+    two.say(&["Q commit"]);
+    settled();
+    for _ in 0..3 {
+        assert_eq!(three.say(&[&seen("gone")]), "() SELECT 1 I");
+    }
+    assert_eq!(two.say(&[&seen("gone")]), "(evil) SELECT 1 I");
+}
+
+#[test]
+fn a_view_is_known_at_once_for_what_it_does() {
+    let (_lab, gateway) = with_free_pool(ONE);
+    let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    one.say(&["Q create sequence numbers; create view draws as select nextval('numbers')"]);
+    settled();
+    // Nobody's numbers any more.
+    two.say(&["Q select 1"]);
+    two.say(&["Q table draws"]);
+    assert_eq!(one.say(&["Q select lastval()"]), "55000 I");
+}
+
+#[test]
+fn who_sets_how_texts_are_read_is_not_tied() {
+    let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 2");
+    let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    one.say(&["Q select 1"]);
+    settled();
+    // While nobody knows what texts do.
+    one.say_and_go_on(&[&sets("meanwhile"), "select pg_sleep(0.5)"]);
+    let set = "Q set standard_conforming_strings = on";
+    assert_eq!(two.say(&[set, set, "Q select 2"]), "SET I SET I (2) SELECT 1 I");
+    settled();
+    assert_eq!(gateway.metric("postern_pool_pins_total", &["app_rw"]), 0.0);
+    one.told(1);
+    // A text that may be read in two ways may be anything.
+    let off = "Q set standard_conforming_strings = off";
+    let answers = two.say(&[off, "Q select 'it\\'s'"]);
+    assert_eq!(
+        answers,
+        "SET [standard_conforming_strings=off] I (it's) SELECT 1 I"
+    );
+    gateway.wait_for_metric("postern_pool_pinned_clients", &["app_rw"], 1.0);
+}
+
+#[test]
+fn a_seed_ends_with_its_client() {
+    let (_lab, gateway) = with_free_pool(ONE);
+    for (name, begin) in [("seeds", ""), ("seeds_in_transaction", "begin; ")] {
+        let mut one = Client::new(&gateway, &[]);
+        let define =
+            format!("create function {name}() returns text language sql as $$ select setseed(0.5)::text $$");
+        let answers = one.say_and_go_on(&[&define, &format!("{begin}select {name}()")]);
+        assert_eq!(answers, "CREATE FUNCTION I");
+        one.told(1);
+        one.0.message('X', b"");
+        drop(one);
+        let mut two = Client::new(&gateway, &[]);
+        let random = two.say(&["Q select random()"]);
+        let seeded = two.say(&["Q select setseed(0.5)", "Q select random()"]);
+        assert!(!seeded.ends_with(&random), "{random}");
+    }
+}
+
+#[test]
+fn the_catalogs_are_read_whatever_is_locked() {
+    let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 2");
+    let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    one.say(&["Q create schema mine; create table mine.locked (a int); create sequence mine.numbers"]);
+    one.say(&[
+        "Q create function mine.counts() returns bigint begin atomic select count(*) from mine.locked; end",
+        "Q create function mine.sets() returns text begin atomic select set_config('work_mem', '3MB', false); end",
+    ]);
+    let answers = one.say(&["Q begin; alter table mine.locked add column b int"]);
+    assert_eq!(answers, "BEGIN ALTER TABLE T");
+    let answers = two.say(&[
+        "Q set lock_timeout = '300ms'",
+        "Q create table mine.other (a int)",
+    ]);
+    assert_eq!(answers, "SET I CREATE TABLE I");
+    assert_eq!(two.say(&["Q select 2"]), "(2) SELECT 1 I");
+    gateway.wait_for_metric("postern_pool_pinned_clients", &["app_rw"], 0.0);
+    one.say(&["Q rollback"]);
+    settled();
+    // What stands in a body that was parsed is known all the same.
+    assert_eq!(one.say(&["Q select mine.sets()"]), "(3MB) SELECT 1 I");
+    settled();
+    for _ in 0..3 {
+        assert_eq!(two.say(&["Q show work_mem"]), "(4MB) SHOW I");
+    }
+}
+
+#[test]
+fn a_client_goes_on_where_the_catalogs_cannot_be_read() {
+    let (lab, gateway) = with_free_pool(ONE);
+    let mut one = Client::new(&gateway, &[]);
+    one.say(&["Q select 1"]);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            lab.superuser_sql(
+                "begin; lock table pg_catalog.pg_policy in access exclusive mode; select pg_sleep(4); commit",
+            )
+        });
+        settled();
+        let answers = one.say(&["Q create schema mine", "Q select 2"]);
+        assert_eq!(answers, "CREATE SCHEMA I (2) SELECT 1 I");
+        gateway.wait_for_metric("postern_pool_pinned_clients", &["app_rw"], 1.0);
+        assert_eq!(one.say(&["Q select 3"]), "(3) SELECT 1 I");
+    });
+}
+
+/// Each of these sets `app.leak` in words that don't show it; what a client is told then doesn't matter.
+const HIDDEN: [&[&str]; 8] = [
+    &[
+        "Q set standard_conforming_strings = on",
+        "Q do U&'begin perform set_config(''app.leak'', ''evil'', false); end'",
+    ],
+    &["Q select U&\"set_config\"('app.leak', 'evil', false)"],
+    &[
+        "P s select set_config('app.leak', 'evil', false)",
+        "S",
+        "Q execute s",
+    ],
+    &["P s set app.leak to 'evil'", "S", "P - execute s", "B -", "S"],
+    &["P s set app.leak to 'evil'", "S", "P t execute s", "B t", "S"],
+    &[
+        "Q prepare p as select set_config('app.leak', 'evil', false)",
+        "Q execute p",
+        "Q deallocate p",
+    ],
+    &[
+        "Q prepare p as select set_config('app.leak', 'evil', false)",
+        "B p",
+        "S",
+        "Q deallocate p",
+    ],
+    &[
+        "Q create function pg_temp.f() returns text language sql as $$ select U&\"set_config\"('app.leak', 'evil', false) $$; select pg_temp.f(); drop function pg_temp.f()",
+    ],
+];
+
+#[test]
+fn what_is_hidden_in_other_words_is_nobody_elses() {
+    let (_lab, gateway) = with_pool("mode = \"auto\"\nsize = 2");
+    let mut two = Client::new(&gateway, &[]);
+    two.say(&["Q select 1"]);
+    settled();
+    for said in HIDDEN {
+        let mut one = Client::new(&gateway, &[]);
+        one.say(&["Q set standard_conforming_strings = off"]);
+        if !said[0].contains("U&'begin") {
+            one.say(&["Q reset standard_conforming_strings"]);
+        }
+        let answers = one.say(said);
+        assert!(
+            !answers.contains(" 42") && !answers.starts_with("42"),
+            "{said:?}: {answers}"
+        );
+        assert_eq!(one.say(&["Q show app.leak"]), "(evil) SHOW I", "{said:?}");
+        settled();
+        for _ in 0..3 {
+            let seen = two.say(&["Q select coalesce(current_setting('app.leak', true), '')"]);
+            assert_eq!(seen, "() SELECT 1 I", "{said:?}");
+        }
+        one.0.message('X', b"");
+        settled();
+        let seen = two.say(&["Q select coalesce(current_setting('app.leak', true), '')"]);
+        assert_eq!(seen, "() SELECT 1 I", "{said:?}");
+    }
+}
+
+#[test]
+fn a_seed_that_no_text_shows_is_nobody_elses() {
+    let (_lab, gateway) = with_pool(ONE);
+    let seeded = {
+        let mut one = Client::new(&gateway, &[]);
+        one.say(&["Q select setseed(0.5)", "Q select random()"])
+    };
+    for said in [
+        "Q do $$ begin execute 'select setseed(0.5)'; end $$",
+        "Q select U&\"setseed\"(0.5)",
+    ] {
+        settled();
+        let mut one = Client::new(&gateway, &[]);
+        one.say(&[said]);
+        one.0.message('X', b"");
+        drop(one);
+        settled();
+        let mut two = Client::new(&gateway, &[]);
+        let random = two.say(&["Q select random()"]);
+        assert!(!seeded.ends_with(&random), "{said}: {random}");
+        two.0.message('X', b"");
+    }
+}
