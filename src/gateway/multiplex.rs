@@ -1,12 +1,12 @@
 //! A client that shares server connections: it has one while it needs one, from a message to the end of the transaction,
 //! or for as long as something ties it to it.
 //!
-//! What passes is decided by [`Exchange`]; what a client has left behind is asked of the server here, between two
-//! transactions, after the client has had its answer.
+//! What passes is decided by [`Exchange`] and moved in `turn`; what a client has left behind is asked of the server in `settle`,
+//! between two transactions, after the client has had its answer.
 
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
@@ -17,21 +17,25 @@ use super::cancel::Registered;
 use super::clients::{Client, Counted};
 use super::deadlines::{Deadlines, Phase};
 use super::error::ClientError;
-use super::pump::{End, READS_PER_TURN, Traffic, end_of};
+use super::pump::{End, Traffic, end_of};
 use super::shard::Shutdown;
 use crate::config::file::PoolMode;
 use crate::ids::SessionId;
 use crate::net::stream::Stream;
-use crate::pin::{Question, Reason, Told};
 use crate::session::client::ClientSession;
 use crate::session::exchange::{Exchange, Sides, StatementUse};
-use crate::session::settings::{Settings, changed, settings};
-use crate::session::statements::{ClientStatements, MAX_STATEMENT_BYTES};
+use crate::session::settings::Settings;
+use crate::session::statements::MAX_STATEMENT_BYTES;
 use crate::session::tracker::{Tracker, is_frontend};
 use crate::sql::Effects;
-use crate::upstream::connection::{Broken, Connection, Farewell, SettingsError};
+use crate::upstream::connection::{Connection, Farewell, SettingsError};
 use crate::upstream::pool::{Lease, ServerPool};
 use crate::wire::frame::{BadLength, HEADER_BYTES, MAX_FRAME_BYTES};
+
+mod settle;
+mod turn;
+
+use turn::Turn;
 
 /// A client that is at changing catalogs asks for the next change within this time; they are read when it doesn't.
 const UNSETTLED_PAUSE: Duration = Duration::from_millis(10);
@@ -343,42 +347,6 @@ impl Sharer<'_> {
         }
     }
 
-    /// Finds out what the client has left behind, unless it is known to have left nothing.
-    #[inline]
-    async fn settled(&mut self, lease: &mut Lease, exchange: &mut Exchange) -> Result<(), SettingsError> {
-        if self.session.run.effects.is_empty() && !self.pool.texts().are_outdated(&lease.session.ran) {
-            lease.session.ran.clear();
-            self.session.leaves_nothing();
-            return Ok(());
-        }
-        Box::pin(self.settle_and_tell(lease, exchange)).await
-    }
-
-    /// The same as [`Self::settle`]; what the client has to hear of that, and notifications that come meanwhile, are passed on.
-    async fn settle_and_tell(
-        &mut self,
-        lease: &mut Lease,
-        exchange: &mut Exchange,
-    ) -> Result<(), SettingsError> {
-        self.settle(lease).await?;
-        let mut news = lease.take_notifications();
-        if !self.session.pins.is_empty() {
-            // Nobody will hand the connection over to it.
-            let mut sides = Sides {
-                client: &mut self.session,
-                server: &mut lease.session,
-                texts: self.pool.texts(),
-            };
-            exchange.begin(&mut sides, &mut news);
-        }
-        if !news.is_empty() {
-            self.traffic.sent += news.len() as u64;
-            // A client that is gone shows at the next read.
-            let _ = poll_fn(|cx| Poll::Ready(self.stream.poll_send(cx, &news))).await;
-        }
-        Ok(())
-    }
-
     /// Whether it must be judged again what the client has run, and no connection but this one is needed for that yet.
     fn may_go_on(&self, lease: &Lease, since: Option<Instant>) -> bool {
         // What was reset the client may read next, and it begins with what it came with.
@@ -387,288 +355,6 @@ impl Sharer<'_> {
             && self.pool.texts().is_doubtful()
             && lease.session.ran.has_room()
             && !(since.is_some_and(|since| since.elapsed() > MAX_UNSETTLED) && lease.is_awaited())
-    }
-
-    /// Finds out what the client has left behind, as far as what it has run may have left anything.
-    async fn settle(&mut self, lease: &mut Lease) -> Result<(), SettingsError> {
-        let is_outdated = self.pool.texts().are_outdated(&lease.session.ran);
-        let before = self.session.pins;
-        // Who is tied anyway needs it only when nothing ties it any more.
-        if is_outdated && (before.is_empty() || !lease.session.ran.has_room()) {
-            self.judge_again(lease).await?;
-        }
-        self.ask(lease).await?;
-        if self.session.pins.is_empty() && self.pool.texts().are_outdated(&lease.session.ran) {
-            self.judge_again(lease).await?;
-            self.ask(lease).await?;
-        }
-        let metrics = self.pool.metrics();
-        let pins = self.session.pins;
-        for reason in pins.reasons().filter(|reason| !before.contains(*reason)) {
-            debug!(session = %self.client.session, reason = reason.label(), "a client keeps its server connection");
-            if let Some(pins) = metrics.pins.get(reason as usize) {
-                pins.inc();
-            }
-        }
-        if !pins.is_empty() {
-            // It stays, so nobody will hand the connection over to it.
-            let (id, wanted) = (self.session.id, self.session.settings.clone());
-            lease.apply(id, &wanted).await?;
-        }
-        Ok(())
-    }
-
-    /// Judges what the client has run by the catalogs as they are now.
-    async fn judge_again(&mut self, lease: &mut Lease) -> Result<(), Broken> {
-        let changes = self.session.run.effects.intersects(Effects::DDL);
-        match self.pool.know_catalogs(lease).await {
-            Ok(()) => {
-                let texts = self.pool.texts();
-                texts.judge_again(&mut self.session.run, self.session.id, &lease.session);
-                if !changes && self.session.run.effects.intersects(Effects::DDL) {
-                    texts.changed();
-                }
-            }
-            Err(Broken::NotTold(message)) => {
-                debug!(session = %self.client.session, message, "the catalogs could not be read");
-                self.session.run.is_unknown();
-            }
-            Err(error) => return Err(error),
-        }
-        lease.session.ran.clear();
-        lease.session.noted(self.session.id, self.session.run.effects);
-        Ok(())
-    }
-
-    /// Asks the server what the session has, as far as that may have changed, and takes it over.
-    async fn ask(&mut self, lease: &mut Lease) -> Result<(), Broken> {
-        let run = &self.session.run;
-        let ties = !self.session.pins.is_empty();
-        let asks_all = run.unnamed
-            || run
-                .effects
-                .intersects(Effects::PROBE | Effects::DYNAMIC_SETTING | Effects::DOUBT)
-            || (run.effects.intersects(Effects::RESET) && !self.session.startup.is_empty())
-            || (ties && run.effects.intersects(Effects::ENDS | Effects::DISCARD));
-        let mut pins = self.session.pins;
-        if run.discarded {
-            pins = pins.without_discarded();
-        }
-        let mut custom = Vec::new();
-        let question = if asks_all {
-            let present = lease.session.settings.iter().map(|(name, _)| name);
-            let known = run.named.iter().chain(present);
-            custom.extend(known.filter(|name| name.contains('.')).cloned());
-            custom.extend(self.pool.texts().custom().iter().cloned());
-            Some(Question::Everything {
-                custom: &custom,
-                user: self.pool.key().user.as_str(),
-            })
-        } else {
-            (!run.named.is_empty()).then_some(Question::Settings(&run.named))
-        };
-        if let Some(question) = question {
-            self.pool.metrics().probes.inc();
-            match lease.tell(&question).await {
-                Ok(told) if asks_all => {
-                    pins.seen(told.found);
-                    if told.prepared == Some(0) && !lease.session.prepared.is_empty() {
-                        // Code that no text shows has run DEALLOCATE ALL.
-                        self.session.statements = ClientStatements::default();
-                    }
-                    self.session.settings = all_settled(lease, &self.session.startup, told);
-                }
-                Ok(told) => {
-                    let settings = changed(&self.session.settings, told.settings);
-                    lease.session.settled(settings.clone());
-                    self.session.settings = settings;
-                }
-                Err(Broken::NotTold(message)) => {
-                    debug!(session = %self.client.session, message, "the server did not tell");
-                    pins.add(Reason::Unknown);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        self.session.settle(pins);
-        if !self.pool.texts().are_outdated(&lease.session.ran) {
-            lease.session.ran.clear();
-        }
-        Ok(())
-    }
-}
-
-/// Notes the settings that the server has `told` of, all that there are; those that the client wants, which began with `startup`.
-fn all_settled(lease: &mut Lease, startup: &Settings, told: Told) -> Settings {
-    lease.session.settled(settings(told.settings));
-    if told.prepared != Some(lease.session.prepared.len()) {
-        lease.session.prepared.doubt();
-    }
-    // What isn't set was reset: to what the client began with.
-    let present = &lease.session.settings;
-    let is_missing = |name: &String| !present.iter().any(|(known, _)| known == name);
-    let missing: Vec<_> = startup
-        .iter()
-        .filter(|(name, _)| is_missing(name))
-        .cloned()
-        .collect();
-    if missing.is_empty() {
-        present.clone()
-    } else {
-        changed(present, missing)
-    }
-}
-
-/// Both sides for one poll.
-struct Turn<'a> {
-    client: &'a mut Stream,
-    server: &'a mut Stream,
-    sides: Sides<'a>,
-    exchange: &'a mut Exchange,
-    traffic: &'a mut Traffic,
-}
-
-impl Turn<'_> {
-    /// Sends what makes the connection the client's, and its first bytes.
-    fn begin(&mut self, first: &[u8], cx: &mut Context<'_>) -> Option<End> {
-        let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
-        self.exchange.begin(&mut self.sides, &mut to_client);
-        let ended = self
-            .exchange
-            .from_client(first, &mut self.sides, &mut to_server, &mut to_client);
-        self.send(&to_server, &to_client, cx)
-            .or_else(|| ended.map(end_of))
-    }
-
-    fn resume(&mut self, cx: &mut Context<'_>) -> Option<End> {
-        let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
-        let ended = self
-            .exchange
-            .resume(&mut self.sides, &mut to_server, &mut to_client);
-        self.send(&to_server, &to_client, cx)
-            .or_else(|| ended.map(end_of))
-    }
-
-    fn send(&mut self, to_server: &[u8], to_client: &[u8], cx: &mut Context<'_>) -> Option<End> {
-        if !to_server.is_empty()
-            && let Err(error) = self.server.poll_send(cx, to_server)
-        {
-            return Some(End::ServerLost(Some(error)));
-        }
-        if !to_client.is_empty() {
-            self.traffic.sent += to_client.len() as u64;
-            if self.client.poll_send(cx, to_client).is_err() {
-                return Some(End::ClientLost);
-            }
-        }
-        None
-    }
-
-    #[inline]
-    fn serve_client(&mut self, cx: &mut Context<'_>) -> Option<Pause> {
-        for _ in 0..READS_PER_TURN {
-            if self.client.has_unsent() {
-                match self.client.poll_flush(cx) {
-                    Poll::Ready(Ok(())) => {}
-                    Poll::Ready(Err(_)) => return Some(Pause::End(End::ClientLost)),
-                    Poll::Pending => return None,
-                }
-            }
-            let Self {
-                client,
-                server,
-                sides,
-                exchange,
-                traffic,
-            } = self;
-            let moved = server.poll_read_with(cx, |cx, bytes| {
-                if bytes.is_empty() {
-                    return Some(End::ServerLost(None));
-                }
-                let mut edited = Vec::new();
-                let scanned = exchange.from_server(bytes, sides, &mut edited);
-                let bytes = if matches!(scanned, Ok(false)) {
-                    bytes
-                } else {
-                    &edited
-                };
-                traffic.sent += bytes.len() as u64;
-                if !bytes.is_empty() && client.poll_send(cx, bytes).is_err() {
-                    return Some(End::ClientLost);
-                }
-                scanned.err().map(End::ServerBroke)
-            });
-            match moved {
-                Poll::Ready(Ok(None)) if self.exchange.refusal().is_some() => return Some(Pause::Refused),
-                Poll::Ready(Ok(None)) if self.exchange.is_lost() => {
-                    return Some(Pause::End(End::ServerLost(None)));
-                }
-                Poll::Ready(Ok(None)) if self.exchange.is_idle() => return Some(Pause::Idle),
-                Poll::Ready(Ok(None)) => {}
-                Poll::Ready(Ok(Some(end))) => return Some(Pause::End(end)),
-                Poll::Ready(Err(error)) => return Some(Pause::End(End::ServerLost(Some(error)))),
-                Poll::Pending => return None,
-            }
-        }
-        cx.waker().wake_by_ref();
-        None
-    }
-
-    #[inline]
-    fn feed_server(&mut self, cx: &mut Context<'_>) -> Option<Pause> {
-        for _ in 0..READS_PER_TURN {
-            // Who doesn't take what it is answered isn't asked for more.
-            if self.client.has_unsent() {
-                return None;
-            }
-            if self.server.has_unsent() {
-                match self.server.poll_flush(cx) {
-                    Poll::Ready(Ok(())) => {}
-                    Poll::Ready(Err(error)) => return Some(Pause::End(End::ServerLost(Some(error)))),
-                    Poll::Pending => return None,
-                }
-            }
-            if self.exchange.is_waiting() {
-                if let Some(end) = self.resume(cx) {
-                    return Some(Pause::End(end));
-                }
-                if self.exchange.is_undecided() {
-                    return None;
-                }
-                continue;
-            }
-            let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
-            let Self {
-                client,
-                sides,
-                exchange,
-                traffic,
-                ..
-            } = self;
-            let moved = client.poll_read_with(cx, |_, bytes| {
-                if bytes.is_empty() {
-                    return Some(End::ClientLost);
-                }
-                traffic.received += bytes.len() as u64;
-                exchange
-                    .from_client(bytes, sides, &mut to_server, &mut to_client)
-                    .map(end_of)
-            });
-            let end = match moved {
-                Poll::Ready(Ok(end)) => end,
-                Poll::Ready(Err(_)) => return Some(Pause::End(End::ClientLost)),
-                Poll::Pending => return None,
-            };
-            if let Some(end) = self.send(&to_server, &to_client, cx).or(end) {
-                return Some(Pause::End(end));
-            }
-            // What came may have been of no consequence: the rest of a COPY that has failed.
-            if self.exchange.is_idle() {
-                return Some(Pause::Idle);
-            }
-        }
-        cx.waker().wake_by_ref();
-        None
     }
 }
 
