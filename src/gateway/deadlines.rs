@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::task::Context;
 use std::time::Duration;
 
+use prometheus::IntCounter;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::info;
 
@@ -14,6 +15,7 @@ use super::cancel::Registered;
 use super::pump::End;
 use crate::config::{ClientTimeouts, Timeouts};
 use crate::ids::SessionId;
+use crate::metrics::OnePool;
 
 /// The timer is never set for later than this.
 const FAR: Duration = Duration::from_secs(24 * 3600);
@@ -58,6 +60,7 @@ pub(super) struct Deadlines {
     limits: ClientTimeouts,
     reset: Duration,
     session: SessionId,
+    cancelled: IntCounter,
     phase: Phase,
     answered: u64,
     since: Instant,
@@ -69,7 +72,7 @@ pub(super) struct Deadlines {
 
 impl Deadlines {
     /// Those of a target; `None` if there are none.
-    pub(super) fn of(timeouts: &Timeouts, session: SessionId) -> Option<Box<Self>> {
+    pub(super) fn of(timeouts: &Timeouts, session: SessionId, metrics: &OnePool) -> Option<Box<Self>> {
         let ClientTimeouts {
             query,
             transaction,
@@ -85,6 +88,7 @@ impl Deadlines {
                     limits: timeouts.client,
                     reset: timeouts.reset,
                     session,
+                    cancelled: metrics.query_timeouts.clone(),
                     phase: Phase::Idle,
                     answered: 0,
                     since: now,
@@ -114,6 +118,7 @@ impl Deadlines {
             match self.due() {
                 Some((due, Late::Query)) if due <= now && !self.is_cancelled => {
                     info!(session = %self.session, "a query takes longer than timeouts.query: cancelled");
+                    self.cancelled.inc();
                     self.is_cancelled = true;
                     self.since = now;
                     key.cancel_running();

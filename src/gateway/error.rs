@@ -287,7 +287,7 @@ impl ClientError {
             format!("{} can't be kept in this pool mode", reason.text()),
         )
         .detail("In the mode \"transaction\" a client keeps no server connection after its transaction.")
-        .hint("Have pool.mode set to \"auto\" or \"session\" for this target.")
+        .hint("Have the mode of this database's or user's pool set to \"auto\" or \"session\" (targets[].pools, or pool.mode).")
     }
 
     pub(super) fn server_lost() -> Self {

@@ -320,7 +320,7 @@ impl Session {
         if self.pool.is_shared() {
             return Box::pin(self.share(client, early, tracker, traffic)).await;
         }
-        let mut deadlines = Deadlines::of(&self.pool.target().timeouts, client.session);
+        let mut deadlines = Deadlines::of(&self.pool.target().timeouts, client.session, self.pool.metrics());
         let begun = (!early.is_empty()).then(|| look_at(&early, tracker)).flatten();
         drop(early);
         let first = match begun {
@@ -390,7 +390,7 @@ impl Session {
             key: &self.key,
             pool: &self.pool,
             session: ClientSession::new(client.session, self.settings.clone(), self.greeted.clone()),
-            deadlines: Deadlines::of(&self.pool.target().timeouts, client.session),
+            deadlines: Deadlines::of(&self.pool.target().timeouts, client.session, self.pool.metrics()),
             traffic,
         };
         let ended = sharer.run(early).await;

@@ -23,6 +23,7 @@ pub struct PoolMetrics {
     discarded: IntCounterVec,
     probes: IntCounterVec,
     handovers: IntCounterVec,
+    query_timeouts: IntCounterVec,
     pins: IntCounterVec,
     pinned: IntGaugeVec,
     pinned_seconds: HistogramVec,
@@ -56,6 +57,8 @@ pub struct OnePool {
     pub probes: IntCounter,
     /// Leases that had to begin with settings of the client's.
     pub handovers: IntCounter,
+    /// Queries that were cancelled because they took too long.
+    pub query_timeouts: IntCounter,
     /// Clients that began to keep their connection, by reason.
     pub pins: [IntCounter; Reason::ALL.len()],
     /// Clients that keep their connection now.
@@ -77,11 +80,12 @@ impl PoolMetrics {
             registry.register(Box::new(gauges.clone()))?;
             Ok::<_, prometheus::Error>(gauges)
         };
-        let counters = |name: &str, help: &str| {
-            let counters = IntCounterVec::new(Opts::new(name, help), &POOL)?;
+        let counters_by = |name: &str, help: &str, labels: &[&str]| {
+            let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
             registry.register(Box::new(counters.clone()))?;
             Ok::<_, prometheus::Error>(counters)
         };
+        let counters = |name: &str, help: &str| counters_by(name, help, &POOL);
         let histogram = |name: &str, help: &str| {
             let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
             let histogram = HistogramVec::new(options, &POOL)?;
@@ -123,15 +127,15 @@ impl PoolMetrics {
                 "postern_pool_handovers_total",
                 "Leases that began with setting what the client had set before.",
             )?,
-            pins: {
-                let options = Opts::new(
-                    "postern_pool_pins_total",
-                    "Clients that began to keep their server connection, by reason.",
-                );
-                let pins = IntCounterVec::new(options, &[target, database, user, "reason"])?;
-                registry.register(Box::new(pins.clone()))?;
-                pins
-            },
+            query_timeouts: counters(
+                "postern_pool_query_timeouts_total",
+                "Queries that were cancelled because they took too long.",
+            )?,
+            pins: counters_by(
+                "postern_pool_pins_total",
+                "Clients that began to keep their server connection, by reason.",
+                &[target, database, user, "reason"],
+            )?,
             pinned: gauges(
                 "postern_pool_pinned_clients",
                 "Clients that keep their server connection between transactions.",
@@ -141,15 +145,11 @@ impl PoolMetrics {
                 "postern_pool_pinned_seconds",
                 "How long clients kept their server connection.",
             )?,
-            statements: {
-                let options = Opts::new(
-                    "postern_pool_statements_total",
-                    "Prepared statements: found on a connection, prepared on it, evicted from it.",
-                );
-                let statements = IntCounterVec::new(options, &[target, database, user, "outcome"])?;
-                registry.register(Box::new(statements.clone()))?;
-                statements
-            },
+            statements: counters_by(
+                "postern_pool_statements_total",
+                "Prepared statements: found on a connection, prepared on it, evicted from it.",
+                &[target, database, user, "outcome"],
+            )?,
         })
     }
 
@@ -178,6 +178,7 @@ impl PoolMetrics {
             discarded: self.discarded.with_label_values(&labels),
             probes: self.probes.with_label_values(&labels),
             handovers: self.handovers.with_label_values(&labels),
+            query_timeouts: self.query_timeouts.with_label_values(&labels),
             pins: Reason::ALL.map(|reason| {
                 self.pins
                     .with_label_values(&[target, database, user, reason.label()])

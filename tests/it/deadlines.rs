@@ -61,6 +61,8 @@ fn a_query_that_takes_too_long_is_cancelled_and_its_session_goes_on() {
         }
         assert_eq!(said(&mut one, "select pg_sleep(60)"), ["57014"]);
         assert_eq!(said(&mut one, "rollback"), ["ROLLBACK"]);
+        let cancelled = gateway.metric("postern_pool_query_timeouts_total", &["app_rw"]);
+        assert_eq!(cancelled, 3.0);
     }
 }
 
