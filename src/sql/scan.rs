@@ -46,6 +46,8 @@ pub(super) struct Scan<'a, V> {
     atomic: usize,
     /// Whether this is a CREATE, the only statement that can have semicolons within.
     creates: bool,
+    /// Between `CREATE FUNCTION` and the arguments: what stands here is the name of something new, which isn't run.
+    names_new: bool,
     updates: bool,
     names_pg_settings: bool,
     names_default: bool,
@@ -71,6 +73,7 @@ impl<'a, V: Visitor> Scan<'a, V> {
             depth: 0,
             atomic: 0,
             creates: false,
+            names_new: false,
             updates: false,
             names_pg_settings: false,
             names_default: false,
@@ -82,6 +85,7 @@ impl<'a, V: Visitor> Scan<'a, V> {
         self.depth = usize::from(self.current.is(b'('));
         self.atomic = 0;
         self.creates = self.current.word == Word::Create;
+        self.names_new = false;
     }
 
     /// Whether a semicolon here would be one within a statement.
@@ -112,7 +116,10 @@ impl<'a, V: Visitor> Scan<'a, V> {
             Kind::Quoted => {
                 self.name(&token);
             }
-            Kind::Symbol(b'(') => self.depth += 1,
+            Kind::Symbol(b'(') => {
+                self.depth += 1;
+                self.names_new = false;
+            }
             Kind::Symbol(b')') => self.depth = self.depth.saturating_sub(1),
             // It may be the name of anything.
             Kind::EscapedIdentifier => self.effects |= Effects::UNKNOWN | Effects::DYNAMIC_SETTING,
@@ -167,7 +174,8 @@ impl<'a, V: Visitor> Scan<'a, V> {
             self.keyword(entry.word);
         }
         let begins_statement = self.previous.is(b';') && entry.word != Word::Other;
-        if !(may_be_keyword && (entry.reserved || begins_statement)) {
+        let is_keyword = may_be_keyword && (entry.reserved || begins_statement);
+        if !is_keyword && !self.names_new {
             self.effects |= self.visitor.identifier(&identifier);
         }
         if may_be_keyword { entry.word } else { Word::Other }
@@ -179,6 +187,7 @@ impl<'a, V: Visitor> Scan<'a, V> {
             (Word::Create | Word::Replace | Word::Local | Word::Global | Word::Into, Word::Temp) => {
                 self.effects |= Effects::TEMPORARY;
             }
+            (Word::Create | Word::Replace, Word::Routine) if self.creates => self.names_new = true,
             (Word::Begin, Word::Atomic) if self.creates => self.atomic += 1,
             (_, Word::Case) if self.atomic > 0 => self.atomic += 1,
             (_, Word::End) => self.atomic = self.atomic.saturating_sub(1),

@@ -153,9 +153,26 @@ fn a_seed_ends_with_its_client() {
 }
 
 #[test]
+fn who_only_defines_code_is_not_tied() {
+    let (_lab, gateway) = with_free_pool(ONE);
+    let mut one = Client::new(&gateway, &[]);
+    one.say(&["Q select 1"]);
+    let define = "create or replace function anything(a text) returns void language plpgsql as \
+                  $$ begin execute a; end $$";
+    for _ in 0..2 {
+        assert_eq!(one.say(&[&format!("Q {define}")]), "CREATE FUNCTION I");
+        gateway.wait_for_metric("postern_pool_connections", &["app_rw", "leased"], 0.0);
+    }
+    one.say(&["Q select anything('select 1')"]);
+    gateway.wait_for_metric("postern_pool_pinned_clients", &["app_rw"], 1.0);
+}
+
+#[test]
 fn the_catalogs_are_read_whatever_is_locked() {
     let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 2");
     let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    one.say(&["Q select 1"]);
+    settled();
     one.say(&["Q create schema mine; create table mine.locked (a int); create sequence mine.numbers"]);
     one.say(&[
         "Q create function mine.counts() returns bigint begin atomic select count(*) from mine.locked; end",
@@ -169,9 +186,10 @@ fn the_catalogs_are_read_whatever_is_locked() {
     ]);
     assert_eq!(answers, "SET I CREATE TABLE I");
     assert_eq!(two.say(&["Q select 2"]), "(2) SELECT 1 I");
-    gateway.wait_for_metric("postern_pool_pinned_clients", &["app_rw"], 0.0);
+    // It was settled what the other has left, and it keeps nothing, while the table is locked.
+    gateway.wait_for_metric("postern_pool_connections", &["app_rw", "leased"], 1.0);
     one.say(&["Q rollback"]);
-    settled();
+    gateway.wait_for_metric("postern_pool_connections", &["app_rw", "leased"], 0.0);
     // What stands in a body that was parsed is known all the same.
     assert_eq!(one.say(&["Q select mine.sets()"]), "(3MB) SELECT 1 I");
     settled();

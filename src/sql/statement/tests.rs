@@ -487,6 +487,16 @@ fn the_caller_is_asked_for_names() {
         ("FETCH leaky()", listen),
         ("COPY (TABLE leaky) TO STDOUT", listen),
         ("VALUES (leaky())", listen),
+        ("CREATE FUNCTION a.leaky(b int) RETURNS int AS ''", DDL),
+        ("CREATE OR REPLACE PROCEDURE \"leaky\" () AS ''", DDL),
+        ("CREATE FUNCTION leaky(b leaky) AS ''", DDL | listen),
+        ("CREATE FUNCTION leaky(b int DEFAULT leaky()) AS ''", DDL | listen),
+        (
+            "CREATE FUNCTION leaky() BEGIN ATOMIC SELECT leaky(); END",
+            DDL | listen,
+        ),
+        ("CREATE FUNCTION leaky; SELECT leaky()", DDL | listen),
+        ("CREATE TABLE leaky (a int)", DDL | listen),
     ]);
     let asked = std::cell::RefCell::new(Vec::new());
     analyse(
