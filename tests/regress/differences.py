@@ -1,12 +1,13 @@
 """What differs between two outputs of a test, and which of it is known and why it can't be otherwise.
 
 The file `known` lists such differences; its head tells how. One is only recognised by all of its changed lines, at its place,
-so that it hides nothing else.
+so that it hides nothing else. What no list could foresee is left out of the comparison, up to a whole test.
 """
 
 import difflib
 import os
 import pathlib
+import re
 
 LINES_AFTER_PLACE = 6
 
@@ -19,10 +20,12 @@ class Known:
         self.modes = modes
         self.reason = []
         self.changes = []
+        self.ignored = []
 
-    def covers(self, test, mode, before, lines):
-        if test not in self.tests or mode not in self.modes:
-            return False
+    def is_about(self, test, mode):
+        return test in self.tests and mode in self.modes
+
+    def covers(self, before, lines):
         near = [line.rstrip() for line in before[-LINES_AFTER_PLACE:]]
         return any(place in near and changed == lines for place, changed in self.changes)
 
@@ -35,6 +38,8 @@ def read_known(file):
             known.append(Known(tests.split(), modes.split()))
         elif line.startswith("@ "):
             known[-1].changes.append((line[2:], []))
+        elif line.startswith("~ "):
+            known[-1].ignored.append(line[2:])
         elif line.startswith(("-", "+")):
             known[-1].changes[-1][1].append(line)
         elif line and not line.startswith("#"):
@@ -55,13 +60,20 @@ def unified(file, other):
 
 def reasons(known, test, mode, file, other):
     """The reasons of all differences, or None if there is one that isn't known."""
+    known = [entry for entry in known if entry.is_about(test, mode)]
     one, two = lines_of(file), lines_of(other)
     found = []
+    for entry in known:
+        for ignored in entry.ignored:
+            rest = [re.sub(ignored, "", "\n".join(lines), flags=re.MULTILINE).split("\n") for lines in (one, two)]
+            if rest != [one, two]:
+                found.append(" ".join(entry.reason))
+            one, two = rest
     for kind, start, end, other_start, other_end in difflib.SequenceMatcher(None, one, two, autojunk=False).get_opcodes():
         if kind == "equal":
             continue
         changes = [f"-{line}" for line in one[start:end]] + [f"+{line}" for line in two[other_start:other_end]]
-        match = next((entry for entry in known if entry.covers(test, mode, one[:start], changes)), None)
+        match = next((entry for entry in known if entry.covers(one[:start], changes)), None)
         if match is None:
             return None
         found.append(" ".join(match.reason))
