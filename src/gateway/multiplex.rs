@@ -187,9 +187,9 @@ impl Sharer<'_> {
         first: Vec<u8>,
     ) -> Result<Option<End>, Box<ClientError>> {
         // Nothing of the client's is sent before this is answered: it might run under another client's settings.
-        if !lease
-            .session
-            .is_ready_for(self.session.id, &self.session.settings)
+        let server = &lease.session;
+        if !server.is_ready_for(self.session.id, &self.session.settings)
+            || server.is_behind(self.pool.texts().surprises())
         {
             let handed_over = Box::pin(self.hand_over(lease)).await;
             handed_over.map_err(|error| Box::new(ClientError::settings(&error)))?;
@@ -253,6 +253,12 @@ impl Sharer<'_> {
     async fn hand_over(&self, lease: &mut Lease) -> Result<(), SettingsError> {
         self.pool.metrics().handovers.inc();
         let (id, settings) = (self.session.id, &self.session.settings);
+        let surprises = self.pool.texts().surprises();
+        if lease.session.is_behind(surprises) {
+            lease.clean(Tracker::default(), Farewell::Said).await?;
+            lease.touch();
+            lease.session.known_as_of(surprises);
+        }
         match lease.apply(id, settings).await {
             Err(SettingsError::Refused { .. }) => {
                 lease.clean(Tracker::default(), Farewell::Said).await?;

@@ -38,7 +38,7 @@ pub struct Catalogs {
 }
 
 /// What is known of a database.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Routines {
     effects: HashMap<Box<[u8]>, Effects>,
     ambient: Effects,

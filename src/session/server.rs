@@ -34,6 +34,8 @@ pub struct ServerSession {
     pub(super) sequences_of: Option<SessionId>,
     /// Who may have seeded `random()` by code that no text shows.
     seeded_by: Option<SessionId>,
+    /// As of which surprise it is known what clients have left on it.
+    known_as_of: u64,
 }
 
 /// Makes `random()` nobody's, from what no seed decides (documentation, "UUID Functions": strong randomness).
@@ -55,6 +57,7 @@ impl ServerSession {
             unnamed_of: None,
             sequences_of: None,
             seeded_by: None,
+            known_as_of: 0,
         }
     }
 
@@ -77,6 +80,17 @@ impl ServerSession {
         if effects.intersects(Effects::DYNAMIC | Effects::DYNAMIC_SETTING) {
             self.seeded_by = Some(id);
         }
+    }
+
+    /// Notes that nothing was left on it, but what is known, up to this surprise.
+    pub fn known_as_of(&mut self, surprise: u64) {
+        self.known_as_of = surprise;
+    }
+
+    /// Whether more may have been left on it than is known.
+    #[inline]
+    pub fn is_behind(&self, surprise: u64) -> bool {
+        self.known_as_of != surprise
     }
 
     /// Notes that Postern has used the connection for itself: a Query ends the unnamed statement.

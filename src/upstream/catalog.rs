@@ -132,7 +132,9 @@ impl Watch {
             let text = |cell: Vec<u8>| String::from_utf8_lossy(&cell).into_owned();
             let routines = read(rows.into_iter().map(|row| row.map(text))).ok_or(Broken::Lost)?;
             debug!(ambient = ?routines.ambient(), "the database's routines are known");
-            texts.set_routines(routines);
+            let doubt = texts.doubt();
+            let is_announced = texts.is_behind(changes) || doubt.changes() != changes || doubt.is_changing();
+            texts.set_routines(routines, is_announced);
             *self.fingerprint.borrow_mut() = fingerprint;
         }
         texts.confirm(changes);

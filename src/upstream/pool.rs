@@ -366,6 +366,7 @@ impl ServerPool {
             self.greetings.borrow_mut().clear();
         }
         self.learn(&Settings::default(), &mut connection.session.parameters);
+        connection.session.known_as_of(self.texts.surprises());
         let expires_at = Instant::now() + jittered(self.target.pool.lifetime);
         let member = Member {
             connection,

@@ -32,17 +32,30 @@ pub struct KnownTexts {
     read: Cell<Option<u64>>,
     /// When that became known.
     since: Cell<u64>,
+    /// How often it turned out that texts had done otherwise than was thought.
+    surprises: Cell<u64>,
     /// As of which the statements are shared.
     shared: Cell<u64>,
     doubt: Rc<Doubt>,
 }
 
 impl KnownTexts {
-    /// Takes over what is known of the routines. What was thought of texts is void.
-    pub(super) fn set_routines(&self, routines: Routines) {
+    /// Takes over what is known of the routines. What was thought of texts is void. `is_announced`: clients of the pool have
+    /// changed catalogs, and what was run meanwhile is judged again.
+    pub(super) fn set_routines(&self, routines: Routines, is_announced: bool) {
         self.learn(routines.custom().iter().cloned());
-        *self.routines.borrow_mut() = Some(routines);
+        let known = self.routines.replace(Some(routines));
+        if !is_announced && known.is_some() && known != *self.routines.borrow() {
+            self.surprises.set(self.surprises.get() + 1);
+        }
         self.read.set(None);
+    }
+
+    /// How often it turned out that somebody else had changed what texts do. What they have left behind on a connection before
+    /// that isn't known.
+    #[inline]
+    pub fn surprises(&self) -> u64 {
+        self.surprises.get()
     }
 
     /// The routines are known as of this change.

@@ -153,6 +153,32 @@ fn a_seed_ends_with_its_client() {
 }
 
 #[test]
+fn what_code_has_left_that_others_have_changed_goes_once_that_is_known() {
+    let (lab, gateway) = with_free_pool(ONE);
+    let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    one.say(&["Q create function turns() returns text language sql as $$ select 'harmless' $$"]);
+    for client in [&mut one, &mut two] {
+        assert_eq!(client.say(&["Q select turns()"]), "(harmless) SELECT 1 I");
+    }
+    settled();
+    lab.superuser_sql(&sets("turns")).unwrap();
+    assert_eq!(one.say(&["Q select turns()"]), "(evil) SELECT 1 I");
+    let mut left = two.say(&[&seen("turns")]);
+    for _ in 0..50 {
+        if left == "() SELECT 1 I" {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        left = two.say(&[&seen("turns")]);
+    }
+    assert_eq!(left, "() SELECT 1 I");
+    // From now on it is known what it does.
+    assert_eq!(one.say(&["Q select turns()"]), "(evil) SELECT 1 I");
+    assert_eq!(two.say(&[&seen("turns")]), "() SELECT 1 I");
+    assert_eq!(one.say(&[&seen("turns")]), "(evil) SELECT 1 I");
+}
+
+#[test]
 fn who_only_defines_code_is_not_tied() {
     let (_lab, gateway) = with_free_pool(ONE);
     let mut one = Client::new(&gateway, &[]);
