@@ -274,6 +274,9 @@ fn compare(seen: &mut Shown, expected: &mut Shown, opaque: bool) -> Result<(), D
     if seen == expected && !hangs {
         return Ok(());
     }
+    for (seen, expected) in seen.messages.iter().zip(&mut expected.messages) {
+        level_bind(seen, expected);
+    }
     for shown in [&mut *seen, &mut *expected] {
         shown
             .messages
@@ -316,6 +319,19 @@ fn level(message: &mut Message, opaque: bool) {
         't' => message.body[2..].chunks_exact_mut(4).for_each(level_oid),
         'D' if opaque => message.body.clear(),
         _ => {}
+    }
+}
+
+/// A Bind with a wrong number of parameters is told so even if its transaction has failed; but the server connection may
+/// not have its statement, and in such a transaction nothing can be prepared.
+fn level_bind(seen: &Message, expected: &mut Message) {
+    let state = |message: &Message| (message.tag == 'E').then(|| message.field(b'C')).flatten();
+    let text = expected.field(b'M').unwrap_or_default();
+    if state(expected).as_deref() == Some("08P01")
+        && text.starts_with("bind message supplies")
+        && state(seen).as_deref() == Some("25P02")
+    {
+        expected.body.clone_from(&seen.body);
     }
 }
 
