@@ -47,7 +47,7 @@ pub(super) struct Scan<'a, V> {
     /// Whether this is a CREATE, the only statement that can have semicolons within.
     creates: bool,
     /// Between `CREATE FUNCTION` and the arguments: what stands here is the name of something new, which isn't run.
-    names_new: bool,
+    pub(super) names_new: bool,
     updates: bool,
     names_pg_settings: bool,
     names_default: bool,
@@ -93,6 +93,22 @@ impl<'a, V: Visitor> Scan<'a, V> {
         self.creates && (self.depth > 0 || self.atomic > 0)
     }
 
+    /// Whether `[OR REPLACE] FUNCTION` or `PROCEDURE` comes next.
+    pub(super) fn is_before_routine(&self) -> bool {
+        let mut words = self.lexer.clone().map(|token| match token.kind {
+            Kind::Word => self.bytes(&token),
+            _ => &[],
+        });
+        let is = |word: Option<&[u8]>, text: &str| {
+            word.is_some_and(|word| word.eq_ignore_ascii_case(text.as_bytes()))
+        };
+        let mut word = words.next();
+        if is(word, "or") && is(words.next(), "replace") {
+            word = words.next();
+        }
+        is(word, "function") || is(word, "procedure")
+    }
+
     /// What comes next, without going there.
     pub(super) fn peek(&self) -> Option<Step> {
         let token = self.lexer.clone().next()?;
@@ -120,6 +136,7 @@ impl<'a, V: Visitor> Scan<'a, V> {
                 self.depth += 1;
                 self.names_new = false;
             }
+            Kind::Symbol(b';') => self.names_new = false,
             Kind::Symbol(b')') => self.depth = self.depth.saturating_sub(1),
             // It may be the name of anything.
             Kind::EscapedIdentifier => self.effects |= Effects::UNKNOWN | Effects::DYNAMIC_SETTING,
@@ -187,7 +204,6 @@ impl<'a, V: Visitor> Scan<'a, V> {
             (Word::Create | Word::Replace | Word::Local | Word::Global | Word::Into, Word::Temp) => {
                 self.effects |= Effects::TEMPORARY;
             }
-            (Word::Create | Word::Replace, Word::Routine) if self.creates => self.names_new = true,
             (Word::Begin, Word::Atomic) if self.creates => self.atomic += 1,
             (_, Word::Case) if self.atomic > 0 => self.atomic += 1,
             (_, Word::End) => self.atomic = self.atomic.saturating_sub(1),

@@ -219,6 +219,7 @@ impl<V: Visitor> Scan<'_, V> {
         if matches!(first.word, Word::Create | Word::Ddl) {
             self.effects |= Effects::DDL;
         }
+        self.names_new = first.word == Word::Create && self.is_before_routine();
         // INTO makes SELECT create a table; behind INSERT or MERGE it doesn't. But `SELECT insert INTO t` is
         // possible, `insert` being a column: it must be where only a statement can be.
         let mut inserts = matches!(first.word, Word::Insert | Word::Merge);

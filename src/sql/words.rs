@@ -53,8 +53,6 @@ pub(super) enum Word {
     Replace,
     Reset,
     Rollback,
-    /// FUNCTION or PROCEDURE.
-    Routine,
     Select,
     Sequences,
     Session,
@@ -185,7 +183,6 @@ const KEYWORDS: &[(Word, &[&str])] = &[
     (Word::Replace, &["replace"]),
     (Word::Reset, &["reset"]),
     (Word::Rollback, &["abort", "rollback"]),
-    (Word::Routine, &["function", "procedure"]),
     (Word::Select, &["select"]),
     (Word::Sequences, &["sequences"]),
     (Word::Session, &["session"]),

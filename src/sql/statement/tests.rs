@@ -497,6 +497,11 @@ fn the_caller_is_asked_for_names() {
         ),
         ("CREATE FUNCTION leaky; SELECT leaky()", DDL | listen),
         ("CREATE TABLE leaky (a int)", DDL | listen),
+        (
+            "CREATE TABLE t AS SELECT replace function FROM leaky",
+            DDL | listen,
+        ),
+        ("CREATE VIEW function AS SELECT leaky", DDL | listen),
     ]);
     let asked = std::cell::RefCell::new(Vec::new());
     analyse(
