@@ -19,6 +19,9 @@ pub struct Doubt {
     defined: RefCell<Vec<Defined>>,
 }
 
+/// Names as PostgreSQL has them; nothing if they can't be told.
+pub type Names = Option<Vec<Box<[u8]>>>;
+
 /// Code that was defined.
 #[derive(Debug)]
 struct Defined {
@@ -26,6 +29,8 @@ struct Defined {
     /// Nobody's, if it was defined by several.
     by: Option<SessionId>,
     effects: Effects,
+    /// One of these is named by whatever runs it, unless something leads there that is named instead.
+    names: Names,
 }
 
 /// Catalogs are being changed; when this is dropped, they have changed.
@@ -58,30 +63,49 @@ impl Doubt {
         self.epoch.set(self.epoch.get() + 1);
     }
 
-    /// `by` defines code that may leave these behind.
-    pub fn defines(&self, effects: Effects, by: SessionId) {
+    /// `by` defines code of these names that may leave these effects behind.
+    pub fn defines(&self, effects: Effects, names: Names, by: SessionId) {
         let mut defined = self.defined.borrow_mut();
         if defined.len() >= MAX_KEPT {
             let oldest = defined.remove(0);
             if let Some(next) = defined.first_mut() {
                 next.effects |= oldest.effects;
                 next.by = next.by.filter(|by| oldest.by == Some(*by));
+                next.names = None;
             }
         }
         defined.push(Defined {
             epoch: self.epoch(),
             by: Some(by),
             effects,
+            names,
         });
     }
 
-    /// What code may leave behind that was defined since `epoch`, by others than `but`.
-    pub fn defined_since(&self, epoch: u64, but: Option<SessionId>) -> Effects {
+    /// Whether code was defined since `epoch`.
+    pub fn has_defined_since(&self, epoch: u64) -> bool {
+        self.defined.borrow().iter().any(|one| one.epoch >= epoch)
+    }
+
+    /// What code may leave behind that was defined since `epoch` by others than `but`: that which a text names that
+    /// `is_named` says so of, and the rest.
+    pub fn defined_since(
+        &self,
+        epoch: u64,
+        but: Option<SessionId>,
+        is_named: impl Fn(&Names) -> bool,
+    ) -> (Effects, Effects) {
         let defined = self.defined.borrow();
         let later = defined
             .iter()
             .filter(|one| one.epoch >= epoch && (but.is_none() || one.by != but));
-        later.fold(Effects::NONE, |all, one| all | one.effects)
+        later.fold((Effects::NONE, Effects::NONE), |(named, rest), one| {
+            if is_named(&one.names) {
+                (named | one.effects, rest)
+            } else {
+                (named, rest | one.effects)
+            }
+        })
     }
 }
 
@@ -135,22 +159,26 @@ mod tests {
     fn what_was_defined_meanwhile_is_not_forgotten() {
         let doubt = Doubt::default();
         let (one, two) = (SessionId(1), SessionId(2));
-        doubt.defines(Effects::SEED, one);
+        let names = |name: &str| Some(vec![Box::from(name.as_bytes())]);
+        let since = |epoch, but| doubt.defined_since(epoch, but, Option::is_none);
+        doubt.defines(Effects::SEED, names("seeds"), one);
         doubt.renew();
         let later = doubt.epoch();
-        doubt.defines(Effects::SETTING, two);
-        assert_eq!(doubt.defined_since(later, None), Effects::SETTING);
-        assert_eq!(doubt.defined_since(later, Some(two)), Effects::NONE);
-        assert!(doubt.defined_since(0, Some(two)).contains(Effects::SEED));
+        doubt.defines(Effects::SETTING, None, two);
+        assert!(doubt.has_defined_since(later) && !doubt.has_defined_since(later + 1));
+        assert_eq!(since(later, None), (Effects::SETTING, Effects::NONE));
+        assert_eq!(since(later, Some(two)), (Effects::NONE, Effects::NONE));
+        assert_eq!(since(0, Some(two)), (Effects::NONE, Effects::SEED));
         for _ in 0..2 * MAX_KEPT {
             doubt.renew();
-            doubt.defines(Effects::LISTEN, one);
+            doubt.defines(Effects::LISTEN, names("listens"), one);
         }
+        let (named, rest) = since(0, Some(one));
         assert!(
-            doubt
-                .defined_since(0, Some(one))
-                .contains(Effects::SEED | Effects::SETTING)
+            named.contains(Effects::SEED | Effects::SETTING),
+            "of nobody knows which names"
         );
+        assert_eq!(rest, Effects::NONE);
         assert_eq!(doubt.defined.borrow().len(), MAX_KEPT);
     }
 }

@@ -87,6 +87,12 @@ impl ServerSession {
         self.known_as_of = surprise;
     }
 
+    /// Notes that `id` may have left on it what nobody can know of.
+    pub fn distrust(&mut self, id: SessionId) {
+        self.known_as_of = u64::MAX;
+        self.seeded_by = Some(id);
+    }
+
     /// Whether more may have been left on it than is known.
     #[inline]
     pub fn is_behind(&self, surprise: u64) -> bool {

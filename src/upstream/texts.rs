@@ -8,13 +8,15 @@ use std::rc::Rc;
 use crate::ids::SessionId;
 use crate::pin::Routines;
 use crate::session::client::Run;
-use crate::session::doubt::{Changing, Doubt};
+use crate::session::doubt::{Changing, Doubt, Names};
 use crate::session::exchange::Texts;
 use crate::session::parameters::Reading;
 use crate::session::ran::Ran;
 use crate::session::server::ServerSession;
 use crate::session::statements::{Registry, Statement};
-use crate::sql::{self, Analysis, Command, Effects, Identifier, Kind, Language, Lexer, Options};
+use crate::sql::{
+    self, Analysis, Command, Effects, Identifier, Kind, Language, Lexer, MAX_NAME_BYTES, Options,
+};
 use crate::wire::body::Body;
 
 /// Names of settings that are remembered although no routine sets them any more.
@@ -107,23 +109,39 @@ impl KnownTexts {
 
     /// Judges again what `id` has run on the connection of `server`, by the routines as they were last read. What was defined
     /// meanwhile it may have run, even if that is gone.
-    pub fn judge_again(&self, run: &mut Run, id: SessionId, server: &ServerSession) {
+    ///
+    /// `true`: it hasn't named anything that was defined, but something it has named may have led there (a trigger that was
+    /// made and dropped), and what only whoever ran it could know of may be left. That is no reason to tie it: then every
+    /// change would tie all who are at work. The connection must be cleaned before it serves anybody.
+    #[must_use]
+    pub fn judge_again(&self, run: &mut Run, id: SessionId, server: &ServerSession) -> bool {
         let routines = self.routines.borrow();
         let Some(routines) = routines.as_ref() else {
             run.is_unknown();
-            return;
+            return false;
         };
+        let has_hidden = Cell::new(false);
         let since = server.ran.since().unwrap_or_default();
         let is_judged = run.judge_again(&server.ran, |text| {
-            let mut analysis = self.judge(text, reading(text, server)?, routines);
+            let options = reading(text, server)?;
+            let mut analysis = self.judge(text, options, routines);
             // Who only defines something doesn't run it.
             let is_alone = server.ran.is_single() && analysis.statements <= 1;
-            analysis.effects |= self.doubt.defined_since(since, is_alone.then_some(id));
+            let names = used_names(text, options, analysis.effects);
+            let (named, rest) = self
+                .doubt
+                .defined_since(since, is_alone.then_some(id), |defined| share(&names, defined));
+            analysis.effects |= named | rest.without(HIDDEN);
+            if rest.intersects(HIDDEN) {
+                has_hidden.set(true);
+                analysis.effects |= Effects::UNKNOWN;
+            }
             Some(analysis)
         });
         if !is_judged {
             run.is_unknown();
         }
+        has_hidden.get()
     }
 
     /// What running `text` may leave behind where these are the routines.
@@ -214,11 +232,11 @@ impl Texts for KnownTexts {
             },
         );
         let since = self.read.get().map_or(0, |_| self.doubt.epoch());
-        let is_dangerous =
-            !defined.is_empty() || self.is_doubtful() && !self.doubt.defined_since(since, None).is_empty();
+        let is_dangerous = !defined.is_empty() || self.is_doubtful() && self.doubt.has_defined_since(since);
         let changing = Changing::begin(&self.doubt, is_dangerous);
         if !defined.is_empty() {
-            self.doubt.defines(defined, by);
+            let names = known.and_then(|(_, options)| defined_names(text, options));
+            self.doubt.defines(defined, names, by);
         }
         changing
     }
@@ -260,6 +278,70 @@ impl Texts for KnownTexts {
             let analysis = self.analyse(text, server);
             (analysis.effects, analysis.lone)
         })
+    }
+}
+
+/// What the server doesn't tell of, and DISCARD ALL ends or a new seed makes nobody's.
+const HIDDEN: Effects = Effects::DYNAMIC
+    .union(Effects::DYNAMIC_SETTING)
+    .union(Effects::SEED)
+    .union(Effects::SEQUENCE_READ);
+
+/// More names than anybody looks through.
+const MAX_NAMES: usize = 1_000;
+
+/// The names of `text`, which defines something: all of them, and of a single CREATE FUNCTION only that of what it makes.
+fn defined_names(text: &[u8], options: Options) -> Names {
+    let is_single = sql::analyse(text, options, |_| Effects::NONE).statements <= 1;
+    let mut names = Vec::new();
+    for token in Lexer::new(text, options.standard_conforming_strings) {
+        if let Some(identifier) = Identifier::of(text, &token) {
+            names.push(Box::from(identifier.fold(&mut [0; MAX_NAME_BYTES])?));
+        } else if token.kind == Kind::Symbol(b'(') && is_single && begins_routine(&names) {
+            return names.pop().map(|name| vec![name]);
+        }
+        if names.len() > MAX_NAMES {
+            return None;
+        }
+    }
+    Some(names)
+}
+
+/// Whether these are the first words of CREATE FUNCTION or PROCEDURE, up to the name.
+fn begins_routine(names: &[Box<[u8]>]) -> bool {
+    let mut words = names.iter().map(|name| &**name);
+    if words.next() != Some(b"create") {
+        return false;
+    }
+    let mut word = words.next();
+    if word == Some(b"or") && words.next() == Some(b"replace") {
+        word = words.next();
+    }
+    matches!(word, Some(b"function" | b"procedure")) && words.next().is_some()
+}
+
+/// The names by which `text` may run something; they can't be told if it has these `effects`.
+fn used_names(text: &[u8], options: Options, effects: Effects) -> Names {
+    if effects.intersects(Effects::CODE | Effects::DYNAMIC | Effects::UNKNOWN | Effects::PREPARED) {
+        return None;
+    }
+    let names = RefCell::new(Some(Vec::new()));
+    sql::analyse(text, options, |identifier| {
+        let mut names = names.borrow_mut();
+        match (identifier.fold(&mut [0; MAX_NAME_BYTES]), &mut *names) {
+            (Some(name), Some(names)) if names.len() < MAX_NAMES => names.push(Box::from(name)),
+            _ => *names = None,
+        }
+        Effects::NONE
+    });
+    names.into_inner()
+}
+
+/// Whether one of these names may be one of those.
+fn share(these: &Names, those: &Names) -> bool {
+    match (these, those) {
+        (Some(these), Some(those)) => these.iter().any(|name| those.contains(name)),
+        _ => true,
     }
 }
 

@@ -179,6 +179,36 @@ fn what_code_has_left_that_others_have_changed_goes_once_that_is_known() {
 }
 
 #[test]
+fn who_is_at_work_while_others_define_code_is_not_tied() {
+    let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 2");
+    let clients = || Client::new(&gateway, &[]);
+    let (mut one, mut two, mut three) = (clients(), clients(), clients());
+    one.say(&["Q create table busy (a text); create view narrow as select a from busy"]);
+    two.say(&["Q select 1"]);
+    settled();
+    let define = "create function computes() returns trigger language plpgsql as \
+                  $$ begin perform set_config('app.' || 'late', 'evil', false); return new; end $$";
+    let text = format!(
+        "begin; {define}; create trigger t before insert on busy for each row execute function computes(); commit; \
+         select pg_sleep(1); drop trigger t on busy; drop function computes()"
+    );
+    one.0.message('Q', &[text.as_bytes(), b"\0"].concat());
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    // It ends when what it has run is gone.
+    let answers = two.say(&[
+        "Q insert into narrow values ('x')",
+        "Q select 1 from pg_sleep_for('1.2 s')",
+    ]);
+    assert_eq!(answers, "INSERT 0 1 I (1) SELECT 1 I");
+    one.told(1);
+    // Who has defined it names it, and is tied.
+    gateway.wait_for_metric("postern_pool_connections", &["app_rw", "leased"], 1.0);
+    assert_eq!(three.say(&[&seen("late")]), "() SELECT 1 I");
+    assert_eq!(two.say(&["Q select 2"]), "(2) SELECT 1 I");
+    gateway.wait_for_metric("postern_pool_connections", &["app_rw", "leased"], 1.0);
+}
+
+#[test]
 fn who_only_defines_code_is_not_tied() {
     let (_lab, gateway) = with_free_pool(ONE);
     let mut one = Client::new(&gateway, &[]);

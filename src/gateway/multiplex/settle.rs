@@ -91,7 +91,9 @@ impl Sharer<'_> {
         match self.pool.know_catalogs(lease).await {
             Ok(()) => {
                 let texts = self.pool.texts();
-                texts.judge_again(&mut self.session.run, self.session.id, &lease.session);
+                if texts.judge_again(&mut self.session.run, self.session.id, &lease.session) {
+                    lease.session.distrust(self.session.id);
+                }
                 if !changes && self.session.run.effects.intersects(Effects::DDL) {
                     texts.changed();
                 }
