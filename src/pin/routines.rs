@@ -35,6 +35,8 @@ pub struct Catalogs {
     pub effects: Vec<(String, Effects)>,
     /// Routines that DDL runs (event triggers).
     pub on_ddl: Vec<String>,
+    /// What may be done without anything being named: by PostgreSQL's own functions behind operators and casts.
+    pub ambient: Effects,
 }
 
 /// What is known of a database.
@@ -106,7 +108,7 @@ impl Routines {
             node.map_or(Effects::NONE, |node| node.effects)
         };
         let ambient = catalogs.routines.iter().filter(|routine| routine.is_ambient);
-        let ambient = ambient.fold(Effects::NONE, |all, routine| {
+        let ambient = ambient.fold(catalogs.ambient, |all, routine| {
             all | effects_of(routine.name.as_bytes())
         });
         let on_ddl = catalogs.on_ddl.iter();
@@ -159,8 +161,10 @@ fn own_effects(routine: &Routine, found: impl FnMut(Found<'_>)) -> Effects {
         "sql" => routine_effects(routine.body.as_bytes(), Language::Sql, found),
         "plpgsql" => routine_effects(routine.body.as_bytes(), Language::PlPgSql, found),
         // Whoever declares a C function stable or immutable promises that it changes nothing.
-        "c" | "internal" if !routine.is_volatile => Effects::NONE,
-        "c" | "internal" => Effects::UNKNOWN,
+        "c" if !routine.is_volatile => Effects::NONE,
+        "c" => Effects::UNKNOWN,
+        // Another name for one of PostgreSQL's own.
+        "internal" => Effects::UNKNOWN | Effects::DYNAMIC_SETTING | Effects::UNSEEN,
         // Other languages keep variables of their own for the session.
         _ => Effects::UNKNOWN | Effects::DYNAMIC_SETTING,
     }

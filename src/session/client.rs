@@ -226,13 +226,14 @@ impl Run {
             }
             _ if effects.intersects(Effects::SETTING) => {
                 self.unnamed = true;
+                // Perhaps by code that the text only names.
+                self.decides_reading = true;
                 let mut custom = Vec::new();
                 crate::sql::routine_effects(text, Language::Sql, |found| {
                     if let Found::Setting(name) = found {
                         custom.push(name.to_ascii_lowercase());
                     }
                 });
-                self.decides_reading |= custom.iter().any(|name| READING.contains(&name.as_str()));
                 // Those that no view lists must be asked for by name.
                 custom.retain(|name| name.contains('.'));
                 custom.into_iter().for_each(|name| self.name(name));

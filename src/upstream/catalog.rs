@@ -25,8 +25,9 @@ const INTERVAL_IN_DOUBT: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The catalogs that say what a text may run.
-const TABLES: [&str; 14] = [
+const TABLES: [&str; 15] = [
     "pg_proc",
+    "pg_aggregate",
     "pg_trigger",
     "pg_rewrite",
     "pg_attrdef",
@@ -59,7 +60,8 @@ fn fingerprint() -> String {
 /// * `d`: DDL runs the routine;
 /// * `x`: using the name may run a function of PostgreSQL's own whose effects outlive a
 ///   transaction, and which kind of those. Dependencies on these aren't recorded (documentation, "pg_depend"), so they are
-///   looked for in the stored expressions.
+///   looked for in the stored expressions; so is `pg_settings`, since updating it sets;
+/// * `a`: such a function stands behind an operator or a cast.
 const CATALOGS: &str = include_str!("catalog.sql");
 
 /// `query` as a transaction of its own that means the same whatever the session has set. Without statistics of a new
@@ -187,21 +189,23 @@ fn read(rows: impl Iterator<Item = [String; 3]>) -> Option<Routines> {
             }
             "d" => catalogs.on_ddl.push(name),
             "l" => catalogs.leads.push((name, text)),
-            "x" => {
-                let effects = match text.as_str() {
-                    "SETTING" => Effects::SETTING | Effects::DYNAMIC_SETTING,
-                    "SEED" => Effects::SEED,
-                    "ADVISORY" => Effects::ADVISORY,
-                    "WRITE" => Effects::SEQUENCE_WRITE,
-                    "READ" => Effects::SEQUENCE_READ,
-                    "LASTING" => Effects::LASTING,
-                    "DYNAMIC" => Effects::DYNAMIC,
-                    _ => return None,
-                };
-                catalogs.effects.push((name, effects));
-            }
+            "a" => catalogs.ambient |= of_kind(&text)?,
+            "x" => catalogs.effects.push((name, of_kind(&text)?)),
             _ => return None,
         }
     }
     Some(Routines::of(&catalogs))
+}
+
+fn of_kind(kind: &str) -> Option<Effects> {
+    Some(match kind {
+        "SETTING" => Effects::SETTING | Effects::DYNAMIC_SETTING,
+        "SEED" => Effects::SEED,
+        "ADVISORY" => Effects::ADVISORY,
+        "WRITE" => Effects::SEQUENCE_WRITE,
+        "READ" => Effects::SEQUENCE_READ,
+        "LASTING" => Effects::LASTING,
+        "DYNAMIC" => Effects::DYNAMIC,
+        _ => return None,
+    })
 }

@@ -1,5 +1,5 @@
 WITH own AS (
-  SELECT p.oid, p.proname, p.provolatile, l.lanname, p.prosrc AS body, pg_catalog.octet_length(p.prosrc) < 60000 AS fits
+  SELECT p.oid, p.proname, p.provolatile, p.prokind, l.lanname, p.prosrc AS body, pg_catalog.octet_length(p.prosrc) < 60000 AS fits
   FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang
   WHERE p.pronamespace NOT IN ('pg_catalog'::pg_catalog.regnamespace, 'information_schema'::pg_catalog.regnamespace)
 ), rel AS (
@@ -19,8 +19,8 @@ WITH own AS (
   UNION ALL SELECT 'pg_catalog.pg_trigger'::pg_catalog.regclass, oid, tgrelid, tgqual::pg_catalog.text FROM pg_catalog.pg_trigger WHERE NOT tgisinternal
   UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, indexrelid, indrelid, pg_catalog.concat(indexprs, indpred) FROM pg_catalog.pg_index
     WHERE indexprs IS NOT NULL OR indpred IS NOT NULL
-), lasting(kind, re) AS (
-  SELECT k, pg_catalog.concat(':funcid (', pg_catalog.string_agg(f.oid::pg_catalog.text, '|'), ') ')
+), lastingly(kind, oid) AS (
+  SELECT k, f.oid
   FROM (VALUES ('SETTING', ARRAY['set_config']), ('SEED', ARRAY['setseed']), ('WRITE', ARRAY['nextval', 'setval']),
     ('READ', ARRAY['currval', 'lastval']),
     ('ADVISORY', ARRAY['pg_advisory_lock', 'pg_advisory_lock_shared', 'pg_try_advisory_lock', 'pg_try_advisory_lock_shared',
@@ -30,14 +30,17 @@ WITH own AS (
       'pg_copy_physical_replication_slot']),
     ('DYNAMIC', ARRAY['query_to_xml', 'query_to_xmlschema', 'query_to_xml_and_xmlschema', 'table_to_xml', 'ts_stat', 'ts_rewrite'])) v(k, names)
   JOIN pg_catalog.pg_proc f ON f.pronamespace = 'pg_catalog'::pg_catalog.regnamespace AND f.proname = ANY (v.names)
-  GROUP BY k
+), lasting(kind, re) AS (
+  SELECT kind, pg_catalog.concat(':(funcid|opfuncid|aggfnoid|winfnoid) (', pg_catalog.string_agg(oid::pg_catalog.text, '|'), ') ')
+  FROM lastingly GROUP BY kind
+  UNION ALL SELECT 'SETTING', pg_catalog.concat(':relid ', 'pg_catalog.pg_settings'::pg_catalog.regclass::pg_catalog.oid::pg_catalog.text, ' ')
 )
-SELECT 'r', proname::pg_catalog.text, pg_catalog.concat(CASE WHEN fits THEN lanname ELSE '' END, '/', provolatile, '/',
+SELECT 'r', proname::pg_catalog.text, pg_catalog.concat(CASE WHEN prokind = 'a' THEN 'sql' WHEN fits THEN lanname ELSE '' END, '/', provolatile, '/',
   EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.refobjid = own.oid
     AND d.classid IN ('pg_catalog.pg_operator'::pg_catalog.regclass, 'pg_catalog.pg_cast'::pg_catalog.regclass,
       'pg_catalog.pg_opclass'::pg_catalog.regclass, 'pg_catalog.pg_amproc'::pg_catalog.regclass,
       'pg_catalog.pg_opfamily'::pg_catalog.regclass, 'pg_catalog.pg_conversion'::pg_catalog.regclass)), '/',
-  CASE WHEN fits AND lanname IN ('sql', 'plpgsql') THEN body END)
+  CASE WHEN fits AND prokind <> 'a' AND lanname IN ('sql', 'plpgsql') THEN body END)
 FROM own
 UNION ALL
 SELECT 'l', rel.relname::pg_catalog.text, own.proname::pg_catalog.text
@@ -94,6 +97,14 @@ FROM pg_catalog.pg_constraint c JOIN typ ON typ.oid = c.contypid
   JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND d.objid = c.oid
     AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
   JOIN own ON own.oid = d.refobjid
+UNION ALL
+SELECT 'x', own.proname::pg_catalog.text, f.kind
+FROM own JOIN pg_catalog.pg_aggregate g ON g.aggfnoid = own.oid
+  JOIN lastingly f ON f.oid IN (g.aggtransfn, g.aggfinalfn, g.aggcombinefn, g.aggserialfn, g.aggdeserialfn, g.aggmtransfn, g.aggminvtransfn, g.aggmfinalfn)
+UNION ALL
+SELECT 'a', o.oprname::pg_catalog.text, f.kind FROM pg_catalog.pg_operator o JOIN lastingly f ON f.oid IN (o.oprcode, o.oprrest, o.oprjoin)
+UNION ALL
+SELECT 'a', '', f.kind FROM pg_catalog.pg_cast c JOIN lastingly f ON f.oid = c.castfunc
 UNION ALL
 SELECT 'd', own.proname::pg_catalog.text, '' FROM pg_catalog.pg_event_trigger e JOIN own ON own.oid = e.evtfoid
 UNION ALL

@@ -167,7 +167,13 @@ impl KnownTexts {
             let written = text.get(token.start..token.end).unwrap_or_default();
             let body = match token.kind {
                 Kind::DollarString => dollar_quoted(written),
-                Kind::String if !written.contains(&b'\\') => written.get(1..written.len().saturating_sub(1)),
+                // One with quotes in it says something else than is written.
+                Kind::String
+                    if !written.contains(&b'\\')
+                        && written.iter().filter(|byte| **byte == b'\'').count() == 2 =>
+                {
+                    written.get(1..written.len().saturating_sub(1))
+                }
                 Kind::String | Kind::EscapeString | Kind::UnicodeString => {
                     effects |= Effects::DYNAMIC;
                     None

@@ -209,6 +209,64 @@ fn who_is_at_work_while_others_define_code_is_not_tied() {
 }
 
 #[test]
+fn what_the_database_s_own_functions_do_under_other_names_is_nobody_elses() {
+    for (define, run, seen) in [
+        (
+            "create operator z.@@@ (rightarg = bigint, function = pg_advisory_lock)",
+            "select operator(z.@@@) 77::bigint",
+            "select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()",
+        ),
+        (
+            "create operator z.@@@ (rightarg = bigint, function = pg_advisory_lock); \
+             create view z.w as select operator(z.@@@) 5::bigint is null as a",
+            "select * from z.w",
+            "select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()",
+        ),
+        (
+            "create aggregate z.agg(text, bool) (sfunc = set_config, stype = text, initcond = 'app.zzz')",
+            "select z.agg('1', false)",
+            "select count(*) where current_setting('app.zzz', true) <> ''",
+        ),
+        (
+            "create view z.s as select * from pg_settings",
+            "update z.s set setting = '17MB' where name = 'work_mem'",
+            "select count(*) where current_setting('work_mem') = '17MB'",
+        ),
+        (
+            "create table z.t (a text); create rule r as on insert to z.t do also \
+             update pg_settings set setting = new.a where name = 'work_mem'",
+            "insert into z.t values ('17MB')",
+            "select count(*) where current_setting('work_mem') = '17MB'",
+        ),
+        (
+            "select 1",
+            "do 'begin perform 1; '\n'set app.zzz = 1; end'",
+            "select count(*) where current_setting('app.zzz', true) <> ''",
+        ),
+        (
+            "select 1",
+            "do 'begin perform ''--''; set app.zzz = 1; end'",
+            "select count(*) where current_setting('app.zzz', true) <> ''",
+        ),
+    ] {
+        let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 2");
+        let mut definer = Client::new(&gateway, &[]);
+        definer.say(&[&format!("Q create schema z; {define}"), "Q discard all"]);
+        definer.0.message('X', b"");
+        settled();
+        let mut one = Client::new(&gateway, &[]);
+        let answers = one.say(&[&format!("Q {run}")]);
+        assert!(
+            answers.ends_with(" I") && !answers.contains("42"),
+            "{run}: {answers}"
+        );
+        settled();
+        let mut two = Client::new(&gateway, &[]);
+        assert_eq!(two.say(&[&format!("Q {seen}")]), "(0) SELECT 1 I", "{run}");
+    }
+}
+
+#[test]
 fn who_only_defines_code_is_not_tied() {
     let (_lab, gateway) = with_free_pool(ONE);
     let mut one = Client::new(&gateway, &[]);
