@@ -267,6 +267,40 @@ fn what_the_database_s_own_functions_do_under_other_names_is_nobody_elses() {
 }
 
 #[test]
+fn a_query_ends_with_its_client_though_its_connection_is_not_given_back() {
+    let (lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 2");
+    let running = "select count(*) from pg_stat_activity where query like '%pg_sleep(600)%' and state = 'active' \
+                   and pid <> pg_backend_pid()";
+    let mut two = Client::new(&gateway, &[]);
+    for doubtful in [false, true] {
+        let mut one = Client::new(&gateway, &[]);
+        one.say(&[if doubtful {
+            "Q select 1"
+        } else {
+            "Q select setseed(0.5)"
+        }]);
+        settled();
+        one.0.message('Q', b"select pg_sleep(600)\0");
+        settled();
+        assert_eq!(lab.superuser_sql(running).unwrap().trim(), "1");
+        if doubtful {
+            // What the other runs may be anything, now.
+            two.say(&["Q create table mine_too (a int)"]);
+        }
+        drop(one);
+        let mut left = String::new();
+        for _ in 0..50 {
+            left = lab.superuser_sql(running).unwrap();
+            if left.trim() == "0" {
+                break;
+            }
+            settled();
+        }
+        assert_eq!(left.trim(), "0", "doubtful: {doubtful}");
+    }
+}
+
+#[test]
 fn who_only_defines_code_is_not_tied() {
     let (_lab, gateway) = with_free_pool(ONE);
     let mut one = Client::new(&gateway, &[]);
