@@ -158,7 +158,13 @@ impl Routines {
 /// The effects of the body alone.
 fn own_effects(routine: &Routine, found: impl FnMut(Found<'_>)) -> Effects {
     match routine.language.as_str() {
-        "sql" => routine_effects(routine.body.as_bytes(), Language::Sql, found),
+        "sql" => {
+            let effects = routine_effects(routine.body.as_bytes(), Language::Sql, found);
+            // DO, whose code isn't read.
+            let has_code = effects.intersects(Effects::CODE);
+            let hidden = Effects::DYNAMIC | Effects::DYNAMIC_SETTING;
+            effects | if has_code { hidden } else { Effects::NONE }
+        }
         "plpgsql" => routine_effects(routine.body.as_bytes(), Language::PlPgSql, found),
         // Whoever declares a C function stable or immutable promises that it changes nothing.
         "c" if !routine.is_volatile => Effects::NONE,

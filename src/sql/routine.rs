@@ -78,9 +78,9 @@ impl<V: Visitor> Scan<'_, V> {
                 // The query of FOR, OPEN or RETURN QUERY can be computed, or an EXPLAIN of nearly anything.
                 Word::Execute | Word::Explain => self.effects |= Effects::DYNAMIC,
                 Word::Copy => self.effects |= Effects::SEQUENCE_WRITE,
-                // ON CONFLICT DO isn't followed by a string.
+                // Code in code isn't read. ON CONFLICT DO isn't followed by a string.
                 Word::Do if self.peek().is_some_and(|next| is_string(next.token.kind)) => {
-                    self.effects |= Effects::CODE;
+                    self.effects |= Effects::CODE | Effects::DYNAMIC | Effects::DYNAMIC_SETTING;
                 }
                 Word::Set
                 | Word::Reset

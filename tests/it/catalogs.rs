@@ -244,6 +244,17 @@ fn what_the_database_s_own_functions_do_under_other_names_is_nobody_elses() {
             "select count(*) where current_setting('app.zzz', true) <> ''",
         ),
         (
+            "create function z.f() returns void language sql as \
+             $$ do 'begin perform set_config(''app.zzz'', ''1'', false); end' $$",
+            "select z.f()",
+            "select count(*) where current_setting('app.zzz', true) <> ''",
+        ),
+        (
+            "select 1",
+            "do $a$ begin do $b$ begin perform set_config('app.zzz', '1', false); end $b$; end $a$",
+            "select count(*) where current_setting('app.zzz', true) <> ''",
+        ),
+        (
             "select 1",
             "do 'begin perform ''--''; set app.zzz = 1; end'",
             "select count(*) where current_setting('app.zzz', true) <> ''",

@@ -69,7 +69,7 @@ fn effects_are_seen_wherever_a_statement_can_begin() {
         ),
         (
             "BEGIN DO $$ x $$; INSERT INTO t VALUES (1) ON CONFLICT DO NOTHING; END",
-            CODE,
+            CODE | DYNAMIC | Effects::DYNAMIC_SETTING,
         ),
         ("BEGIN CALL p(); END", CODE),
         ("BEGIN LOAD 'x'; END", Effects::LASTING),
