@@ -28,7 +28,6 @@ use crate::session::settings::Settings;
 use crate::session::statements::MAX_STATEMENT_BYTES;
 use crate::session::tracker::{Tracker, is_frontend};
 use crate::sql::Effects;
-use crate::upstream::cancel::cancel;
 use crate::upstream::connection::{Connection, Farewell, SettingsError};
 use crate::upstream::pool::{Lease, ServerPool};
 use crate::wire::frame::{BadLength, HEADER_BYTES, MAX_FRAME_BYTES};
@@ -283,11 +282,10 @@ impl Sharer<'_> {
         let is_clean = is_judged
             && !self.session.pins.are_lasting()
             && !self.session.run.effects.intersects(Effects::UNSEEN);
-        let is_busy = !exchange.is_idle();
         let lease = if is_clean {
             Some(lease)
         } else {
-            close(lease, is_busy);
+            tokio::task::spawn_local(lease.cancel_and_close());
             None
         };
         Ended {
@@ -370,17 +368,6 @@ impl Sharer<'_> {
             && lease.session.ran.has_room()
             && !(since.is_some_and(|since| since.elapsed() > MAX_UNSETTLED) && lease.is_awaited())
     }
-}
-
-/// Closes the connection, whose place isn't free before what runs on it is cancelled: a server process goes on with a query when
-/// its connection ends.
-fn close(lease: Lease, is_busy: bool) {
-    tokio::task::spawn_local(async move {
-        if is_busy && let Some(server) = lease.cancellable().cloned() {
-            let _ = cancel(&server).await;
-        }
-        drop(lease);
-    });
 }
 
 /// Takes out what is left of a COPY that has ended already: a server ignores it.

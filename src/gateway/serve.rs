@@ -305,8 +305,10 @@ impl Session {
         }
         drop(stream);
         let is_untouched = key.detach().await;
-        if let (Some(lease), Some(farewell), true) = (lease, farewell, is_untouched) {
-            lease.give_back(tracker, farewell).await;
+        match (lease, farewell) {
+            (Some(lease), Some(farewell)) if is_untouched => lease.give_back(tracker, farewell).await,
+            (Some(lease), Some(_)) => lease.cancel_and_close().await,
+            _ => {}
         }
     }
 

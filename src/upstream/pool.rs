@@ -465,13 +465,18 @@ impl Lease {
             }
             Err(error) => {
                 debug!(pool = %self.pool.key, %error, "a server connection is closed and not given back");
-                // A backend goes on with its query when its connection ends; its place isn't free before that.
-                if let Some(server) = self.cancellable().cloned()
-                    && !matches!(error, Broken::Closed | Broken::Stream(_))
-                {
-                    let _ = cancel(&server).await;
+                if !matches!(error, Broken::Closed | Broken::Stream(_)) {
+                    self.cancel_and_close().await;
                 }
             }
+        }
+    }
+
+    /// Closes the connection. A backend goes on with its query when its connection ends, so that is cancelled, and its place
+    /// isn't free before.
+    pub async fn cancel_and_close(self) {
+        if let Some(server) = self.cancellable().cloned() {
+            let _ = cancel(&server).await;
         }
     }
 
