@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aws_lc_rs::{constant_time, rand};
 use tokio::sync::{Notify, Semaphore};
-use tokio::task::spawn_local;
+use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::timeout;
 
 use crate::upstream;
@@ -201,9 +201,11 @@ impl Registered {
     }
 
     /// Asks the server to cancel what it runs for the client now.
-    pub(super) fn cancel_running(&self) {
+    pub(super) fn cancel_running(&self) -> JoinHandle<()> {
         let (cancels, key) = (self.cancels.clone(), self.entry.key.clone());
-        spawn_local(async move { cancels.cancel(&key).await });
+        spawn_local(async move {
+            cancels.cancel(&key).await;
+        })
     }
 
     /// From here on, cancels go to this server.

@@ -3,11 +3,13 @@
 //! There is one timer for each client that has such deadlines, set for the first of them and looked at again when it
 //! goes off: what a client does moves it only if it comes to be due earlier.
 
+use std::future::Future as _;
 use std::pin::Pin;
 use std::task::Context;
 use std::time::Duration;
 
 use prometheus::IntCounter;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::info;
 
@@ -16,31 +18,10 @@ use super::pump::End;
 use crate::config::{ClientTimeouts, Timeouts};
 use crate::ids::SessionId;
 use crate::metrics::OnePool;
+use crate::session::ledger::{Activity, Standing};
 
 /// The timer is never set for later than this.
 const FAR: Duration = Duration::from_secs(24 * 3600);
-
-/// What a client is at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// Nothing is under way.
-    Idle,
-    /// The server has something to answer.
-    Query,
-    /// A transaction is open, or a pipeline, and it is the client's turn.
-    Pause,
-}
-
-impl Phase {
-    #[inline]
-    pub(super) fn of(is_idle: bool, owes_ready: bool) -> Self {
-        match (is_idle, owes_ready) {
-            (true, _) => Self::Idle,
-            (false, true) => Self::Query,
-            (false, false) => Self::Pause,
-        }
-    }
-}
 
 /// What has taken too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,12 +42,12 @@ pub(super) struct Deadlines {
     reset: Duration,
     session: SessionId,
     cancelled: IntCounter,
-    phase: Phase,
-    answered: u64,
+    standing: Standing,
     since: Instant,
-    /// Since when it isn't idle.
+    /// When its transaction began.
     busy_since: Instant,
     is_cancelled: bool,
+    cancelling: Option<JoinHandle<()>>,
     alarm: Pin<Box<Sleep>>,
 }
 
@@ -89,11 +70,11 @@ impl Deadlines {
                     reset: timeouts.reset,
                     session,
                     cancelled: metrics.query_timeouts.clone(),
-                    phase: Phase::Idle,
-                    answered: 0,
+                    standing: Standing::default(),
                     since: now,
                     busy_since: now,
                     is_cancelled: false,
+                    cancelling: None,
                     alarm: Box::pin(sleep_until(now + FAR)),
                 };
                 deadlines.advance();
@@ -101,17 +82,20 @@ impl Deadlines {
             })
     }
 
-    /// Notes what the client is at, with so many answers so far, and says if its session has to end. A query that takes
-    /// too long is cancelled first.
-    pub(super) fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        phase: Phase,
-        answered: u64,
-        key: &Registered,
-    ) -> Option<End> {
-        if phase != self.phase || answered != self.answered {
-            self.enter(phase, answered);
+    /// Whether a cancel request is under way: what the server gets now may be what it hits.
+    pub(super) fn is_cancelling(&mut self, cx: &mut Context<'_>) -> bool {
+        let is_under_way = |task: &mut JoinHandle<()>| Pin::new(task).poll(cx).is_pending();
+        let is_cancelling = self.cancelling.as_mut().is_some_and(is_under_way);
+        if !is_cancelling {
+            self.cancelling = None;
+        }
+        is_cancelling
+    }
+
+    /// Notes what the client is at, and says if its session has to end. A query that takes too long is cancelled first.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, standing: Standing, key: &Registered) -> Option<End> {
+        if standing != self.standing {
+            self.enter(standing);
         }
         while self.alarm.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
@@ -121,7 +105,7 @@ impl Deadlines {
                     self.cancelled.inc();
                     self.is_cancelled = true;
                     self.since = now;
-                    key.cancel_running();
+                    self.cancelling = Some(key.cancel_running());
                 }
                 Some((due, late)) if due <= now => return Some(End::Late(late)),
                 _ => {}
@@ -132,12 +116,12 @@ impl Deadlines {
         None
     }
 
-    fn enter(&mut self, phase: Phase, answered: u64) {
+    fn enter(&mut self, standing: Standing) {
         let now = Instant::now();
-        if self.phase == Phase::Idle {
+        if self.standing.activity == Activity::Idle || self.standing.transactions != standing.transactions {
             self.busy_since = now;
         }
-        (self.phase, self.answered, self.since) = (phase, answered, now);
+        (self.standing, self.since) = (standing, now);
         self.is_cancelled = false;
         self.advance();
     }
@@ -153,16 +137,18 @@ impl Deadlines {
 
     /// What is late first, and when.
     fn due(&self) -> Option<(Instant, Late)> {
-        let phase = match self.phase {
-            Phase::Idle => (self.limits.client_idle, Late::ClientIdle),
-            Phase::Query if self.is_cancelled => (Some(self.reset), Late::Query),
-            Phase::Query => (self.limits.query, Late::Query),
-            Phase::Pause => (self.limits.idle_in_transaction, Late::IdleInTransaction),
+        let activity = self.standing.activity;
+        let (limit, late) = match activity {
+            Activity::Idle => (self.limits.client_idle, Late::ClientIdle),
+            Activity::Query if self.is_cancelled => (Some(self.reset), Late::Query),
+            Activity::Query => (self.limits.query, Late::Query),
+            Activity::Pause => (self.limits.idle_in_transaction, Late::IdleInTransaction),
+            Activity::Pipeline => (None, Late::Query),
         };
-        let transaction = self.limits.transaction.filter(|_| self.phase != Phase::Idle);
-        let phase = phase.0.map(|limit| (self.since + limit, phase.1));
+        let transaction = self.limits.transaction.filter(|_| activity != Activity::Idle);
+        let first = limit.map(|limit| (self.since + limit, late));
         let transaction = transaction.map(|limit| (self.busy_since + limit, Late::Transaction));
-        [phase, transaction]
+        [first, transaction]
             .into_iter()
             .flatten()
             .min_by_key(|(due, _)| *due)

@@ -15,7 +15,7 @@ use tracing::{debug, warn};
 use super::attach::{NoServer, checked_out};
 use super::cancel::Registered;
 use super::clients::{Client, Counted};
-use super::deadlines::{Deadlines, Phase};
+use super::deadlines::Deadlines;
 use super::error::ClientError;
 use super::pump::{End, Traffic, end_of};
 use super::shard::Shutdown;
@@ -24,6 +24,7 @@ use crate::ids::SessionId;
 use crate::net::stream::Stream;
 use crate::session::client::ClientSession;
 use crate::session::exchange::{Exchange, Sides, StatementUse};
+use crate::session::ledger::Standing;
 use crate::session::settings::Settings;
 use crate::session::statements::MAX_STATEMENT_BYTES;
 use crate::session::tracker::{Tracker, is_frontend};
@@ -125,7 +126,7 @@ impl Sharer<'_> {
                     return Poll::Ready(Err(End::Shutdown));
                 }
                 if let Some(deadlines) = &mut self.deadlines
-                    && let Some(end) = deadlines.poll(cx, Phase::Idle, 0, self.key)
+                    && let Some(end) = deadlines.poll(cx, Standing::default(), self.key)
                 {
                     return Poll::Ready(Err(end));
                 }
@@ -332,14 +333,18 @@ impl Sharer<'_> {
             {
                 return Poll::Ready(Pause::End(end));
             }
-            if let Some(pause) = turn.serve_client(cx).or_else(|| turn.feed_server(cx)) {
+            let deadlines = &mut self.deadlines;
+            let feeds = !deadlines
+                .as_mut()
+                .is_some_and(|deadlines| deadlines.is_cancelling(cx));
+            let served = turn.serve_client(cx);
+            if let Some(pause) = served.or_else(|| if feeds { turn.feed_server(cx) } else { None }) {
                 return Poll::Ready(pause);
             }
-            if let Some(deadlines) = &mut self.deadlines {
-                let phase = Phase::of(turn.exchange.is_idle(), turn.exchange.owes_ready());
-                if let Some(end) = deadlines.poll(cx, phase, turn.exchange.answered(), self.key) {
-                    return Poll::Ready(Pause::End(end));
-                }
+            if let Some(deadlines) = deadlines
+                && let Some(end) = deadlines.poll(cx, turn.exchange.standing(), self.key)
+            {
+                return Poll::Ready(Pause::End(end));
             }
             match shutdown {
                 Shutdown::Now => Poll::Ready(Pause::End(End::Shutdown)),

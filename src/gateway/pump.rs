@@ -8,10 +8,11 @@ use std::task::{Context, Poll};
 
 use super::cancel::Registered;
 use super::clients::Client;
-use super::deadlines::{Deadlines, Late, Phase};
+use super::deadlines::{Deadlines, Late};
 use super::error::ClientError;
 use super::shard::Shutdown;
 use crate::net::stream::{Stream, StreamError};
+use crate::session::ledger::Standing;
 use crate::session::tracker::{Ended, Tracker};
 use crate::upstream::connection::Connection;
 use crate::wire::frame::BadLength;
@@ -88,7 +89,7 @@ pub(super) async fn first_message(
             return Poll::Ready(First::End(End::Shutdown));
         }
         if let Some(deadlines) = deadlines
-            && let Some(end) = deadlines.poll(cx, Phase::Idle, 0, key)
+            && let Some(end) = deadlines.poll(cx, Standing::default(), key)
         {
             return Poll::Ready(First::End(end));
         }
@@ -146,14 +147,17 @@ pub(super) async fn pump(
             tracker: &mut *tracker,
             traffic: &mut *traffic,
         };
-        if let Some(end) = pump.serve_client(cx).or_else(|| pump.feed_server(cx)) {
+        let feeds = !deadlines
+            .as_mut()
+            .is_some_and(|deadlines| deadlines.is_cancelling(cx));
+        let served = pump.serve_client(cx);
+        if let Some(end) = served.or_else(|| if feeds { pump.feed_server(cx) } else { None }) {
             return Poll::Ready(end);
         }
-        if let Some(deadlines) = deadlines {
-            let phase = Phase::of(tracker.is_idle(), tracker.owes_ready());
-            if let Some(end) = deadlines.poll(cx, phase, tracker.answered(), key) {
-                return Poll::Ready(end);
-            }
+        if let Some(deadlines) = deadlines
+            && let Some(end) = deadlines.poll(cx, tracker.standing(), key)
+        {
+            return Poll::Ready(end);
         }
         // Only now: what has just gone through may have ended the transaction.
         match shutdown {

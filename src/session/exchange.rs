@@ -11,7 +11,7 @@ use bytes::BytesMut;
 
 use super::client::ClientSession;
 use super::doubt::Changing;
-use super::ledger::TransactionStatus;
+use super::ledger::{Standing, TransactionStatus};
 use super::server::ServerSession;
 use super::statements::{MAX_STATEMENT_BYTES, Statement};
 use super::tracker::{Ended, Tracker, is_frontend};
@@ -235,10 +235,10 @@ impl Exchange {
             && !self.is_waiting()
     }
 
-    /// Whether the server has something to answer.
+    /// What the client is at.
     #[inline]
-    pub fn owes_ready(&self) -> bool {
-        self.desk.ledger.owes_ready()
+    pub fn standing(&self) -> Standing {
+        self.desk.ledger.standing(self.client.goes_on())
     }
 
     /// Whether it isn't known any more what the server owes.

@@ -24,6 +24,31 @@ pub enum TransactionStatus {
     Failed,
 }
 
+/// What a client is at, as PostgreSQL's own timeouts see it (documentation, "Client Connection Defaults").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Activity {
+    /// Nothing is under way, or no more than the beginning of a message.
+    #[default]
+    Idle,
+    /// The server has something to do, or takes the data of a COPY.
+    Query,
+    /// A transaction is open, and it is the client's turn.
+    Pause,
+    /// A pipeline is open. The server has answered what it was asked to, or wasn't asked to yet.
+    Pipeline,
+}
+
+/// What a client is at, and how far it has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// What it is at.
+    pub activity: Activity,
+    /// Grows with each query that ends.
+    pub queries: u64,
+    /// Grows with each transaction that ends.
+    pub transactions: u64,
+}
+
 /// Who gets an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Whose {
@@ -83,6 +108,8 @@ pub(super) struct Ledger {
     /// ReadyForQuery messages that are owed.
     readies: u64,
     pub(super) unsynced: bool,
+    /// The client has asked for what there is by now of the answers that no Sync asks for.
+    flushed: bool,
     pub(super) copy: Copying,
     /// A COPY into which void Syncs fell has been ended by the client and not yet by the server. If it fails after all,
     /// nobody knows which of those Syncs the server will answer.
@@ -95,6 +122,10 @@ pub(super) struct Ledger {
     pub(super) lost: bool,
     pub(super) status: TransactionStatus,
     pub(super) answered: u64,
+    /// ReadyForQuery messages outside of a transaction.
+    transactions: u64,
+    /// Executes that have ended, in a fine ledger.
+    executed: u64,
     pub(super) last_was_error: bool,
 }
 
@@ -106,6 +137,7 @@ impl Default for Ledger {
             edits: 0,
             readies: 0,
             unsynced: false,
+            flushed: false,
             copy: Copying::No,
             doubtful: false,
             skippable: false,
@@ -113,6 +145,8 @@ impl Default for Ledger {
             lost: false,
             status: TransactionStatus::Idle,
             answered: 0,
+            transactions: 0,
+            executed: 0,
             last_was_error: false,
         }
     }
@@ -140,6 +174,36 @@ impl Ledger {
     /// How many ReadyForQuery messages are owed.
     pub(super) fn readies(&self) -> u64 {
         self.readies
+    }
+
+    /// What the client is at. `partial`: the type of a message whose beginning alone has come.
+    pub(super) fn standing(&self, partial: Option<u8>) -> Standing {
+        Standing {
+            activity: if self.is_working(partial) {
+                Activity::Query
+            } else if self.unsynced {
+                Activity::Pipeline
+            } else if self.status == TransactionStatus::Idle {
+                Activity::Idle
+            } else {
+                Activity::Pause
+            },
+            queries: self.answered + self.executed,
+            transactions: self.transactions,
+        }
+    }
+
+    fn is_working(&self, partial: Option<u8>) -> bool {
+        // That message is owed already, and the server can't begin with it.
+        let is_partial = |owed: &Owed| {
+            owed.times == 1 && matches!(partial, Some(b'Q' | b'F')) && owed.what == Request::Query
+        };
+        let is_owed = match self.owed.len() {
+            0 => false,
+            1 => !self.owed.back().is_some_and(is_partial),
+            _ => true,
+        };
+        self.copy != Copying::No || is_owed && (self.readies > 0 || self.flushed)
     }
 
     /// Whether more is owed than can be kept account of; then it is lost.
@@ -181,7 +245,7 @@ impl Ledger {
             b'D' => self.extended(Request::Describe, whose),
             b'E' => self.extended(Request::Execute, whose),
             b'C' => self.extended(Request::Close, whose),
-            b'H' => self.unsynced = true,
+            b'H' => (self.unsynced, self.flushed) = (true, true),
             b'c' | b'f' => {
                 self.doubtful |= self.copy == Copying::InPastSync;
                 self.copy = Copying::No;
@@ -258,7 +322,7 @@ impl Ledger {
     }
 
     fn extended(&mut self, what: Request, whose: Whose) {
-        self.unsynced = true;
+        (self.unsynced, self.flushed) = (true, false);
         if self.is_fine {
             self.push(what, whose);
         }
@@ -303,6 +367,7 @@ impl Ledger {
     #[inline]
     fn done(&mut self, what: Request) {
         if self.is_fine && self.owed.front().is_some_and(|first| first.what == what) {
+            self.executed += u64::from(what == Request::Execute);
             self.pop();
         }
     }
@@ -315,6 +380,7 @@ impl Ledger {
             [b'E'] => TransactionStatus::Failed,
             _ => TransactionStatus::Idle,
         };
+        self.transactions += u64::from(self.status == TransactionStatus::Idle);
         self.lost |= !matches!(body, [b'I' | b'T' | b'E']);
         if self.copy != Copying::No {
             // A ReadyForQuery can't come while the server waits for CopyData.

@@ -8,7 +8,7 @@
 
 use std::rc::Rc;
 
-use super::ledger::{Copying, Ledger, TransactionStatus, Whose};
+use super::ledger::{Copying, Ledger, Standing, TransactionStatus, Whose};
 use super::parameters::Parameters;
 use crate::wire::frame::{BadLength, Frame, Frames, whole};
 
@@ -129,10 +129,10 @@ impl Tracker {
         !self.is_lost() && self.ledger.owes_ready()
     }
 
-    /// Whether the server has something to answer.
+    /// What the client is at.
     #[inline]
-    pub fn owes_ready(&self) -> bool {
-        self.ledger.owes_ready()
+    pub fn standing(&self) -> Standing {
+        self.ledger.standing(self.client.goes_on())
     }
 
     /// Whether extended-protocol messages were sent that no Sync has closed.

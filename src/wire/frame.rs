@@ -130,6 +130,12 @@ impl Frames {
         !self.gathering && self.skip > 0
     }
 
+    /// The tag of a frame that was returned and whose body goes on.
+    pub fn goes_on(&self) -> Option<u8> {
+        let [tag, ..] = self.header;
+        self.has_unwanted().then_some(tag)
+    }
+
     /// The tag of a frame of which something was seen that hasn't been returned yet.
     #[inline]
     pub fn begun(&self) -> Option<u8> {

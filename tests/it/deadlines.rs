@@ -3,7 +3,7 @@
 use postern_lab::{Lab, LabConfig};
 
 use crate::gateway::{Gateway, Options};
-use crate::raw::Raw;
+use crate::raw::{Raw, frame};
 
 /// A lab, and a gateway with this pool and these timeouts.
 fn with_timeouts(pool: &'static str, timeouts: &'static str) -> (Lab, Gateway) {
@@ -138,5 +138,95 @@ fn an_idle_client_ends() {
             "a pause in a transaction is another thing"
         );
         ends_with(&mut tied, "57P05");
+    }
+}
+
+/// Parse, Bind and Execute of the unnamed kind, and what follows.
+fn extended(sql: &str, then: char) -> Vec<u8> {
+    let parse = frame('P', &[b"\0", sql.as_bytes(), &[0; 3]].concat());
+    [parse, frame('B', &[0; 8]), frame('E', &[0; 5]), frame(then, b"")].concat()
+}
+
+#[test]
+fn what_the_server_is_at_is_no_pause() {
+    for pool in MODES {
+        let (lab, gateway) = with_timeouts(pool, "idle_in_transaction = \"300ms\"");
+        lab.superuser_sql("create table slow (a int); grant all on slow to app_rw")
+            .unwrap();
+        let mut one = client(&gateway);
+        one.send(&extended("copy slow from stdin", 'S'));
+        one.until('G');
+        std::thread::sleep(std::time::Duration::from_millis(700));
+        one.send(&[frame('d', b"7\n"), frame('c', b""), frame('S', b"")].concat());
+        assert!(
+            one.until('Z').iter().any(|message| message.body == b"COPY 1\0"),
+            "{pool}"
+        );
+        // A query without its Sync, and a pause before that.
+        one.send(&extended("select pg_sleep(0.7)", 'H'));
+        one.until('C');
+        std::thread::sleep(std::time::Duration::from_millis(700));
+        one.send(&frame('S', b""));
+        one.until('Z');
+        // A message that takes its time, outside of a transaction.
+        let text = format!("select 1 /* {} */\0", " ".repeat(20_000));
+        for piece in extended(text.trim_end_matches('\0'), 'S').chunks(1_000) {
+            one.send(piece);
+            std::thread::sleep(std::time::Duration::from_millis(30));
+        }
+        one.until('C');
+        one.until('Z');
+        assert_eq!(said(&mut one, "select 1"), ["SELECT 1"]);
+    }
+}
+
+#[test]
+fn a_query_counts_from_when_the_server_has_it_to_when_it_is_done() {
+    for pool in MODES {
+        let (_lab, gateway) = with_timeouts(pool, "query = \"300ms\"");
+        let mut one = client(&gateway);
+        assert_eq!(said(&mut one, "listen mail"), ["LISTEN"]);
+        let text = format!("select 1 /* {} */\0", " ".repeat(20_000));
+        for piece in frame('Q', text.as_bytes()).chunks(1_000) {
+            one.send(piece);
+            std::thread::sleep(std::time::Duration::from_millis(30));
+        }
+        one.until('C');
+        one.until('Z');
+        // A cancel that comes too late for one query doesn't hit the next.
+        for round in 0..20 {
+            let first = said(
+                &mut one,
+                &format!("select pg_sleep({})", 0.296 + 0.0003 * f64::from(round)),
+            );
+            assert!(first == ["SELECT 1"] || first == ["57014"], "{first:?}");
+            assert_eq!(said(&mut one, "select pg_sleep(0.05)"), ["SELECT 1"], "{pool}");
+        }
+    }
+    let (_lab, gateway) = with_timeouts(MODES[1], "query = \"300ms\"");
+    let mut one = client(&gateway);
+    one.send(&extended("select pg_sleep(60)", 'H'));
+    let error = one.until('E').pop().unwrap();
+    assert_eq!(error.field(b'C').as_deref(), Some("57014"));
+    one.send(&frame('S', b""));
+    one.until('Z');
+}
+
+#[test]
+fn many_transactions_are_none_that_is_long() {
+    for pool in MODES {
+        let (_lab, gateway) = with_timeouts(pool, "transaction = \"500ms\"");
+        let mut one = client(&gateway);
+        one.send(&frame('Q', b"select pg_sleep(0.05)\0").repeat(20));
+        for _ in 0..20 {
+            assert!(
+                one.until('Z').iter().any(|message| message.body == b"SELECT 1\0"),
+                "{pool}"
+            );
+        }
+        let begun = std::time::Instant::now();
+        while begun.elapsed() < std::time::Duration::from_millis(900) {
+            assert_eq!(said(&mut one, "listen mail"), ["LISTEN"]);
+        }
     }
 }
