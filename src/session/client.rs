@@ -53,6 +53,8 @@ pub struct ClientSession {
     pub unnamed_effects: (u64, Effects),
     /// What running those that it has prepared in SQL may leave behind.
     prepared_effects: Effects,
+    /// The epoch in which they were judged.
+    prepared_as_of: u64,
     /// Why it keeps its server connection.
     pub pins: Pins,
     /// What has been run since it was last settled what the session has.
@@ -98,19 +100,27 @@ impl ClientSession {
             unnamed: Unnamed::default(),
             unnamed_effects: (0, Effects::NONE),
             prepared_effects: Effects::NONE,
+            prepared_as_of: 0,
             pins: Pins::default(),
             run: Run::default(),
         }
     }
 
-    /// Notes that `text`, which is `command`, is about to be run.
+    /// Notes that `text`, which is `command`, is about to be run, as it was judged in this `epoch` of what is known.
     #[inline]
-    pub(super) fn runs(&mut self, text: &[u8], effects: Effects, command: Command) {
+    pub(super) fn runs(&mut self, text: &[u8], effects: Effects, command: Command, epoch: u64) {
         self.run.has_local |= effects.intersects(Effects::LOCAL);
         let mut effects = effects.without(Effects::LOCAL);
         if effects.intersects(Effects::PREPARED) {
             // PREPARE has the effects of what it prepares, and EXECUTE doesn't say what that was.
-            self.prepared_effects |= effects;
+            if !self.prepared_effects.is_empty() && self.prepared_as_of != epoch {
+                // Nor what it does by now.
+                effects |= Effects::DYNAMIC | Effects::DYNAMIC_SETTING;
+            }
+            if !matches!(command, Command::Execute { .. }) {
+                self.prepared_effects |= effects;
+                self.prepared_as_of = epoch;
+            }
             effects |= self.prepared_effects;
             if effects.intersects(Effects::SETTING | Effects::DOUBT) {
                 effects |= Effects::DYNAMIC_SETTING;

@@ -255,6 +255,14 @@ const NAMES: &[(Effects, &[&str])] = &[
         ],
     ),
     (Effects::DDL, &["pg_import_system_collations"]),
+    // They take a type by its number, and a domain's checks run.
+    (
+        Effects::DYNAMIC,
+        &[
+            "array_in", "array_recv", "domain_in", "domain_recv", "multirange_in", "multirange_recv", "range_in", "range_recv",
+            "record_in", "record_recv", "pg_input_error_info", "pg_input_is_valid",
+        ],
+    ),
     (Effects::TEMPORARY, &["pg_temp"]),
 ];
 

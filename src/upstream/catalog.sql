@@ -19,16 +19,21 @@ WITH own AS (
   UNION ALL SELECT 'pg_catalog.pg_trigger'::pg_catalog.regclass, oid, tgrelid, tgqual::pg_catalog.text FROM pg_catalog.pg_trigger WHERE NOT tgisinternal
   UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, indexrelid, indrelid, pg_catalog.concat(indexprs, indpred) FROM pg_catalog.pg_index
     WHERE indexprs IS NOT NULL OR indpred IS NOT NULL
+  UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, partrelid, partrelid, partexprs::pg_catalog.text FROM pg_catalog.pg_partitioned_table
+    WHERE partexprs IS NOT NULL
 ), lastingly(kind, oid) AS (
   SELECT k, f.oid
   FROM (VALUES ('SETTING', ARRAY['set_config']), ('SEED', ARRAY['setseed']), ('WRITE', ARRAY['nextval', 'setval']),
     ('READ', ARRAY['currval', 'lastval']),
     ('ADVISORY', ARRAY['pg_advisory_lock', 'pg_advisory_lock_shared', 'pg_try_advisory_lock', 'pg_try_advisory_lock_shared',
       'pg_advisory_unlock', 'pg_advisory_unlock_shared', 'pg_advisory_unlock_all']),
-    ('LASTING', ARRAY['pg_backup_start', 'pg_backup_stop', 'pg_replication_origin_session_setup', 'pg_replication_origin_session_reset',
+    ('LASTING', ARRAY['pg_backup_start', 'pg_backup_stop', 'pg_start_backup', 'pg_stop_backup', 'pg_replication_origin_session_setup', 'pg_replication_origin_session_reset',
       'pg_create_logical_replication_slot', 'pg_create_physical_replication_slot', 'pg_copy_logical_replication_slot',
       'pg_copy_physical_replication_slot']),
-    ('DYNAMIC', ARRAY['query_to_xml', 'query_to_xmlschema', 'query_to_xml_and_xmlschema', 'table_to_xml', 'ts_stat', 'ts_rewrite'])) v(k, names)
+    ('DYNAMIC', ARRAY['query_to_xml', 'query_to_xmlschema', 'query_to_xml_and_xmlschema', 'table_to_xml', 'table_to_xmlschema',
+      'table_to_xml_and_xmlschema', 'schema_to_xml', 'schema_to_xmlschema', 'schema_to_xml_and_xmlschema', 'database_to_xml',
+      'database_to_xmlschema', 'database_to_xml_and_xmlschema', 'cursor_to_xml', 'cursor_to_xmlschema', 'ts_stat', 'ts_rewrite',
+      'array_in', 'domain_in', 'multirange_in', 'range_in', 'record_in', 'pg_input_error_info', 'pg_input_is_valid'])) v(k, names)
   JOIN pg_catalog.pg_proc f ON f.pronamespace = 'pg_catalog'::pg_catalog.regnamespace AND f.proname = ANY (v.names)
 ), lasting(kind, re) AS (
   SELECT kind, pg_catalog.concat(':(funcid|opfuncid|aggfnoid|winfnoid) (', pg_catalog.string_agg(oid::pg_catalog.text, '|'), ') ')
@@ -105,6 +110,10 @@ UNION ALL
 SELECT 'a', o.oprname::pg_catalog.text, f.kind FROM pg_catalog.pg_operator o JOIN lastingly f ON f.oid IN (o.oprcode, o.oprrest, o.oprjoin)
 UNION ALL
 SELECT 'a', '', f.kind FROM pg_catalog.pg_cast c JOIN lastingly f ON f.oid = c.castfunc
+UNION ALL
+-- An identity column draws from its sequence without an expression that says so.
+SELECT 'x', rel.relname::pg_catalog.text, 'WRITE'
+FROM rel WHERE EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = rel.oid AND a.attidentity <> '')
 UNION ALL
 SELECT 'd', own.proname::pg_catalog.text, '' FROM pg_catalog.pg_event_trigger e JOIN own ON own.oid = e.evtfoid
 UNION ALL

@@ -228,6 +228,18 @@ fn what_the_database_s_own_functions_do_under_other_names_is_nobody_elses() {
             "select count(*) where current_setting('app.zzz', true) <> ''",
         ),
         (
+            "create function z.part(int) returns int immutable language plpgsql as \
+             $$ begin perform set_config('app.zzz', '1', false); return 1; end $$; \
+             create table z.p (a int) partition by list (z.part(a)); create table z.q partition of z.p for values in (1)",
+            "insert into z.p values (1)",
+            "select count(*) where current_setting('app.zzz', true) <> ''",
+        ),
+        (
+            "create domain z.d as int check (set_config('app.zzz', '1', false) = '1'); create type z.comp as (a z.d)",
+            "select record_in('(1)', 'z.comp'::regtype, -1)",
+            "select count(*) where current_setting('app.zzz', true) <> ''",
+        ),
+        (
             "create view z.s as select * from pg_settings",
             "update z.s set setting = '17MB' where name = 'work_mem'",
             "select count(*) where current_setting('work_mem') = '17MB'",
@@ -308,6 +320,36 @@ fn a_query_ends_with_its_client_though_its_connection_is_not_given_back() {
             settled();
         }
         assert_eq!(left.trim(), "0", "doubtful: {doubtful}");
+    }
+}
+
+#[test]
+fn what_was_prepared_by_sql_is_judged_by_what_it_does_by_now() {
+    let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 2");
+    let mut other = Client::new(&gateway, &[]);
+    other.say(&["Q create function turns() returns void language plpgsql as $$ begin end $$"]);
+    let known = || std::thread::sleep(std::time::Duration::from_secs(2));
+    known();
+    let mut one = Client::new(&gateway, &[]);
+    assert_eq!(one.say(&["Q prepare p as select turns()"]), "PREPARE I");
+    settled();
+    other.say(&[
+        "Q create or replace function turns() returns void language plpgsql as \
+                 $$ begin execute 'set app.' || 'turned = 1'; end $$",
+    ]);
+    known();
+    assert_eq!(one.say(&["Q execute p"]), "() SELECT 1 I");
+    settled();
+    assert_eq!(one.say(&["Q deallocate p"]), "DEALLOCATE I");
+    settled();
+    let mut two = Client::new(&gateway, &[]);
+    for client in [&mut other, &mut two] {
+        let seen = [
+            "Q begin",
+            "Q select coalesce(current_setting('app.turned', true), '')",
+        ];
+        assert_eq!(client.say(&seen), "BEGIN T () SELECT 1 T");
+        client.say(&["Q rollback"]);
     }
 }
 

@@ -668,7 +668,7 @@ pub(super) fn runs(sides: &mut Sides<'_>, text: &[u8], effects: Effects, command
         let known = sides.server.changing.take();
         sides.server.changing = Some(known.filter(Changing::is_pending).unwrap_or(changing));
     }
-    sides.client.runs(text, effects, command);
+    sides.client.runs(text, effects, command, sides.texts.epoch());
     sides.server.noted(sides.client.id, sides.client.run.effects);
 }
 
