@@ -366,3 +366,20 @@ fn a_server_that_has_said_why_it_goes_has_said_enough() {
         assert_eq!(last.field(b'C').as_deref(), Some("57P01"), "{before}");
     }
 }
+
+#[test]
+fn names_are_free_behind_what_ends_a_failed_transaction_and_them() {
+    let (_lab, gateway) = with_free_pool(ONE);
+    for rollback in ["B r", "P - rollback"] {
+        let mut one = Client::new(&gateway, &[]);
+        one.say(&["P d deallocate all", "P r rollback", "P s select 1", "S"]);
+        assert_eq!(one.say(&["Q begin", "Q select 1/0"]), "BEGIN T 22012 E");
+        let rest = ["B d", "P s select 2", "B s", "S"];
+        let said: Vec<_> = match rollback {
+            "B r" => [&["B r"][..], &rest].concat(),
+            parse => [&[parse, "B -"][..], &rest].concat(),
+        };
+        let answers = one.say(&said);
+        assert_eq!(answers, "ROLLBACK DEALLOCATE ALL (2) SELECT 1 I");
+    }
+}

@@ -23,7 +23,7 @@ class Known:
         self.ignored = []
 
     def is_about(self, test, mode):
-        return test in self.tests and mode in self.modes
+        return (test in self.tests or self.tests == ["*"]) and mode in self.modes
 
     def covers(self, before, lines):
         near = [line.rstrip() for line in before[-LINES_AFTER_PLACE:]]

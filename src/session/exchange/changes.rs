@@ -134,6 +134,11 @@ impl Desk {
         is_undecided && self.ledger.owes_ready()
     }
 
+    /// Whether what is asked now finds a transaction that has failed, in which nothing can be defined or closed.
+    pub(super) fn is_in_failed(&self) -> bool {
+        self.ledger.status == TransactionStatus::Failed && !self.rolls_back
+    }
+
     /// Notes whether `frame` needs the unnamed statement as it was before the last Sync.
     #[inline]
     pub(super) fn looks_at(&mut self, frame: Frame<'_>) {
@@ -214,7 +219,8 @@ impl Desk {
             // It may have named one of Postern's, or be refused.
             sides.server.prepared.doubt();
         }
-        if self.ledger.status == TransactionStatus::Failed {
+        if self.is_in_failed() {
+            self.rolls_back = matches!(command, Command::Commit | Command::Rollback);
             return;
         }
         let statements = &mut sides.client.statements;

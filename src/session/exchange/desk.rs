@@ -24,6 +24,8 @@ pub(super) const UNREAD: Effects = Effects::UNKNOWN.union(Effects::DYNAMIC_SETTI
 #[derive(Debug)]
 pub(super) struct Desk {
     pub(super) ledger: Ledger,
+    /// The transaction has failed, and what was asked since ends it.
+    pub(super) rolls_back: bool,
     /// What each Parse and Close that isn't answered changes, in their order.
     pub(super) changes: Changes,
     /// The unnamed statement is of after the last Sync.
@@ -72,6 +74,7 @@ impl Default for Desk {
     fn default() -> Self {
         Self {
             ledger: Ledger::fine(),
+            rolls_back: false,
             changes: Changes::default(),
             has_new_unnamed: false,
             wants_unnamed: false,
@@ -202,7 +205,7 @@ impl Desk {
         else {
             return None;
         };
-        if self.ledger.status == TransactionStatus::Failed {
+        if self.is_in_failed() {
             return None;
         }
         let mut buffer = [0; MAX_NAME_BYTES];
@@ -262,7 +265,7 @@ impl Desk {
         let is_there = sides.server.prepared.touch(&statement);
         sides.client.statements.insert(name.into(), statement.clone());
         self.used.found += u32::from(is_there);
-        if is_there && self.ledger.status != TransactionStatus::Failed {
+        if is_there && !self.is_in_failed() {
             self.changes.push(Change::Defined(Some(name.into()), None));
             self.ledger.sent(b'P', Whose::Made);
             return Ok(());
@@ -335,7 +338,7 @@ impl Desk {
             let (epoch, effects) = sides.client.unnamed_effects;
             let tail = std::mem::take(&mut sides.client.unnamed.tail);
             let text = Body::new(&tail).cstring().unwrap_or_default();
-            if !effects.is_empty() || epoch != sides.texts.epoch() {
+            if !effects.is_empty() || epoch != sides.texts.epoch() || self.is_in_failed() {
                 self.runs_unnamed(portal, text, sides);
             } else {
                 sides.server.ran.note(text, epoch);
@@ -361,7 +364,7 @@ impl Desk {
         self.ensure(&statement, sides, out);
         let epoch = sides.texts.epoch();
         let effects = self.effects_of(&statement, sides);
-        if effects.is_empty() {
+        if effects.is_empty() && !self.is_in_failed() {
             sides.server.ran.note(statement.text(), epoch);
         } else {
             runs(sides, statement.text(), effects, statement.command.clone());
@@ -602,6 +605,7 @@ impl Desk {
                 }
             }
             b'Z' => {
+                self.rolls_back = false;
                 self.remember(self.ledger.answered, 0, sides);
                 if self.ledger.status == TransactionStatus::Idle {
                     sides.server.changing = None;
