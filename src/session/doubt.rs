@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use super::names::Names;
 use crate::ids::SessionId;
 use crate::sql::Effects;
 
@@ -18,9 +19,6 @@ pub struct Doubt {
     /// What the code may leave behind that changes have defined, which may be gone before anybody looks, and when.
     defined: RefCell<Vec<Defined>>,
 }
-
-/// Names as PostgreSQL has them; nothing if they can't be told.
-pub type Names = Option<Vec<Box<[u8]>>>;
 
 /// Code that was defined.
 #[derive(Debug)]

@@ -8,6 +8,7 @@ pub mod client;
 pub mod doubt;
 pub mod exchange;
 pub mod ledger;
+pub mod names;
 pub mod parameters;
 pub mod ran;
 pub mod server;

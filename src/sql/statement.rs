@@ -75,6 +75,11 @@ pub enum Command {
     Discard(Discarded),
     /// CREATE TEMP or TEMPORARY.
     CreateTemporary,
+    /// CREATE FUNCTION or PROCEDURE.
+    CreateRoutine {
+        /// The name without its schema, for [`Identifier::parse`].
+        name: Range<usize>,
+    },
     /// Anything else, or several statements, or a text that isn't understood.
     Other,
 }
@@ -226,7 +231,16 @@ impl<V: Visitor> Scan<'_, V> {
         let mut main_verb_seen = first.word != Word::With;
         let is_temporary =
             first.word == Word::Create && self.peek().is_some_and(|next| next.word == Word::Temp);
+        let mut routine = None;
         while let Some(step) = self.step() {
+            if self.names_new
+                && matches!(
+                    step.token.kind,
+                    Kind::Word | Kind::Quoted | Kind::EscapedIdentifier
+                )
+            {
+                routine = Some(step.token.start..step.token.end);
+            }
             let in_main = self.depth == 0 && self.previous.is(b')');
             match step.word {
                 Word::Insert | Word::Merge => {
@@ -248,10 +262,11 @@ impl<V: Visitor> Scan<'_, V> {
             }
             inserts = false;
         }
-        if is_temporary {
-            return Command::CreateTemporary;
+        match routine {
+            Some(name) => Command::CreateRoutine { name },
+            None if is_temporary => Command::CreateTemporary,
+            None => Command::Other,
         }
-        Command::Other
     }
 
     /// Goes from EXPLAIN to the first word of what is explained.

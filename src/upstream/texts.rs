@@ -8,15 +8,14 @@ use std::rc::Rc;
 use crate::ids::SessionId;
 use crate::pin::Routines;
 use crate::session::client::Run;
-use crate::session::doubt::{Changing, Doubt, Names};
+use crate::session::doubt::{Changing, Doubt};
 use crate::session::exchange::Texts;
+use crate::session::names;
 use crate::session::parameters::Reading;
 use crate::session::ran::Ran;
 use crate::session::server::ServerSession;
 use crate::session::statements::{Registry, Statement};
-use crate::sql::{
-    self, Analysis, Command, Effects, Identifier, Kind, Language, Lexer, MAX_NAME_BYTES, Options,
-};
+use crate::sql::{self, Analysis, Command, Effects, Identifier, Kind, Language, Lexer, Options};
 use crate::wire::body::Body;
 
 /// Names of settings that are remembered although no routine sets them any more.
@@ -127,10 +126,12 @@ impl KnownTexts {
             let mut analysis = self.judge(text, options, routines);
             // Who only defines something doesn't run it.
             let is_alone = server.ran.is_single() && analysis.statements <= 1;
-            let names = used_names(text, options, analysis.effects);
+            let used = names::used(text, options, analysis.effects);
             let (named, rest) = self
                 .doubt
-                .defined_since(since, is_alone.then_some(id), |defined| share(&names, defined));
+                .defined_since(since, is_alone.then_some(id), |defined| {
+                    names::share(&used, defined)
+                });
             analysis.effects |= named | rest.without(HIDDEN);
             if rest.intersects(HIDDEN) {
                 has_hidden.set(true);
@@ -241,7 +242,7 @@ impl Texts for KnownTexts {
         let is_dangerous = !defined.is_empty() || self.is_doubtful() && self.doubt.has_defined_since(since);
         let changing = Changing::begin(&self.doubt, is_dangerous);
         if !defined.is_empty() {
-            let names = known.and_then(|(_, options)| defined_names(text, options));
+            let names = known.and_then(|(_, options)| names::defined(text, options));
             self.doubt.defines(defined, names, by);
         }
         changing
@@ -292,64 +293,6 @@ const HIDDEN: Effects = Effects::DYNAMIC
     .union(Effects::DYNAMIC_SETTING)
     .union(Effects::SEED)
     .union(Effects::SEQUENCE_READ);
-
-/// More names than anybody looks through.
-const MAX_NAMES: usize = 1_000;
-
-/// The names of `text`, which defines something: all of them, and of a single CREATE FUNCTION only that of what it makes.
-fn defined_names(text: &[u8], options: Options) -> Names {
-    let is_single = sql::analyse(text, options, |_| Effects::NONE).statements <= 1;
-    let mut names = Vec::new();
-    for token in Lexer::new(text, options.standard_conforming_strings) {
-        if let Some(identifier) = Identifier::of(text, &token) {
-            names.push(Box::from(identifier.fold(&mut [0; MAX_NAME_BYTES])?));
-        } else if token.kind == Kind::Symbol(b'(') && is_single && begins_routine(&names) {
-            return names.pop().map(|name| vec![name]);
-        }
-        if names.len() > MAX_NAMES {
-            return None;
-        }
-    }
-    Some(names)
-}
-
-/// Whether these are the first words of CREATE FUNCTION or PROCEDURE, up to the name.
-fn begins_routine(names: &[Box<[u8]>]) -> bool {
-    let mut words = names.iter().map(|name| &**name);
-    if words.next() != Some(b"create") {
-        return false;
-    }
-    let mut word = words.next();
-    if word == Some(b"or") && words.next() == Some(b"replace") {
-        word = words.next();
-    }
-    matches!(word, Some(b"function" | b"procedure")) && words.next().is_some()
-}
-
-/// The names by which `text` may run something; they can't be told if it has these `effects`.
-fn used_names(text: &[u8], options: Options, effects: Effects) -> Names {
-    if effects.intersects(Effects::CODE | Effects::DYNAMIC | Effects::UNKNOWN | Effects::PREPARED) {
-        return None;
-    }
-    let names = RefCell::new(Some(Vec::new()));
-    sql::analyse(text, options, |identifier| {
-        let mut names = names.borrow_mut();
-        match (identifier.fold(&mut [0; MAX_NAME_BYTES]), &mut *names) {
-            (Some(name), Some(names)) if names.len() < MAX_NAMES => names.push(Box::from(name)),
-            _ => *names = None,
-        }
-        Effects::NONE
-    });
-    names.into_inner()
-}
-
-/// Whether one of these names may be one of those.
-fn share(these: &Names, those: &Names) -> bool {
-    match (these, those) {
-        (Some(these), Some(those)) => these.iter().any(|name| those.contains(name)),
-        _ => true,
-    }
-}
 
 /// How the server reads the text; nothing if that can't be told, or if names in it may be written otherwise than in the
 /// catalogs, or folded in another way.
