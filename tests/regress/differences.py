@@ -10,6 +10,7 @@ import pathlib
 import re
 
 LINES_AFTER_PLACE = 6
+EVERYTHING = "(?s).*"
 
 
 class Known:
@@ -45,6 +46,11 @@ def read_known(file):
         elif line and not line.startswith("#"):
             known[-1].reason.append(line)
     return known
+
+
+def incomparable(known, mode):
+    """The tests of which nothing can be compared."""
+    return {test for entry in known if EVERYTHING in entry.ignored and mode in entry.modes for test in entry.tests}
 
 
 def lines_of(file):

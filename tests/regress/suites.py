@@ -26,9 +26,10 @@ WITH_TRACE = {"simple_pipeline", "nosync", "multi_pipelines", "prepared", "singl
 class Suites:
     """The suites, with where they are, what is to be run, and how long a single test may take."""
 
-    def __init__(self, tests, only, max_connections, patience):
+    def __init__(self, tests, only, left_out, max_connections, patience):
         self.tests = tests
         self.only = only
+        self.left_out = left_out
         self.max_connections = max_connections
         self.patience = patience
 
@@ -56,7 +57,18 @@ class Suites:
         """Whether SUITE/TEST is to be run."""
         suite, _, test = name.partition("/")
         wanted = self.wanted(suite)
-        return suite in self.chosen() and (wanted is None or test in wanted)
+        return suite in self.chosen() and (wanted is None or test in wanted) and name not in self.left_out
+
+    def shorten(self, suite, schedule, target):
+        """Writes a schedule with only those of its tests that are to be run."""
+        lines = []
+        for line in pathlib.Path(schedule).read_text().splitlines():
+            kind, colon, names = line.partition(":")
+            kept = [name for name in names.split() if self.includes(f"{suite}/{name}")]
+            if colon and not kind.startswith("#") and kept:
+                lines.append(f"{kind}: {' '.join(kept)}\n")
+        pathlib.Path(target).write_text("".join(lines))
+        return target
 
     def pg_regress(self, suite, address, directory):
         program, schedule, options = {
@@ -65,9 +77,7 @@ class Suites:
             "isolation": (f"{self.tests}/bin/pg_isolation_regress", "isolation_schedule", []),
         }[suite]
         inputs = f"{self.tests}/{suite}"
-        wanted, schedule = self.wanted(suite), f"{inputs}/{schedule}"
-        if wanted is not None:
-            schedule = shorten(schedule, wanted, f"{directory}/schedule")
+        schedule = self.shorten(suite, f"{inputs}/{schedule}", f"{directory}/schedule")
         if self.max_connections:
             options.append(f"--max-connections={self.max_connections}")
         host, port = address
@@ -131,18 +141,6 @@ def environment(directory, patience):
     """Nothing of the caller's but the path: its PG* variables would change what is tested."""
     return {"PATH": os.environ["PATH"], "HOME": directory, "PGSSLMODE": "disable",
             "PGISOLATIONTIMEOUT": str(patience // 2)}  # when it cancels a step, so that it can still tell
-
-
-def shorten(schedule, tests, target):
-    """Writes a schedule with only these of its tests."""
-    lines = []
-    for line in pathlib.Path(schedule).read_text().splitlines():
-        kind, colon, names = line.partition(":")
-        kept = [name for name in names.split() if name in tests]
-        if colon and not kind.startswith("#") and kept:
-            lines.append(f"{kind}: {' '.join(kept)}\n")
-    pathlib.Path(target).write_text("".join(lines))
-    return target
 
 
 def as_server_user():
