@@ -169,8 +169,8 @@ fn own_effects(routine: &Routine, found: impl FnMut(Found<'_>)) -> Effects {
         // Whoever declares a C function stable or immutable promises that it changes nothing.
         "c" if !routine.is_volatile => Effects::NONE,
         "c" => Effects::UNKNOWN,
-        // Another name for one of PostgreSQL's own.
-        "internal" => Effects::UNKNOWN | Effects::DYNAMIC_SETTING | Effects::UNSEEN,
+        // Another name for one of PostgreSQL's own, of which it is said apart what it does.
+        "internal" => Effects::NONE,
         // Other languages keep variables of their own for the session.
         _ => Effects::UNKNOWN | Effects::DYNAMIC_SETTING,
     }

@@ -21,8 +21,8 @@ WITH own AS (
     WHERE indexprs IS NOT NULL OR indpred IS NOT NULL
   UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, partrelid, partrelid, partexprs::pg_catalog.text FROM pg_catalog.pg_partitioned_table
     WHERE partexprs IS NOT NULL
-), lastingly(kind, oid) AS (
-  SELECT k, f.oid
+), lastingly(kind, oid, symbol) AS (
+  SELECT k, f.oid, f.prosrc
   FROM (VALUES ('SETTING', ARRAY['set_config']), ('SEED', ARRAY['setseed']), ('WRITE', ARRAY['nextval', 'setval']),
     ('READ', ARRAY['currval', 'lastval']),
     ('ADVISORY', ARRAY['pg_advisory_lock', 'pg_advisory_lock_shared', 'pg_try_advisory_lock', 'pg_try_advisory_lock_shared',
@@ -106,6 +106,9 @@ UNION ALL
 SELECT 'x', own.proname::pg_catalog.text, f.kind
 FROM own JOIN pg_catalog.pg_aggregate g ON g.aggfnoid = own.oid
   JOIN lastingly f ON f.oid IN (g.aggtransfn, g.aggfinalfn, g.aggcombinefn, g.aggserialfn, g.aggdeserialfn, g.aggmtransfn, g.aggminvtransfn, g.aggmfinalfn)
+UNION ALL
+-- Another name for one of these.
+SELECT 'x', own.proname::pg_catalog.text, f.kind FROM own JOIN lastingly f ON f.symbol = own.body WHERE own.lanname = 'internal'
 UNION ALL
 SELECT 'a', o.oprname::pg_catalog.text, f.kind FROM pg_catalog.pg_operator o JOIN lastingly f ON f.oid IN (o.oprcode, o.oprrest, o.oprjoin)
 UNION ALL

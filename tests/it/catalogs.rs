@@ -324,6 +324,35 @@ fn a_query_ends_with_its_client_though_its_connection_is_not_given_back() {
 }
 
 #[test]
+fn another_name_for_a_function_of_the_database_s_own_is_known_for_what_it_does() {
+    let (lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 2");
+    lab.superuser_sql(
+        "create function public.mine(text, text, bool) returns text language internal as 'set_config_by_name'; \
+         create function public.shout(text) returns text language internal as 'upper'; create extension citext",
+    )
+    .unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    for harmless in ["Q select shout('a')", "Q select 'A'::citext = 'a'"] {
+        one.say(&[harmless]);
+        settled();
+        assert_eq!(
+            gateway.metric("postern_pool_connections", &["app_rw", "leased"]),
+            0.0,
+            "{harmless}"
+        );
+    }
+    assert_eq!(
+        one.say(&["Q select mine('app.zzz', '1', false)"]),
+        "(1) SELECT 1 I"
+    );
+    settled();
+    let seen = "Q select coalesce(current_setting('app.zzz', true), '')";
+    assert_eq!(two.say(&[seen]), "() SELECT 1 I");
+    assert_eq!(one.say(&[seen]), "(1) SELECT 1 I");
+}
+
+#[test]
 fn what_was_prepared_by_sql_is_judged_by_what_it_does_by_now() {
     let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 2");
     let mut other = Client::new(&gateway, &[]);
