@@ -53,7 +53,7 @@ impl Question<'_> {
                 let _ = write!(
                     sql,
                     " UNION ALL SELECT 'p', '', pg_catalog.count(*)::pg_catalog.text \
-                     FROM pg_catalog.pg_prepared_statements WHERE pg_catalog.starts_with(name, {})",
+                     FROM pg_catalog.pg_prepared_statements WHERE NOT from_sql AND pg_catalog.starts_with(name, {})",
                     literal(prefix)
                 );
                 let found = [
@@ -88,7 +88,7 @@ impl Question<'_> {
                     (
                         "prepared",
                         exists(&format!(
-                            "pg_catalog.pg_prepared_statements p WHERE NOT pg_catalog.starts_with(p.name, {})",
+                            "pg_catalog.pg_prepared_statements p WHERE p.from_sql OR NOT pg_catalog.starts_with(p.name, {})",
                             literal(prefix)
                         )),
                     ),

@@ -85,6 +85,11 @@ async fn what_cannot_travel_ties_a_client_until_it_ends() {
             "advisory",
         ),
         ("prepare p as select 1", "deallocate p", "prepared"),
+        (
+            "prepare postern_1 as select 1",
+            "deallocate postern_1",
+            "prepared",
+        ),
         ("declare c cursor with hold for select 1", "close c", "cursor"),
         (
             "do $$ begin perform pg_advisory_lock(8); end $$",
