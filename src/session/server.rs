@@ -122,15 +122,26 @@ impl ServerSession {
             return;
         }
         self.lose_unnamed();
-        let present = std::mem::replace(&mut self.settings, wanted.clone());
+        let mut present = std::mem::replace(&mut self.settings, wanted.clone());
+        let mut first: Vec<String> = Vec::new();
+        let is_deferrable = present.iter().any(|(name, _)| name == DEFERRABLE);
+        if is_deferrable || sequences || reseeds {
+            first.push("SET TRANSACTION NOT DEFERRABLE".to_owned());
+        }
+        if is_deferrable {
+            first.push(format!("RESET {DEFERRABLE}"));
+            present = present
+                .iter()
+                .filter(|(name, _)| name != DEFERRABLE)
+                .cloned()
+                .collect();
+        }
         let change = difference(&present, wanted);
         let is_role = |name: &str| name == ROLE;
-        let mut first: Vec<String> = Vec::new();
         if sequences {
             first.push("DISCARD SEQUENCES".to_owned());
         }
         if reseeds {
-            self.seeded_by = None;
             first.push(RESEED.to_owned());
         }
         // The role first, and set last: what else there is to do is done as the user that is logged in.
@@ -164,6 +175,11 @@ impl ServerSession {
         }
     }
 
+    /// Notes that what [`Self::hand_over`] has appended is done.
+    pub fn handed_over(&mut self, id: SessionId) {
+        self.seeded_by = self.seeded_by.filter(|by| *by == id);
+    }
+
     fn has(&self, settings: &Settings) -> bool {
         Rc::ptr_eq(&self.settings, settings) || self.settings == *settings
     }
@@ -177,3 +193,7 @@ impl ServerSession {
 }
 
 const ROLE: &str = "role";
+
+/// With this on, a transaction that is serializable and only reads waits until nothing can conflict with it (documentation,
+/// "SET TRANSACTION"). What Postern does for itself must not.
+const DEFERRABLE: &str = "default_transaction_deferrable";

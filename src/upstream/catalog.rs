@@ -148,7 +148,7 @@ impl Watch {
 /// The rows of a query that is a transaction of its own; if the server refuses it, that has ended all the same.
 async fn told(connection: &mut Connection, query: &str) -> Result<Vec<RawRow>, Broken> {
     let told = connection.rows(query, PATIENCE).await;
-    if let Err(Broken::NotTold(_)) = told {
+    if let Err(Broken::NotTold { .. }) = told {
         connection.rows("ROLLBACK", PATIENCE).await?;
     }
     told

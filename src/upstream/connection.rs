@@ -25,7 +25,11 @@ use crate::wire::body::Body;
 use crate::wire::frame::{BadLength, Frames, MAX_GATHERED_BYTES};
 use crate::wire::reply::state_and_message;
 use crate::wire::request;
+use crate::wire::sqlstate::QUERY_CANCELED;
 use crate::wire::startup::CancelKey;
+
+/// How often a question of Postern's own is asked again that somebody has cancelled.
+const MAX_CANCELLED: u32 = 5;
 
 /// A connection that is logged in.
 #[derive(Debug)]
@@ -80,11 +84,25 @@ pub enum Broken {
     #[error("the server refused to reset the session: {0}")]
     NotReset(String),
     /// The server didn't tell what the session has.
-    #[error("the server refused to tell the state of the session: {0}")]
-    NotTold(String),
+    #[error("the server refused to tell the state of the session: {message}")]
+    NotTold {
+        /// The server's SQLSTATE, or none.
+        state: String,
+        /// Its text.
+        message: String,
+    },
     /// There is no key to cancel with.
     #[error("a query is running and the server gave no key to cancel it")]
     NotCancellable,
+}
+
+impl Broken {
+    fn not_told(why: &str) -> Self {
+        Self::NotTold {
+            state: String::new(),
+            message: why.to_owned(),
+        }
+    }
 }
 
 /// Why settings didn't take.
@@ -182,7 +200,10 @@ impl Connection {
             .await
             .map_err(|_| Broken::TimedOut)??;
         match answer.error {
-            None => Ok(()),
+            None => {
+                self.session.handed_over(id);
+                Ok(())
+            }
             Some((state, message)) => Err(SettingsError::Refused { state, message }),
         }
     }
@@ -190,9 +211,25 @@ impl Connection {
     /// Asks the server what the session has.
     pub async fn tell(&mut self, question: &Question<'_>) -> Result<Told, Broken> {
         let limit = self.target.timeouts.reset;
-        let rows = self.rows(&question.sql(NAME_PREFIX), limit).await?;
+        // Whatever a transaction of the session's is by default: this one waits for nobody.
+        let query = format!(
+            "SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ ONLY, NOT DEFERRABLE;{}",
+            question.sql(NAME_PREFIX)
+        );
+        let mut cancelled = 0;
+        let rows = loop {
+            match self.rows(&query, limit).await {
+                // By a cancel that its client had meant for what is done by now.
+                Err(Broken::NotTold { state, .. })
+                    if state == QUERY_CANCELED && cancelled < MAX_CANCELLED =>
+                {
+                    cancelled += 1;
+                }
+                told => break told?,
+            }
+        };
         let rows: Option<Vec<Row>> = rows.into_iter().map(strict).collect();
-        let rows = rows.ok_or_else(|| Broken::NotTold("a setting's value isn't UTF-8".to_owned()))?;
+        let rows = rows.ok_or_else(|| Broken::not_told("a setting's value isn't UTF-8"))?;
         question.read(rows).ok_or(Broken::Lost)
     }
 
@@ -209,8 +246,8 @@ impl Connection {
             .await
             .map_err(|_| Broken::TimedOut)??;
         match answer.error {
-            Some((_, message)) => Err(Broken::NotTold(message)),
-            None if answer.is_unreadable => Err(Broken::NotTold("a row is too long".to_owned())),
+            Some((state, message)) => Err(Broken::NotTold { state, message }),
+            None if answer.is_unreadable => Err(Broken::not_told("a row is too long")),
             None => Ok(answer.rows.unwrap_or_default()),
         }
     }
