@@ -236,7 +236,8 @@ impl Ledger {
             // COPY doesn't go on after an error, and so nothing of it can be under way here.
             _ if self.skipping => {}
             b'Q' | b'F' => {
-                self.skippable |= self.unsynced;
+                // It ends what a pipeline has begun, unless that has failed.
+                self.skippable |= std::mem::take(&mut self.unsynced);
                 self.push(Request::Query, whose);
             }
             b'S' => self.copy = Copying::InPastSync,
@@ -245,7 +246,8 @@ impl Ledger {
             b'D' => self.extended(Request::Describe, whose),
             b'E' => self.extended(Request::Execute, whose),
             b'C' => self.extended(Request::Close, whose),
-            b'H' => (self.unsynced, self.flushed) = (true, true),
+            // On its own it begins nothing.
+            b'H' => self.flushed |= self.unsynced,
             b'c' | b'f' => {
                 self.doubtful |= self.copy == Copying::InPastSync;
                 self.copy = Copying::No;

@@ -227,12 +227,12 @@ impl Desk {
         let (tag, statements): (&[u8], _) = match (command, named) {
             (Command::DeallocateAll, _) => (b"DEALLOCATE ALL\0", std::mem::take(statements)),
             (Command::Discard(Discarded::All), _) => (b"DISCARD ALL\0", std::mem::take(statements)),
-            (Command::Deallocate { .. }, Some(named)) => {
+            (Command::Deallocate { .. }, named) => {
                 let mut one = ClientStatements::default();
-                let entry = statements.remove(named);
-                entry
-                    .into_iter()
-                    .for_each(|(name, statement)| one.insert(name, statement));
+                if let Some((name, statement)) = named.and_then(|named| statements.remove(named)) {
+                    one.insert(name, statement);
+                }
+                // One of SQL counts too: their CommandCompletes are told apart by their order alone.
                 (b"DEALLOCATE\0", one)
             }
             _ => return,

@@ -20,6 +20,9 @@ use crate::wire::request;
 /// What a text may leave behind that isn't read.
 pub(super) const UNREAD: Effects = Effects::UNKNOWN.union(Effects::DYNAMIC_SETTING);
 
+/// What follows the name in the Parse of an empty statement: no text, no types.
+const EMPTY: &[u8] = b"\0\0\0";
+
 /// Where requests are taken down.
 #[derive(Debug)]
 pub(super) struct Desk {
@@ -153,6 +156,7 @@ impl Desk {
         out: &mut Vec<u8>,
     ) -> Result<(), BadLength> {
         sides.client.unnamed = Unnamed::default();
+        sides.client.unnamed_effects = (u64::MAX, Effects::NONE);
         sides.server.unnamed_of = None;
         if self.changes.unnamed > 0 {
             self.changes.end_unnamed();
@@ -227,11 +231,8 @@ impl Desk {
             self.parse_unnamed(frame, tail, sides, out);
             return Ok(());
         }
-        if let Some(known) = sides.client.statements.get(name).cloned() {
-            // The server refuses it, as it should: that name is taken.
-            self.ensure(&known, sides, out);
-            self.changes.push(Change::Nothing);
-            self.rename(frame, name.len(), 0, &known.server_name, out);
+        if sides.client.statements.get(name).is_some() {
+            self.parse_taken(frame, name, sides, out);
             return Ok(());
         }
         let has_own = sides.client.pins.contains(Reason::Prepared);
@@ -277,6 +278,17 @@ impl Desk {
         self.changes.push(Change::Defined(Some(name.into()), prepared));
         self.prepare(&statement, Whose::Client, out);
         Ok(())
+    }
+
+    /// The client has a statement of that name, and if nothing else is wrong with the new one, the server must say so. Whether
+    /// it could prepare the old one here doesn't matter; one without a text it always can.
+    fn parse_taken(&mut self, frame: Frame<'_>, name: &[u8], sides: &mut Sides<'_>, out: &mut Vec<u8>) {
+        let empty = sides.texts.intern(EMPTY, sides.server);
+        let taken = sides.texts.apart(&empty, None);
+        self.ensure(&taken, sides, out);
+        self.was(name, &taken);
+        self.changes.push(Change::Nothing);
+        self.rename(frame, name.len(), 0, &taken.server_name, out);
     }
 
     pub(super) fn parse_unnamed(
@@ -464,6 +476,7 @@ impl Desk {
             (Some(name), None) => {
                 let change = if name.is_empty() {
                     self.has_new_unnamed = true;
+                    sides.client.unnamed_effects = (u64::MAX, Effects::NONE);
                     Change::Unnamed(std::mem::take(&mut sides.client.unnamed))
                 } else {
                     Change::Nothing
@@ -598,6 +611,8 @@ impl Desk {
         let whose = self.ledger.received(frame.tag, frame.body);
         match frame.tag {
             b'1' | b'3' => self.changes.pop(),
+            b'E' => sides.client.run.has_undone(),
+            b'C' if frame.body == b"ROLLBACK\0" => sides.client.run.has_undone(),
             b'C' if whose == Whose::Client && frame.body.starts_with(b"D") => {
                 self.completed(frame.body, sides);
                 if frame.body == b"DISCARD ALL\0" {
