@@ -8,7 +8,7 @@ use super::settings::Settings;
 use super::statements::{ClientStatements, Statement};
 use crate::ids::SessionId;
 use crate::pin::{Pins, Reason};
-use crate::sql::{Analysis, Command, Effects, Found, Language};
+use crate::sql::{Analysis, Command, Discarded, Effects, Found, Language};
 
 /// How the names of settings begin that only some roles may set (`pg_settings`, context `superuser`); for one of these the
 /// server is asked for more than its value.
@@ -79,9 +79,13 @@ pub struct Run {
     pub named: Vec<String>,
     /// Some other setting may have changed.
     pub unnamed: bool,
-    /// The session was discarded, and nothing else was run that leaves anything.
+    /// The session was discarded, and nothing was run since that leaves anything.
     pub discarded: bool,
     statements: u32,
+    /// How many of them there were with the last DISCARD ALL.
+    last_discard: u32,
+    /// DISCARD ALLs that aren't known to have succeeded.
+    discards: u32,
     /// Settings were set for the transaction.
     has_local: bool,
     /// A setting was set or reset that decides how texts are read.
@@ -149,7 +153,7 @@ impl ClientSession {
         } = std::mem::take(&mut self.run);
         self.pins = pins;
         self.pins.unseen(if discarded {
-            effects.without(Effects::SEQUENCE_READ | Effects::DYNAMIC_SETTING)
+            effects.without(Effects::SEQUENCE_READ | Effects::DYNAMIC | Effects::DYNAMIC_SETTING)
         } else {
             effects
         });
@@ -168,9 +172,16 @@ impl ClientSession {
 }
 
 impl Run {
-    /// Notes that DISCARD ALL has succeeded.
+    /// Notes that a DISCARD ALL has succeeded.
     pub(super) fn has_discarded(&mut self) {
-        self.discarded = self.statements <= 1;
+        self.discards = self.discards.saturating_sub(1);
+        self.discarded = self.discards == 0 && self.last_discard == self.statements;
+    }
+
+    /// Notes that something has failed or was rolled back: a setting that was set by name may be nobody's, and its value alone
+    /// doesn't show that.
+    pub(super) fn has_undone(&mut self) {
+        self.unnamed |= !self.effects.is_empty();
     }
 
     /// Whether settings may differ from what they are known to be.
@@ -233,6 +244,10 @@ impl Run {
                     }
                     None => self.unnamed = true,
                 }
+            }
+            Command::Discard(Discarded::All) => {
+                (self.last_discard, self.discards) = (self.statements, self.discards + 1);
+                (self.unnamed, self.decides_reading) = (true, true);
             }
             _ if effects.intersects(Effects::SETTING) => {
                 self.unnamed = true;

@@ -60,9 +60,14 @@ impl Sharer<'_> {
     async fn settle(&mut self, lease: &mut Lease) -> Result<(), SettingsError> {
         let is_outdated = self.pool.texts().are_outdated(&lease.session.ran);
         let before = self.session.pins;
+        let is_discarded = self.session.run.discarded;
         // Who is tied anyway needs it only when nothing ties it any more.
-        if is_outdated && (before.is_empty() || !lease.session.ran.has_room()) {
+        if is_outdated && (before.is_empty() || is_discarded || !lease.session.ran.has_room()) {
             self.judge_again(lease).await?;
+            // What was judged had been run before.
+            self.session.run.discarded = is_discarded;
+        } else if is_discarded {
+            lease.session.ran.clear();
         }
         self.ask(lease).await?;
         if self.session.pins.is_empty() && self.pool.texts().are_outdated(&lease.session.ran) {
@@ -71,8 +76,11 @@ impl Sharer<'_> {
         }
         let metrics = self.pool.metrics();
         let pins = self.session.pins;
+        if pins != before {
+            let reasons: Vec<_> = pins.reasons().map(Reason::label).collect();
+            debug!(session = %self.client.session, ?reasons, "what ties a client to its server connection is now this");
+        }
         for reason in pins.reasons().filter(|reason| !before.contains(*reason)) {
-            debug!(session = %self.client.session, reason = reason.label(), "a client keeps its server connection");
             if let Some(pins) = metrics.pins.get(reason as usize) {
                 pins.inc();
             }
@@ -98,7 +106,7 @@ impl Sharer<'_> {
                     texts.changed();
                 }
             }
-            Err(Broken::NotTold(message)) => {
+            Err(Broken::NotTold { message, .. }) => {
                 debug!(session = %self.client.session, message, "the catalogs could not be read");
                 self.session.run.is_unknown();
             }
@@ -152,7 +160,7 @@ impl Sharer<'_> {
                     lease.session.settled(settings.clone());
                     self.session.settings = settings;
                 }
-                Err(Broken::NotTold(message)) => {
+                Err(Broken::NotTold { message, .. }) => {
                     debug!(session = %self.client.session, message, "the server did not tell");
                     pins.add(Reason::Unknown);
                 }
