@@ -24,4 +24,4 @@ pub use identifier::{Identifier, MAX_NAME_BYTES};
 pub use lexer::{Kind, Lexer, Token, reads_alike};
 pub use routine::{Found, Language, routine_effects};
 pub use setting::setting_name;
-pub use statement::{Analysis, Command, Discarded, Options, analyse};
+pub use statement::{Analysis, Command, Discarded, Options, analyse, split};

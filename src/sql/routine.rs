@@ -45,7 +45,7 @@ fn read(body: &[u8], language: Language, conforming: bool, found: &mut impl FnMu
     let mut scan = Scan::new(body, conforming, Report(found));
     match language {
         Language::Sql => {
-            scan.statements();
+            scan.statements(|_| {});
         }
         Language::PlPgSql => scan.block(),
     }

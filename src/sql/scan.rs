@@ -172,6 +172,14 @@ impl<'a, V: Visitor> Scan<'a, V> {
         self.text.get(token.start..token.end).unwrap_or_default()
     }
 
+    /// Whether UPDATE here would be the last word of FOR [NO KEY] UPDATE.
+    fn locks_rows(&self) -> bool {
+        let before = self.bytes(&self.previous.token);
+        [&b"for"[..], b"key"]
+            .iter()
+            .any(|word| before.eq_ignore_ascii_case(word))
+    }
+
     /// A word or a quoted identifier. The answer is which keyword it may be.
     fn name(&mut self, token: &Token) -> Word {
         let Some(identifier) = Identifier::of(self.text, token) else {
@@ -182,7 +190,7 @@ impl<'a, V: Visitor> Scan<'a, V> {
         match entry.word {
             Word::SetConfig => self.set_config(),
             Word::PgSettings => self.names_pg_settings = true,
-            Word::Update => self.updates = true,
+            Word::Update => self.updates |= !self.locks_rows(),
             Word::Default => self.names_default = true,
             _ => {}
         }

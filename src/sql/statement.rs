@@ -103,7 +103,7 @@ pub enum Discarded {
 /// do. Built-in routines needn't be known to it.
 pub fn analyse(text: &[u8], options: Options, lookup: impl Fn(&Identifier<'_>) -> Effects) -> Analysis {
     let mut scan = Scan::new(text, options.standard_conforming_strings, Lookup(lookup));
-    let (statements, mut lone) = scan.statements();
+    let (statements, mut lone) = scan.statements(|_| {});
     let effects = scan.finish();
     if statements > 1 || effects.contains(Effects::UNKNOWN) {
         lone = Command::Other;
@@ -113,6 +113,22 @@ pub fn analyse(text: &[u8], options: Options, lookup: impl Fn(&Identifier<'_>) -
         statements,
         lone,
     }
+}
+
+/// The statements of `text`, each with the semicolon behind it.
+pub fn split(text: &[u8], options: Options) -> Vec<&[u8]> {
+    let mut scan = Scan::new(
+        text,
+        options.standard_conforming_strings,
+        Lookup(|_: &Identifier<'_>| Effects::NONE),
+    );
+    let mut begins = Vec::new();
+    scan.statements(|begin| begins.push(begin));
+    let ends = begins.iter().skip(1).copied().chain([text.len()]);
+    let statements = begins.iter().zip(ends);
+    statements
+        .filter_map(|(begin, end)| text.get(*begin..end))
+        .collect()
 }
 
 struct Lookup<L>(L);
@@ -126,8 +142,8 @@ impl<L: Fn(&Identifier<'_>) -> Effects> Visitor for Lookup<L> {
 }
 
 impl<V: Visitor> Scan<'_, V> {
-    /// Walks over all statements. The answer is their number and what the last one is.
-    pub(super) fn statements(&mut self) -> (u32, Command) {
+    /// Walks over all statements, and tells where each begins. The answer is their number and what the last one is.
+    pub(super) fn statements(&mut self, mut begins: impl FnMut(usize)) -> (u32, Command) {
         let mut statements: u32 = 0;
         let mut last = Command::Empty;
         loop {
@@ -141,6 +157,7 @@ impl<V: Visitor> Scan<'_, V> {
                 self.statement(step);
                 continue;
             }
+            begins(step.token.start);
             self.begin();
             statements = statements.saturating_add(1);
             last = self.statement(step);

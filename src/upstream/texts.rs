@@ -10,7 +10,7 @@ use crate::pin::Routines;
 use crate::session::client::Run;
 use crate::session::doubt::{Changing, Doubt};
 use crate::session::exchange::Texts;
-use crate::session::names;
+use crate::session::names::{self, Names};
 use crate::session::parameters::Reading;
 use crate::session::ran::Ran;
 use crate::session::server::ServerSession;
@@ -158,6 +158,53 @@ impl KnownTexts {
         analysis
     }
 
+    /// What the code may leave behind that each statement of `text`, which has these `effects`, defines, and by which names it
+    /// is reached.
+    fn defined(
+        &self,
+        text: &[u8],
+        effects: Effects,
+        options: Options,
+        routines: &Routines,
+    ) -> Vec<(Effects, Names)> {
+        let known = self.judge(text, options, routines).effects;
+        if !known.contains(effects.without(Effects::DOUBT)) || known.contains(Effects::UNKNOWN) {
+            // It may be read in another way.
+            let read = self.defined_by(text, known, options, routines);
+            return vec![(read.0 | effects.without(HARMLESS), read.1)];
+        }
+        let statements = sql::split(text, options).into_iter();
+        let judged =
+            statements.map(|statement| (statement, self.judge(statement, options, routines).effects));
+        let changing = judged.filter(|(_, effects)| effects.intersects(Effects::DDL));
+        let defined =
+            changing.map(|(statement, effects)| self.defined_by(statement, effects, options, routines));
+        defined.filter(|(effects, _)| !effects.is_empty()).collect()
+    }
+
+    fn defined_by(
+        &self,
+        statement: &[u8],
+        mut effects: Effects,
+        options: Options,
+        routines: &Routines,
+    ) -> (Effects, Names) {
+        if quotes_code(statement, options) {
+            effects |= self.code_effects(statement, options, routines);
+        }
+        if names_extension(statement, options) {
+            effects |= Effects::UNKNOWN;
+        }
+        let by_itself = sql::analyse(statement, options, |_| Effects::NONE).effects;
+        let names = if by_itself.intersects(Effects::DDL | Effects::UNKNOWN) {
+            names::defined(statement, options)
+        } else {
+            // Code does, by names that the text doesn't have.
+            Some(Vec::new())
+        };
+        (effects.without(HARMLESS), names)
+    }
+
     /// What the code that a DO or a CREATE FUNCTION quotes may leave behind; CALL has none. Settings that it names and no
     /// view lists are asked for from now on.
     fn code_effects(&self, text: &[u8], options: Options, routines: &Routines) -> Effects {
@@ -225,25 +272,15 @@ impl Texts for KnownTexts {
     fn changing(&self, text: &[u8], effects: Effects, by: SessionId, server: &ServerSession) -> Changing {
         let routines = self.routines.borrow();
         let known = routines.as_ref().zip(reading(text, server));
-        let defined = known.map_or(
-            Effects::UNKNOWN | Effects::DYNAMIC_SETTING,
-            |(routines, options)| {
-                let judged = effects | self.judge(text, options, routines).effects;
-                let extension = if names_extension(text, options) {
-                    Effects::UNKNOWN
-                } else {
-                    Effects::NONE
-                };
-                (judged | self.code_effects(text, options, routines) | extension)
-                    .without(Effects::DDL | Effects::SEQUENCE_WRITE | Effects::LOCAL | Effects::DOUBT)
-            },
-        );
+        let defined = match known {
+            Some((routines, options)) => self.defined(text, effects, options, routines),
+            None => vec![(Effects::UNKNOWN | Effects::DYNAMIC_SETTING, None)],
+        };
         let since = self.read.get().map_or(0, |_| self.doubt.epoch());
         let is_dangerous = !defined.is_empty() || self.is_doubtful() && self.doubt.has_defined_since(since);
         let changing = Changing::begin(&self.doubt, is_dangerous);
-        if !defined.is_empty() {
-            let names = known.and_then(|(_, options)| names::defined(text, options));
-            self.doubt.defines(defined, names, by);
+        for (effects, names) in defined {
+            self.doubt.defines(effects, names, by);
         }
         changing
     }
@@ -288,6 +325,12 @@ impl Texts for KnownTexts {
     }
 }
 
+/// What a definition does to whoever makes it and not to whoever uses it, or what changes nothing that anybody sees.
+const HARMLESS: Effects = Effects::DDL
+    .union(Effects::SEQUENCE_WRITE)
+    .union(Effects::LOCAL)
+    .union(Effects::DOUBT);
+
 /// What the server doesn't tell of, and DISCARD ALL ends or a new seed makes nobody's.
 const HIDDEN: Effects = Effects::DYNAMIC
     .union(Effects::DYNAMIC_SETTING)
@@ -301,9 +344,24 @@ fn reading(text: &[u8], server: &ServerSession) -> Option<Options> {
         standard_conforming_strings,
         is_utf8,
     } = server.parameters.reading()?;
-    (is_utf8 || text.is_ascii()).then_some(Options {
+    let options = Options {
         standard_conforming_strings,
-    })
+    };
+    (is_utf8 || text.is_ascii() || is_ascii_but_for_values(text, options)).then_some(options)
+}
+
+/// Whether the text does nothing but by its names, and these are in ASCII: in whatever encoding the rest is, it says nothing.
+fn is_ascii_but_for_values(text: &[u8], options: Options) -> bool {
+    let mut tokens = Lexer::new(text, options.standard_conforming_strings);
+    let is_ascii = tokens.all(|token| {
+        matches!(token.kind, Kind::String | Kind::EscapeString)
+            || text.get(token.start..token.end).is_some_and(<[u8]>::is_ascii)
+    });
+    is_ascii && {
+        let analysis = sql::analyse(text, options, |_| Effects::NONE);
+        let alone = Effects::SEQUENCE_WRITE | Effects::LOCAL;
+        analysis.effects.without(alone).is_empty() || matches!(analysis.lone, Command::Set { .. })
+    }
 }
 
 /// What stands between the tags of a string quoted in dollars.
@@ -314,6 +372,17 @@ fn dollar_quoted(written: &[u8]) -> Option<&[u8]> {
 
 /// Whether the text is about an extension, whose code isn't in it.
 fn names_extension(text: &[u8], options: Options) -> bool {
+    has_word(text, options, &["extension"])
+}
+
+/// Whether a string in the text may be code: the body of a routine, or what a DO runs.
+fn quotes_code(text: &[u8], options: Options) -> bool {
+    has_word(text, options, &["function", "procedure", "do"])
+}
+
+fn has_word(text: &[u8], options: Options, words: &[&str]) -> bool {
     let mut tokens = Lexer::new(text, options.standard_conforming_strings);
-    tokens.any(|token| Identifier::of(text, &token).is_some_and(|word| word.eq_folded("extension")))
+    tokens.any(|token| {
+        Identifier::of(text, &token).is_some_and(|found| words.iter().any(|word| found.eq_folded(word)))
+    })
 }

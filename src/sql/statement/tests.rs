@@ -95,6 +95,7 @@ fn harmless_statements_leave_nothing_behind() {
         "SELECT a.into, a.default, \"INTO\" FROM t",
         "SELECT temp, temporary, hold FROM weather",
         "SELECT * FROM pg_settings",
+        "SELECT * FROM pg_settings FOR UPDATE; SELECT 1 FROM t FOR NO KEY UPDATE",
         "SELECT current_setting('a')",
         "SELECT set_config('a', 'b', true)",
         "SELECT pg_catalog.set_config('a', $1, TRUE)",
@@ -620,6 +621,29 @@ fn statements_are_counted() {
         ("BEGIN; SELECT 1; END", 3),
     ] {
         assert_eq!(read(text).statements, statements, "{text}");
+    }
+}
+
+#[test]
+fn texts_are_split_into_statements() {
+    for (text, statements) in [
+        ("", &[][..]),
+        ("/* ; */", &[]),
+        ("a; ; b ';' c", &["a; ; ", "b ';' c"]),
+        (
+            "create rule r as on insert to t do (select 1; select 2); x",
+            &["create rule r as on insert to t do (select 1; select 2); ", "x"],
+        ),
+        (
+            "create function f() begin atomic select case when 1 then 2 end; end; x",
+            &[
+                "create function f() begin atomic select case when 1 then 2 end; end; ",
+                "x",
+            ],
+        ),
+    ] {
+        let expected: Vec<_> = statements.iter().map(|text| text.as_bytes()).collect();
+        assert_eq!(split(text.as_bytes(), CONFORMING), expected, "{text}");
     }
 }
 
