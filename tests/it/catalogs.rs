@@ -209,6 +209,51 @@ fn who_is_at_work_while_others_define_code_is_not_tied() {
 }
 
 #[test]
+fn who_makes_tables_in_a_text_with_others_is_not_tied() {
+    let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 2");
+    let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    one.say(&["Q create table first (a text default 'neither (code' check (a <> '^(x|y)')); select 'first'"]);
+    // What was run together with a definition isn't defined by it, and its words are nobody's names.
+    one.0.message(
+        'Q',
+        b"begin; create function computes() returns void language plpgsql as $$ begin execute 'select 1'; end $$; \
+          select setseed(0.5); select pg_sleep(0.3); commit\0",
+    );
+    assert_eq!(
+        two.say(&["Q select 'create' from pg_sleep_for('0.5 s')"]),
+        "(create) SELECT 1 I"
+    );
+    one.told(1);
+    gateway.wait_for_metric("postern_pool_connections", &["app_rw", "leased"], 1.0);
+    gateway.wait_for_metric("postern_pool_pins_total", &["app_rw", "opaque"], 0.0);
+}
+
+#[test]
+fn values_are_read_in_any_encoding_and_names_in_one() {
+    let (_lab, gateway) = with_free_pool(ONE);
+    let mut one = Client::new(&gateway, &[]);
+    one.say(
+        &["Q create function \"\u{e9}\"() returns text language plpgsql as \
+               $$ begin return set_config('app.' || 'tenant', 'evil', false); end $$"],
+    );
+    let (mut latin, mut other) = (
+        Client::new(&gateway, &[("client_encoding", "LATIN1")]),
+        Client::new(&gateway, &[]),
+    );
+    let mut say = |text: &[u8]| {
+        latin.0.message('Q', &[text, b"\0"].concat());
+        latin.told(1)
+    };
+    assert!(say(b"select length('\xe9'), E'\xe9\\'' -- \xe9").ends_with("SELECT 1 I"));
+    assert!(say(b"set application_name = '\xe9'").starts_with("SET"));
+    assert_eq!(other.say(&["Q select 1"]), "(1) SELECT 1 I");
+    assert!(say(b"select \"\xe9\"()").ends_with("SELECT 1 I"));
+    gateway.wait_for_metric("postern_pool_pinned_clients", &["app_rw"], 1.0);
+    drop(latin);
+    assert_eq!(other.say(&[&seen("tenant")]), "() SELECT 1 I");
+}
+
+#[test]
 fn what_the_database_s_own_functions_do_under_other_names_is_nobody_elses() {
     for (define, run, seen) in [
         (

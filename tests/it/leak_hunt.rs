@@ -56,10 +56,9 @@ const SHARED: Hunt = Hunt {
     },
 };
 
-/// The same through the gateway. What its clients do by code that can't be seen through ties them for longer than `servers`
-/// allows for, so there is a connection for each; they are shared all the same, since the one that was used last is lent first.
+/// The same through the gateway.
 const AUTO: Hunt = Hunt {
-    pool: Some("mode = \"auto\"\nsize = 12\nmin_idle = 1"),
+    pool: Some("mode = \"auto\"\nsize = 3\nmin_idle = 1\nwait_timeout = \"8s\""),
     ..SHARED
 };
 
@@ -104,6 +103,8 @@ fn hunt(hunt: Hunt, steps: usize) {
             Ok(done) => clients[index].done(&plan, done),
             Err(difference) => {
                 tell(number, index, &script, &world);
+                let holders: Vec<_> = clients.iter().filter(|client| client.is_holding()).collect();
+                println!("who may keep a server connection: {holders:?}");
                 drop(world);
                 if shrinks && let Some((script, logins)) = shrink(hunt, &logins, &script, &difference) {
                     println!("a short way to it:");

@@ -230,6 +230,20 @@ fn deallocate_knows_statements_of_the_protocol() {
     assert_eq!(one.say(&["B s", "S"]), "26000 I");
     assert_eq!(one.say(&["P s select 'new'", "B s", "S"]), "(new) SELECT 1 I");
     assert_eq!(one.say(&["Q deallocate s", "B s", "S"]), "DEALLOCATE I 26000 I");
+    one.say(&["P s select 's'", "S", "Q prepare sql as select 1"]);
+    assert_eq!(
+        one.say(&[
+            "P first deallocate sql",
+            "P second deallocate s",
+            "B first",
+            "B nowhere",
+            "B second",
+            "S",
+            "B s",
+            "S"
+        ]),
+        "DEALLOCATE 26000 I (s) SELECT 1 I"
+    );
 }
 
 #[test]
@@ -258,6 +272,114 @@ fn characteristics_of_the_session_travel() {
     assert_eq!(two.say(&["Q show transaction_read_only"]), "(off) SHOW I");
     assert_eq!(one.say(&["Q show transaction_read_only"]), "(on) SHOW I");
     gateway.wait_for_metric("postern_pool_pinned_clients", &["app_rw"], 0.0);
+}
+
+#[test]
+fn a_pipeline_ends_with_a_query_and_flush_alone_begins_none() {
+    let (_lab, gateway) = with_pool(ONE);
+    let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    assert_eq!(one.say(&["Q select 1", "H"]), "(1) SELECT 1 I");
+    assert_eq!(two.say(&["Q select 2"]), "(2) SELECT 1 I");
+    one.say(&["P s select 's'", "H"]);
+    assert_eq!(one.say(&["Q select 3"]), "(3) SELECT 1 I");
+    assert_eq!(two.say(&["Q select 4"]), "(4) SELECT 1 I");
+    assert_eq!(one.say(&["B s", "S"]), "(s) SELECT 1 I");
+}
+
+#[test]
+fn a_name_is_taken_whether_or_not_its_statement_can_be_prepared() {
+    let (_lab, gateway) = with_free_pool(ONE);
+    let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    one.say(&["Q create table gone (a int)", "P s select a from gone", "S"]);
+    two.say(&["Q drop table gone", "Q deallocate all"]);
+    assert_eq!(one.say(&["P s select 1", "S"]), "42P05 I");
+    assert_eq!(one.say(&["P s selec", "S"]), "42601 I");
+    let failed = one.say(&[
+        "Q begin",
+        "Q select 1/0",
+        "P s rollback",
+        "S",
+        "P s select 1",
+        "S",
+        "Q rollback",
+    ]);
+    assert_eq!(failed, "BEGIN T 22012 E 42P05 E 25P02 E ROLLBACK I");
+    assert_eq!(one.say(&["B s", "S"]), "42P01 I");
+}
+
+#[test]
+fn an_unnamed_statement_that_is_gone_leaves_nothing_behind() {
+    let (_lab, gateway) = with_pool(ONE);
+    let mut one = Client::new(&gateway, &[]);
+    for ends in ["Q select 1", "C -"] {
+        one.say(&["P - do $$ begin execute 'select 1'; end $$", "S", ends, "S"]);
+        assert_eq!(one.say(&["B -", "S"]), "26000 I", "{ends}");
+        gateway.wait_for_metric("postern_pool_connections", &["app_rw", "leased"], 0.0);
+    }
+}
+
+#[test]
+fn discard_all_ends_what_was_run_before_it_in_one_go() {
+    let (_lab, gateway) = with_pool(ONE);
+    let mut one = Client::new(&gateway, &[]);
+    let opaque = "Q do $$ begin execute 'select 1'; end $$";
+    assert_eq!(one.say(&[opaque, "Q discard all"]), "DO I DISCARD ALL I");
+    gateway.wait_for_metric("postern_pool_connections", &["app_rw", "leased"], 0.0);
+    assert_eq!(one.say(&["Q discard all", opaque]), "DISCARD ALL I DO I");
+    gateway.wait_for_metric("postern_pool_pinned_clients", &["app_rw"], 1.0);
+    // The last one fails.
+    one.say(&["Q discard all"]);
+    gateway.wait_for_metric("postern_pool_connections", &["app_rw", "leased"], 0.0);
+    assert_eq!(
+        one.say(&[
+            "Q discard all",
+            opaque,
+            "P - discard all",
+            "B nobody's",
+            "B -",
+            "S"
+        ]),
+        "DISCARD ALL I DO I 26000 I"
+    );
+    gateway.wait_for_metric("postern_pool_pinned_clients", &["app_rw"], 1.0);
+}
+
+#[test]
+fn what_was_not_set_after_all_is_not_set_again() {
+    let (_lab, gateway) = with_pool(ONE);
+    let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    assert_eq!(one.say(&["Q set work_mem = 'nonsense'"]), "22023 I");
+    one.say(&["Q begin", "Q set lock_timeout = '1s'", "Q rollback"]);
+    one.say(&[
+        "Q begin",
+        "Q savepoint a",
+        "Q set statement_timeout = '61s'",
+        "Q rollback to a",
+    ]);
+    one.say(&["Q commit"]);
+    assert_eq!(two.say(&["Q show timezone"]), "(UTC) SHOW I");
+    let sources = "Q select string_agg(source, ' ') from pg_settings \
+                   where name in ('work_mem', 'lock_timeout', 'statement_timeout')";
+    assert_eq!(one.say(&[sources]), "(default default default) SELECT 1 I");
+}
+
+#[test]
+fn nothing_of_the_gateway_s_own_waits_for_others_transactions() {
+    let (_lab, gateway) = with_pool("mode = \"auto\"\nsize = 2");
+    let mut writer = Client::new(&gateway, &[]);
+    writer.say(&["Q begin isolation level serializable", "Q select 1"]);
+    let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    // Then its seed and its sequences may be anything.
+    one.say(&["Q do $$ begin execute 'select 1'; end $$"]);
+    one.say(&["Q discard all"]);
+    one.say(&[
+        "Q set session characteristics as transaction isolation level serializable, read only, deferrable",
+    ]);
+    assert_eq!(one.say(&["Q set work_mem = '1MB'"]), "SET I");
+    assert_eq!(two.say(&["Q show work_mem"]), "(4MB) SHOW I");
+    assert_eq!(one.say(&["Q show work_mem"]), "(1MB) SHOW I");
+    assert_eq!(one.say(&["Q show default_transaction_deferrable"]), "(on) SHOW I");
+    writer.say(&["Q rollback"]);
 }
 
 #[test]

@@ -21,7 +21,7 @@ impl Client {
         Self(raw)
     }
 
-    /// Says all at once and tells the answers in short. `Q text`; `P name text`; `B name`, which also executes; `S`.
+    /// Says all at once and tells the answers in short. `Q text`; `P name text`; `B name`, which also executes; `C name`; `H`; `S`.
     /// The unnamed statement is `-`.
     pub(crate) fn say(&mut self, said: &[&str]) -> String {
         let mut bytes = Vec::new();
@@ -40,6 +40,8 @@ impl Client {
                     bytes.extend(frame('B', &[&[0], &named(rest)[..], &[0; 6]].concat()));
                     bytes.extend(frame('E', &[0; 5]));
                 }
+                "C" => bytes.extend(frame('C', &[b"S", &named(rest)[..]].concat())),
+                "H" => bytes.extend(frame('H', b"")),
                 _ => bytes.extend(frame('S', b"")),
             }
             readies += usize::from(matches!(tag, "Q" | "S"));

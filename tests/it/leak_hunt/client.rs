@@ -357,7 +357,13 @@ impl Client {
         }
         let (sql, types) = if dice.percent(25) {
             let statement = self.kept_statement(dice, rules);
+            let opens = std::mem::take(&mut plan.opens);
             plan.count(&statement);
+            if plan.opens {
+                // Whenever it is executed.
+                plan.hold = plan.hold.max(Hold::Discard);
+            }
+            plan.opens |= opens;
             (statement.sql, &[][..])
         } else {
             let (sql, types, hold) = dice.pick(PREPARED);
@@ -488,7 +494,7 @@ const PREPARED: &[(&str, &[u32], Hold)] = &[
     (
         "select hide_set('app.person', coalesce($1, 'none'), false)",
         &[25],
-        Hold::None,
+        Hold::Discard,
     ),
     ("set work_mem = '8MB'", &[], Hold::None),
     ("set local timezone = 'Asia/Tokyo'", &[], Hold::None),
@@ -507,7 +513,7 @@ const PREPARED: &[(&str, &[u32], Hold)] = &[
     (
         "insert into tripwire values ('set', coalesce($1, 'none'))",
         &[25],
-        Hold::None,
+        Hold::Discard,
     ),
     ("select timestamptz '2020-07-01 12:00+00'", &[], Hold::None),
     (
@@ -516,7 +522,7 @@ const PREPARED: &[(&str, &[u32], Hold)] = &[
         Hold::Discard,
     ),
     ("listen mail", &[], Hold::Discard),
-    ("selec", &[], Hold::None),
+    ("selec", &[], Hold::Discard),
     ("", &[], Hold::None),
 ];
 

@@ -72,7 +72,7 @@ impl World {
             let options = Options {
                 pool,
                 users: &["app_rw"],
-                log: "info",
+                log: "info,postern::gateway::multiplex=debug",
                 ..Options::default()
             };
             Gateway::start(&lab, &options)
@@ -198,11 +198,17 @@ impl World {
 
     /// What the server connections of the gateway do.
     pub(super) fn servers(&self) -> String {
-        let sql = "select pid, state, wait_event_type, wait_event, query from pg_stat_activity \
+        let sql = "select pid, state, wait_event_type, wait_event, left(query, 200) from pg_stat_activity \
                    where datname = 'orders' and usename = 'app_rw' order by 1";
-        self.lab
-            .superuser_sql(sql)
-            .unwrap_or_else(|error| error.to_string())
+        let servers = self.lab.superuser_sql(sql);
+        let log = self.gateway.as_ref().map(Gateway::log).unwrap_or_default();
+        let begin = log.lines().count().saturating_sub(60);
+        let log: Vec<_> = log.lines().skip(begin).collect();
+        format!(
+            "{}\nthe gateway's log:\n{}",
+            servers.unwrap_or_else(|error| error.to_string()),
+            log.join("\n")
+        )
     }
 
     fn log_in(&self, login: Login) -> Result<Pair, Difference> {
@@ -282,6 +288,7 @@ fn compare(seen: &mut Shown, expected: &mut Shown, opaque: bool) -> Result<(), D
             .messages
             .iter_mut()
             .for_each(|message| level(message, opaque));
+        level_describe(&mut shown.messages);
         // The sender's process.
         shown
             .notifications
@@ -333,6 +340,17 @@ fn level_bind(seen: &Message, expected: &mut Message) {
     {
         expected.body.clone_from(&seen.body);
     }
+}
+
+/// What a statement returns can't be told where its names mean nothing; its parameters can, but only by a server connection
+/// that has it.
+fn level_describe(messages: &mut Vec<Message>) {
+    let tags: Vec<char> = messages.iter().map(|message| message.tag).collect();
+    let mut place = 0;
+    messages.retain(|_| {
+        place += 1;
+        tags[place - 1] != 't' || tags.get(place) != Some(&'E')
+    });
 }
 
 fn level_report(message: &mut Message) {
