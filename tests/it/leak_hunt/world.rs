@@ -329,14 +329,14 @@ fn level(message: &mut Message, opaque: bool) {
     }
 }
 
-/// A Bind with a wrong number of parameters is told so even if its transaction has failed; but the server connection may
-/// not have its statement, and in such a transaction nothing can be prepared.
+/// A Bind with a wrong number of parameters is told so even if its transaction has failed or its tables aren't found any more;
+/// but the server connection may not have its statement, and then it can't be prepared.
 fn level_bind(seen: &Message, expected: &mut Message) {
     let state = |message: &Message| (message.tag == 'E').then(|| message.field(b'C')).flatten();
     let text = expected.field(b'M').unwrap_or_default();
     if state(expected).as_deref() == Some("08P01")
         && text.starts_with("bind message supplies")
-        && state(seen).as_deref() == Some("25P02")
+        && matches!(state(seen).as_deref(), Some("25P02" | "42P01"))
     {
         expected.body.clone_from(&seen.body);
     }
