@@ -136,7 +136,12 @@ impl<'a, V: Visitor> Scan<'a, V> {
                 self.depth += 1;
                 self.names_new = false;
             }
-            Kind::Symbol(b';') => self.names_new = false,
+            Kind::Symbol(b';') => {
+                self.names_new = false;
+                if !self.within_statement() {
+                    self.end();
+                }
+            }
             Kind::Symbol(b')') => self.depth = self.depth.saturating_sub(1),
             // It may be the name of anything.
             Kind::EscapedIdentifier => self.effects |= Effects::UNKNOWN | Effects::DYNAMIC_SETTING,
@@ -152,16 +157,22 @@ impl<'a, V: Visitor> Scan<'a, V> {
         while !self.current.is(b';') && self.step().is_some() {}
     }
 
-    /// All effects, when the text has been walked over.
-    pub(super) fn finish(self) -> Effects {
-        let mut effects = self.effects;
+    /// A statement has ended: what several words in it mean together.
+    fn end(&mut self) {
         if self.updates && self.names_pg_settings {
-            effects |= Effects::SETTING | Effects::DYNAMIC_SETTING;
+            self.effects |= Effects::SETTING | Effects::DYNAMIC_SETTING;
         }
         // UPDATE t SET id = DEFAULT.
         if self.updates && self.names_default {
-            effects |= Effects::SEQUENCE_WRITE;
+            self.effects |= Effects::SEQUENCE_WRITE;
         }
+        (self.updates, self.names_pg_settings, self.names_default) = (false, false, false);
+    }
+
+    /// All effects, when the text has been walked over.
+    pub(super) fn finish(mut self) -> Effects {
+        self.end();
+        let mut effects = self.effects;
         if effects.intersects(Effects::PROBE) {
             effects |= Effects::SEQUENCE_WRITE;
         }

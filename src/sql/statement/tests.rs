@@ -96,6 +96,7 @@ fn harmless_statements_leave_nothing_behind() {
         "SELECT temp, temporary, hold FROM weather",
         "SELECT * FROM pg_settings",
         "SELECT * FROM pg_settings FOR UPDATE; SELECT 1 FROM t FOR NO KEY UPDATE",
+        "SELECT * FROM pg_settings; UPDATE t SET a = 1; SELECT * FROM pg_settings",
         "SELECT current_setting('a')",
         "SELECT set_config('a', 'b', true)",
         "SELECT pg_catalog.set_config('a', $1, TRUE)",
