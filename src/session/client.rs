@@ -68,6 +68,8 @@ pub struct Unnamed {
     pub tail: Vec<u8>,
     /// The statement of the client's that it names, in SQL, by the name on server connections.
     pub names: Option<Rc<Statement>>,
+    /// It is a COPY FROM.
+    pub copies: bool,
 }
 
 /// What was run since it was last settled what the session has.

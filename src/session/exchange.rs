@@ -11,7 +11,7 @@ use bytes::BytesMut;
 
 use super::client::ClientSession;
 use super::doubt::Changing;
-use super::ledger::{Standing, TransactionStatus};
+use super::ledger::{Copying, Standing, TransactionStatus, Whose};
 use super::server::ServerSession;
 use super::statements::{MAX_STATEMENT_BYTES, Statement};
 use super::tracker::{Ended, Tracker, is_frontend};
@@ -109,12 +109,20 @@ impl Exchange {
                 b'P' | b'B' | b'D' | b'C' | b'Q'
                     if self.desk.is_undecided() || to_server.len() > MAX_READY_BYTES =>
                 {
-                    request::header(frame.tag, frame.length, &mut self.waiting);
-                    self.waiting.extend_from_slice(frame.body);
-                    self.waiting.extend_from_slice(input);
+                    wait(frame, input, &mut self.waiting);
                     self.client = Frames::default();
                     break;
                 }
+                b'S' if self.desk.may_copy && self.desk.ledger.may_begin_copy() => {
+                    // If the server takes data it ignores this; if it fails before, it doesn't, and then nobody could tell.
+                    request::flush(to_server);
+                    self.desk.ledger.sent(b'H', Whose::Own);
+                    self.desk.holds_sync = true;
+                    wait(frame, input, &mut self.waiting);
+                    self.client = Frames::default();
+                    break;
+                }
+                b'S' if self.desk.ledger.copy != Copying::No => continue,
                 _ => {}
             }
             if let Err(error) = self.desk.take(frame, sides, to_server) {
@@ -151,6 +159,9 @@ impl Exchange {
     ) -> Option<Ended> {
         if self.desk.is_undecided() {
             return None;
+        }
+        if std::mem::take(&mut self.desk.holds_sync) {
+            self.desk.may_copy = false;
         }
         let waiting = std::mem::take(&mut self.waiting);
         self.from_client(&waiting, sides, to_server, to_client)
@@ -266,6 +277,13 @@ impl Exchange {
     pub fn into_tracker(self) -> Tracker {
         Tracker::of(self.client, self.server, self.desk.ledger)
     }
+}
+
+/// Keeps `frame` and the `rest` behind it, to be looked at later.
+fn wait(frame: Frame<'_>, rest: &[u8], waiting: &mut Vec<u8>) {
+    request::header(frame.tag, frame.length, waiting);
+    waiting.extend_from_slice(frame.body);
+    waiting.extend_from_slice(rest);
 }
 
 fn most_of_request(tag: u8) -> u32 {

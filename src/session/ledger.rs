@@ -306,6 +306,11 @@ impl Ledger {
         end.is_some() && these.into_iter().all(|owed| owed.whose == Whose::Own)
     }
 
+    /// Whether an Execute may still begin a COPY FROM STDIN.
+    pub(super) fn may_begin_copy(&self) -> bool {
+        self.copy == Copying::No && self.owed.iter().any(|owed| owed.what == Request::Execute)
+    }
+
     /// Whether the server skips what is sent now, up to a Sync.
     #[inline]
     pub(super) fn is_skipping(&self) -> bool {

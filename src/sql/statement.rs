@@ -73,6 +73,8 @@ pub enum Command {
     DeallocateAll,
     /// DISCARD.
     Discard(Discarded),
+    /// COPY FROM.
+    CopyFrom,
     /// CREATE TEMP or TEMPORARY.
     CreateTemporary,
     /// CREATE FUNCTION or PROCEDURE.
@@ -248,7 +250,7 @@ impl<V: Visitor> Scan<'_, V> {
         let mut main_verb_seen = first.word != Word::With;
         let is_temporary =
             first.word == Word::Create && self.peek().is_some_and(|next| next.word == Word::Temp);
-        let mut routine = None;
+        let (mut routine, mut copies) = (None, false);
         while let Some(step) = self.step() {
             if self.names_new
                 && matches!(
@@ -273,6 +275,7 @@ impl<V: Visitor> Scan<'_, V> {
                 Word::Execute if self.previous.word == Word::As => self.effects |= Effects::PREPARED,
                 Word::From if first.word == Word::Copy && self.depth == 0 => {
                     self.effects |= Effects::SEQUENCE_WRITE;
+                    copies = true;
                 }
                 _ if step.is(b';') => break,
                 _ => {}
@@ -282,6 +285,7 @@ impl<V: Visitor> Scan<'_, V> {
         match routine {
             Some(name) => Command::CreateRoutine { name },
             None if is_temporary => Command::CreateTemporary,
+            None if copies => Command::CopyFrom,
             None => Command::Other,
         }
     }

@@ -43,6 +43,11 @@ pub fn sync(into: &mut Vec<u8>) {
     message(b'S', into, |_| {});
 }
 
+/// Appends a Flush.
+pub fn flush(into: &mut Vec<u8>) {
+    message(b'H', into, |_| {});
+}
+
 /// The portal of [`set_config`], so that the one without a name stays its owner's.
 const PORTAL: &[u8] = b"postern_set_config\0";
 

@@ -287,6 +287,45 @@ fn a_pipeline_ends_with_a_query_and_flush_alone_begins_none() {
 }
 
 #[test]
+fn a_copy_that_fails_behind_its_sync_fails_alone() {
+    let (_lab, gateway) = with_free_pool(ONE);
+    let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    one.say(&[
+        "Q create table t (a int check (a > 0))",
+        "P in copy t from stdin",
+        "S",
+    ]);
+    for name in ["in", "-"] {
+        let parse = if name == "-" { "P - copy t from stdin" } else { "H" };
+        let bind = format!("B {name}");
+        let copy = |data| [parse, &bind, "void", data, "c", "S"];
+        assert_eq!(one.say(&copy("d 1/2/")), "COPY 2 I");
+        assert_eq!(one.say(&copy("d 1/x/")), "22P02 I");
+        assert_eq!(one.say(&copy("d 1/-1/")), "23514 I");
+        // That Sync isn't void: the server never asks for data.
+        let refused = [
+            "Q begin read only",
+            parse,
+            &bind,
+            "S",
+            "d 1/",
+            "c",
+            "S",
+            "Q commit",
+        ];
+        assert_eq!(one.say(&refused), "BEGIN T 25006 E E ROLLBACK I");
+        assert_eq!(two.say(&["Q select count(*) from t"]), "(2) SELECT 1 I");
+        two.say(&["Q delete from t"]);
+    }
+    // Nor is one behind a COPY that has ended.
+    assert_eq!(
+        one.say(&["B in", "void", "d 1/", "c", "S", "P - select 'more'", "B -", "S"]),
+        "COPY 1 I (more) SELECT 1 I"
+    );
+    assert_eq!(one.say(&["P - copy t to stdout", "B -", "S"]), "COPY 1 I");
+}
+
+#[test]
 fn a_name_is_taken_whether_or_not_its_statement_can_be_prepared() {
     let (_lab, gateway) = with_free_pool(ONE);
     let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));

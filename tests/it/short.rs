@@ -21,7 +21,8 @@ impl Client {
         Self(raw)
     }
 
-    /// Says all at once and tells the answers in short. `Q text`; `P name text`; `B name`, which also executes; `C name`; `H`; `S`.
+    /// Says all at once and tells the answers in short. `Q text`; `P name text`; `B name`, which also executes; `C name`; `H`; `S`, and `void` if the
+    /// server must ignore it; `d text`, whose lines end with `/`; `c`.
     /// The unnamed statement is `-`.
     pub(crate) fn say(&mut self, said: &[&str]) -> String {
         let mut bytes = Vec::new();
@@ -41,6 +42,9 @@ impl Client {
                     bytes.extend(frame('E', &[0; 5]));
                 }
                 "C" => bytes.extend(frame('C', &[b"S", &named(rest)[..]].concat())),
+                "d" => bytes.extend(frame('d', rest.replace('/', "\n").as_bytes())),
+                "c" => bytes.extend(frame('c', b"")),
+                "void" => bytes.extend(frame('S', b"")),
                 "H" => bytes.extend(frame('H', b"")),
                 _ => bytes.extend(frame('S', b"")),
             }

@@ -127,6 +127,9 @@ impl Desk {
     /// transaction that has failed, in which nothing can be defined or closed.
     #[inline]
     pub(super) fn is_undecided(&self) -> bool {
+        if self.holds_sync {
+            return self.ledger.may_begin_copy();
+        }
         let is_undecided = self.changes.named > 0
             || !self.forgotten.is_empty()
             || self.wants_unnamed && self.changes.unnamed > 0

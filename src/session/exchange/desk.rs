@@ -35,6 +35,10 @@ pub(super) struct Desk {
     pub(super) has_new_unnamed: bool,
     /// What is to be taken next needs one of before.
     pub(super) wants_unnamed: bool,
+    /// A COPY FROM was bound, and it isn't known yet whether the server wants its data.
+    pub(super) may_copy: bool,
+    /// What is to be taken next is a Sync that the server ignores if it does.
+    pub(super) holds_sync: bool,
     /// What became of the prepared statements that were used.
     pub(super) used: StatementUse,
     /// Names that requests which aren't answered may still have used: closed since, or never defined.
@@ -81,6 +85,8 @@ impl Default for Desk {
             changes: Changes::default(),
             has_new_unnamed: false,
             wants_unnamed: false,
+            may_copy: false,
+            holds_sync: false,
             used: StatementUse::default(),
             former: Vec::new(),
             forgotten: Vec::new(),
@@ -112,6 +118,7 @@ impl Desk {
             b'C' => self.close(frame, sides, out),
             tag => {
                 match tag {
+                    b'c' | b'f' => self.may_copy = false,
                     b'F' => runs(sides, &[], UNREAD, Command::Other),
                     b'S' => self.has_new_unnamed = false,
                     _ => {}
@@ -309,12 +316,14 @@ impl Desk {
         } else {
             let analysis = sides.texts.analyse(text, sides.server);
             sides.client.unnamed_effects = (sides.texts.epoch(), analysis.effects | misread);
+            sides.client.unnamed.copies = analysis.lone == Command::CopyFrom;
             match self.statement_of(text, &analysis.lone, sides) {
                 Some((place, statement)) => {
                     self.ensure(&statement, sides, out);
                     sides.client.unnamed = Unnamed {
                         tail: statement.named_in(tail, place),
                         names: Some(statement),
+                        copies: false,
                     };
                     request::message(b'P', out, |body| {
                         body.push(0);
@@ -347,6 +356,7 @@ impl Desk {
                 self.ensure(&named, sides, out);
             }
             self.ensure_unnamed(sides, out);
+            self.may_copy |= sides.client.unnamed.copies;
             let (epoch, effects) = sides.client.unnamed_effects;
             let tail = std::mem::take(&mut sides.client.unnamed.tail);
             let text = Body::new(&tail).cstring().unwrap_or_default();
@@ -374,6 +384,7 @@ impl Desk {
             self.ensure(named, sides, out);
         }
         self.ensure(&statement, sides, out);
+        self.may_copy |= statement.command == Command::CopyFrom;
         let epoch = sides.texts.epoch();
         let effects = self.effects_of(&statement, sides);
         if effects.is_empty() && !self.is_in_failed() {
