@@ -283,16 +283,25 @@ impl Sharer<'_> {
         let is_clean = is_judged
             && !self.session.pins.are_lasting()
             && !self.session.run.effects.intersects(Effects::UNSEEN);
-        let lease = if is_clean {
-            Some(lease)
+        if is_clean {
+            return Ended {
+                end,
+                lease: Some(lease),
+                tracker: exchange.into_tracker(),
+            };
+        }
+        let mut tracker = exchange.into_tracker();
+        if matches!(end, Ok(End::Terminated)) {
+            self.traffic.answers += tracker.answered();
+            let owed = std::mem::take(&mut tracker);
+            tokio::task::spawn_local(lease.carry_out_and_close(owed));
         } else {
             tokio::task::spawn_local(lease.cancel_and_close());
-            None
-        };
+        }
         Ended {
             end,
-            tracker: exchange.into_tracker(),
-            lease,
+            lease: None,
+            tracker,
         }
     }
 

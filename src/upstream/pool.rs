@@ -472,6 +472,14 @@ impl Lease {
         }
     }
 
+    /// Closes the connection once that is carried out which a client, whose bytes `tracker` followed, had asked for before its
+    /// goodbye.
+    pub async fn carry_out_and_close(mut self, tracker: Tracker) {
+        if self.deref_mut().clean(tracker, Farewell::Said).await.is_err() {
+            self.cancel_and_close().await;
+        }
+    }
+
     /// Closes the connection. A backend goes on with its query when its connection ends, so that is cancelled, and its place
     /// isn't free before.
     pub async fn cancel_and_close(self) {

@@ -72,13 +72,22 @@ fn a_flood_of_cancels_does_not_reach_the_server() {
 /// queries that nobody cancels. An innocent one that is cancelled is the failure.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_storm_of_cancels_hits_nobody_else() {
-    const ROUNDS: usize = 10_000;
+    for pool in [
+        "mode = \"session\"\nsize = 4\nmin_idle = 4",
+        "mode = \"auto\"\nsize = 4\nmin_idle = 4",
+    ] {
+        storm(pool).await;
+    }
+}
+
+async fn storm(pool: &'static str) {
+    const ROUNDS: usize = 5_000;
     const ATTACKERS: usize = 12;
     let lab = Lab::start(LabConfig::default()).unwrap();
     let gateway = Arc::new(Gateway::start(
         &lab,
         &Options {
-            pool: "size = 4\nmin_idle = 4",
+            pool,
             ..Options::default()
         },
     ));
@@ -129,7 +138,7 @@ async fn a_storm_of_cancels_hits_nobody_else() {
         task.unwrap();
     }
     assert!(innocent.load(Ordering::Relaxed) > 100, "{innocent:?}");
-    assert!(lab.cancel_requests() > ROUNDS / 50, "{}", lab.cancel_requests());
+    assert!(lab.cancel_requests() > ROUNDS / 500, "{}", lab.cancel_requests());
 }
 
 fn cancel_key(greeting: &[Message]) -> CancelKey {

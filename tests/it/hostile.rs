@@ -46,6 +46,9 @@ enum Phase {
     LoggedIn,
 }
 
+/// What comes after the login is looked at in one way or the other.
+const POOLS: [&str; 2] = ["mode = \"session\"", "mode = \"auto\""];
+
 const WITH_TRUST: [Phase; 4] = [Phase::Fresh, Phase::TlsGranted, Phase::GssDenied, Phase::LoggedIn];
 const WITH_SCRAM: [Phase; 2] = [Phase::Sasl, Phase::Proof];
 

@@ -8,14 +8,18 @@ use postern_lab::{Lab, LabConfig};
 use crate::gateway::{Gateway, Options};
 use crate::raw::{Raw, frame};
 
-const ONE: &str = "size = 1\nmin_idle = 0";
+const ONE: &str = "mode = \"session\"\nsize = 1\nmin_idle = 0";
 
 fn gateway() -> (Lab, Gateway) {
+    gateway_with(ONE)
+}
+
+fn gateway_with(pool: &'static str) -> (Lab, Gateway) {
     let lab = Lab::start(LabConfig::default()).unwrap();
     let gateway = Gateway::start(
         &lab,
         &Options {
-            pool: ONE,
+            pool,
             ..Options::default()
         },
     );
@@ -119,17 +123,26 @@ fn a_query_whose_client_is_gone_is_cancelled() {
 
 #[test]
 fn what_was_asked_before_a_goodbye_is_carried_out() {
-    let (_lab, gateway) = gateway();
-    let (mut first, _) = Raw::login(&gateway, "app_rw");
-    let bytes = [
-        frame('Q', b"create table made as select 1 as x from pg_sleep(0.3)\0"),
-        frame('X', b""),
-    ]
-    .concat();
-    first.send(&bytes);
-    drop(first);
-    let (mut second, _) = Raw::login(&gateway, "app_rw");
-    assert_eq!(text(&mut second, "select to_regclass('made')::text"), "made");
+    for pool in [ONE, "mode = \"auto\"\nsize = 1\nmin_idle = 1"] {
+        let (_lab, gateway) = gateway_with(pool);
+        // Who leaves before there is a server has asked nobody.
+        Raw::login(&gateway, "app_rw").0.query("select 1");
+        gateway.wait_for_metric("postern_pool_connections", &["app_rw", "idle"], 1.0);
+        let (mut first, _) = Raw::login(&gateway, "app_rw");
+        let bytes = [
+            frame('Q', b"create table made as select 1 as x from pg_sleep(0.3)\0"),
+            frame('X', b""),
+        ]
+        .concat();
+        first.send(&bytes);
+        drop(first);
+        let (mut second, _) = Raw::login(&gateway, "app_rw");
+        assert_eq!(
+            text(&mut second, "select to_regclass('made')::text"),
+            "made",
+            "{pool}"
+        );
+    }
 }
 
 #[test]

@@ -17,7 +17,7 @@ fn the_minimum_is_there_before_the_first_client_and_the_maximum_is_never_passed(
     let gateway = Gateway::start(
         &lab,
         &Options {
-            pool: "size = 3\nmin_idle = 2",
+            pool: "mode = \"session\"\nsize = 3\nmin_idle = 2",
             ..Options::default()
         },
     );
@@ -41,7 +41,7 @@ fn the_minimum_is_there_before_the_first_client_and_the_maximum_is_never_passed(
 
 #[test]
 fn who_waits_in_vain_gets_a_clear_error() {
-    let pool = "size = 1\nmin_idle = 0\nwait_timeout = \"3s\"";
+    let pool = "mode = \"session\"\nsize = 1\nmin_idle = 0\nwait_timeout = \"3s\"";
     let lab = lab();
     let gateway = Gateway::start(
         &lab,
@@ -71,7 +71,7 @@ fn who_waits_long_is_told_so() {
     let gateway = Gateway::start(
         &lab,
         &Options {
-            pool: "size = 1\nmin_idle = 0",
+            pool: "mode = \"session\"\nsize = 1\nmin_idle = 0",
             ..Options::default()
         },
     );
@@ -91,7 +91,7 @@ fn waiters_are_served_in_their_order_and_those_who_left_are_skipped() {
     let gateway = Gateway::start(
         &lab,
         &Options {
-            pool: "size = 1\nmin_idle = 0",
+            pool: "mode = \"session\"\nsize = 1\nmin_idle = 0",
             ..Options::default()
         },
     );
@@ -126,7 +126,7 @@ fn connections_that_the_server_has_closed_are_replaced() {
     let gateway = Gateway::start(
         &lab,
         &Options {
-            pool: "min_idle = 2",
+            pool: "mode = \"session\"\nmin_idle = 2",
             ..Options::default()
         },
     );
@@ -171,7 +171,7 @@ fn connections_are_opened_beside_each_other() {
     let gateway = Gateway::start(
         &lab,
         &Options {
-            pool: "size = 8\nmin_idle = 0",
+            pool: "mode = \"session\"\nsize = 8\nmin_idle = 0",
             ..Options::default()
         },
     );

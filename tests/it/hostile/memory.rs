@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use postern::wire::startup::{ProtocolVersion, startup_message};
 
-use super::{AT_ONCE, Phase, Scene, startup, through_tls, until_the_end, with_length};
+use super::{AT_ONCE, POOLS, Phase, Scene, startup, through_tls, until_the_end, with_length};
 use crate::gateway::Options;
 use crate::raw::{Message, Raw, frame};
 
@@ -67,9 +67,18 @@ fn settings_that_nobody_else_has_are_not_kept_for_ever() {
 
 #[test]
 fn clients_that_do_not_read_hold_little() {
+    POOLS
+        .into_iter()
+        .for_each(clients_that_do_not_read_hold_little_in);
+}
+
+fn clients_that_do_not_read_hold_little_in(pool: &'static str) {
     const PLAIN: usize = 10;
     const TLS: usize = 5;
-    let mut scene = Scene::new(Options::default());
+    let mut scene = Scene::new(Options {
+        pool,
+        ..Options::default()
+    });
     let query = frame('Q', b"select repeat('x', 50000000)\0");
     let before = scene.gateway.private_kib();
     let deaf: Vec<Raw> = (0..PLAIN)
@@ -106,8 +115,17 @@ fn clients_that_do_not_read_hold_little() {
 
 #[test]
 fn a_huge_message_is_passed_on_and_not_held() {
+    POOLS
+        .into_iter()
+        .for_each(a_huge_message_is_passed_on_and_not_held_in);
+}
+
+fn a_huge_message_is_passed_on_and_not_held_in(pool: &'static str) {
     const MIB: usize = 200;
-    let mut scene = Scene::new(Options::default());
+    let mut scene = Scene::new(Options {
+        pool,
+        ..Options::default()
+    });
     let before = scene.gateway.private_kib();
     let mut raw = scene.reach(Phase::LoggedIn);
     let text = vec![b' '; 1024 * 1024];

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use postern::wire::startup::{CancelKey, ProtocolVersion, cancel_request, ssl_request, startup_message};
 
 use super::{
-    AT_ONCE, FIRST, LENGTHS, Phase, Scene, TAGS, WITH_SCRAM, answered, gss_request, initial, startup,
+    AT_ONCE, FIRST, LENGTHS, POOLS, Phase, Scene, TAGS, WITH_SCRAM, answered, gss_request, initial, startup,
     through_tls, until_the_end, with_length, with_scram,
 };
 use crate::gateway::Options;
@@ -93,7 +93,14 @@ fn names_as_long_as_may_be() {
 
 #[test]
 fn requests_out_of_order() {
-    let mut scene = Scene::new(Options::default());
+    POOLS.into_iter().for_each(requests_out_of_order_in);
+}
+
+fn requests_out_of_order_in(pool: &'static str) {
+    let mut scene = Scene::new(Options {
+        pool,
+        ..Options::default()
+    });
     for requests in [
         [ssl_request(), ssl_request()],
         [gss_request(), gss_request()],
@@ -190,7 +197,14 @@ fn impossible_cancel_requests() {
 
 #[test]
 fn impossible_lengths_after_the_login() {
-    let mut scene = Scene::new(Options::default());
+    POOLS.into_iter().for_each(impossible_lengths_after_the_login_in);
+}
+
+fn impossible_lengths_after_the_login_in(pool: &'static str) {
+    let mut scene = Scene::new(Options {
+        pool,
+        ..Options::default()
+    });
     for tag in TAGS {
         for length in LENGTHS {
             let bytes = with_length(Some(tag), length, b"select 1\0");
@@ -220,7 +234,16 @@ fn impossible_lengths_before_the_login() {
 
 #[test]
 fn a_muddle_that_is_left_behind_holds_no_server() {
-    let mut scene = Scene::new(Options::default());
+    POOLS
+        .into_iter()
+        .for_each(a_muddle_that_is_left_behind_holds_no_server_in);
+}
+
+fn a_muddle_that_is_left_behind_holds_no_server_in(pool: &'static str) {
+    let mut scene = Scene::new(Options {
+        pool,
+        ..Options::default()
+    });
     let copy = frame('Q', b"create temp table t (x text); copy t from stdin\0");
     let bad_parse = frame('P', b"no end");
     let good_parse = frame('P', b"\0select 1\0\0\0");

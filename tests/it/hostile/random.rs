@@ -10,8 +10,8 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use super::{
-    AT_ONCE, FIRST, Phase, Scene, WITH_SCRAM, WITH_TRUST, gss_request, initial, startup, until_the_end,
-    with_length, with_scram,
+    AT_ONCE, FIRST, POOLS, Phase, Scene, WITH_SCRAM, WITH_TRUST, gss_request, initial, startup,
+    until_the_end, with_length, with_scram,
 };
 use crate::gateway::Options;
 use crate::raw::frame;
@@ -80,7 +80,13 @@ fn random_conversations(mut scene: Scene, phases: &'static [Phase]) {
 
 #[test]
 fn random_conversations_with_trust() {
-    random_conversations(Scene::new(Options::default()), &WITH_TRUST);
+    for pool in POOLS {
+        let options = Options {
+            pool,
+            ..Options::default()
+        };
+        random_conversations(Scene::new(options), &WITH_TRUST);
+    }
 }
 
 #[test]

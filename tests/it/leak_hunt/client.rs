@@ -226,6 +226,7 @@ impl Client {
             status: self.status,
             seeded: self.seeded,
             drawn: self.drawn,
+            fresh: self.hold == Hold::None,
             sources: rules.sources,
         };
         loop {

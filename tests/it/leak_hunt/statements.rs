@@ -111,6 +111,8 @@ pub(super) struct Asker {
     pub(super) seeded: bool,
     /// Whether it has drawn a number of a sequence and read it.
     pub(super) drawn: bool,
+    /// It has run nothing yet that draws from a sequence.
+    pub(super) fresh: bool,
     /// Whether it may ask which settings come from a session.
     pub(super) sources: bool,
 }
@@ -482,6 +484,8 @@ pub(super) const DRAWS: &str = "select nextval('sq'), lastval()";
 
 fn sequence(dice: &mut Dice, asker: Asker) -> Statement {
     Statement::holding(match dice.below(9) {
+        // Nobody's number may be seen.
+        0 if asker.fresh => "select lastval()".to_owned(),
         0 | 1 => "select nextval('sq')".to_owned(),
         // Before it is, it may be lost.
         2..5 if !asker.drawn => DRAWS.to_owned(),
