@@ -121,6 +121,9 @@ pub(super) fn statement(dice: &mut Dice, asker: Asker) -> Statement {
     if asker.status == b'E' && dice.percent(60) || asker.status == b'T' && dice.percent(20) {
         return transaction(dice);
     }
+    if asker.drawn && dice.percent(15) {
+        return Statement::holding(dice.pick(&["select lastval()", "select currval('sq')"]));
+    }
     match dice.weighted(&[48, 52, 16, 14, 16, 8, 8, 10, 10, 1, 22, 10, 6, 6]) {
         0 => change(dice),
         1 => look(dice, asker.sources),
@@ -319,6 +322,7 @@ const LOOKS: &[&str] = &[
     "select to_char(1234.5, '9G999D9'), quote_ident('select'), pg_client_encoding()",
     "select current_setting('app.tenant') || ' ' || current_setting('app.person') || ' ' || current_setting('app.event')",
     "select coalesce(current_setting('app.loose', true), '')",
+    "select coalesce(current_setting('app.odd', true), '')",
     "",
     "-- nothing",
     "select 'with a tail' /* of comment */ ; ",
@@ -521,6 +525,10 @@ impl Statement {
 
 fn hidden(dice: &mut Dice) -> Statement {
     let word = dice.pick(&["red", "green", "blue"]);
+    if dice.percent(10) {
+        // Nobody else knows of it.
+        return Statement::new(format!("select hide_set('app.odd', '{word}', false)"));
+    }
     let kind = dice.pick(&[
         "set", "set", "local", "zone", "path", "temp", "lock", "listen", "notify", "prepare", "cursor",
         "sequence", "role", "wrong",
