@@ -55,6 +55,8 @@ pub struct ClientSession {
     prepared_effects: Effects,
     /// The epoch in which they were judged.
     prepared_as_of: u64,
+    /// It may have drawn from a sequence, on a connection that it has given back.
+    pub(super) drew: bool,
     /// Why it keeps its server connection.
     pub pins: Pins,
     /// What has been run since it was last settled what the session has.
@@ -107,6 +109,7 @@ impl ClientSession {
             unnamed_effects: (0, Effects::NONE),
             prepared_effects: Effects::NONE,
             prepared_as_of: 0,
+            drew: false,
             pins: Pins::default(),
             run: Run::default(),
         }
@@ -154,6 +157,8 @@ impl ClientSession {
             effects, discarded, ..
         } = std::mem::take(&mut self.run);
         self.pins = pins;
+        self.drew =
+            (self.drew || effects.intersects(Effects::ADVANCES)) && !effects.intersects(Effects::DISCARD);
         self.pins.unseen(if discarded {
             effects.without(Effects::SEQUENCE_READ | Effects::DYNAMIC | Effects::DYNAMIC_SETTING)
         } else {

@@ -1,4 +1,4 @@
-//! The SQLSTATEs that Postern itself sends (PostgreSQL documentation, appendix A).
+//! The SQLSTATEs that Postern itself sends or looks for (PostgreSQL documentation, appendix A).
 
 /// Five characters that tell a program what went wrong.
 pub type SqlState = &'static str;
@@ -58,3 +58,5 @@ pub const INTERNAL_ERROR: SqlState = "XX000";
 pub const SUCCESSFUL_COMPLETION: SqlState = "00000";
 /// `warning`
 pub const WARNING: SqlState = "01000";
+/// `object_not_in_prerequisite_state`
+pub const OBJECT_NOT_IN_PREREQUISITE_STATE: SqlState = "55000";

@@ -185,4 +185,14 @@ async fn nobody_sees_what_sequences_gave_to_another() {
     assert_eq!(ask(&one, "select nextval('s')").await, "1");
     let error = two.simple_query("select lastval()").await.unwrap_err();
     assert_eq!(error.code().unwrap().code(), "55000");
+    assert!(
+        error.as_db_error().unwrap().hint().is_none(),
+        "it has drawn nothing"
+    );
+    two.simple_query("discard all").await.unwrap();
+    assert_eq!(ask(&one, "select nextval('s')").await, "2");
+    assert_eq!(ask(&two, "select 1").await, "1");
+    let error = one.simple_query("select lastval()").await.unwrap_err();
+    let hint = error.as_db_error().unwrap().hint().unwrap();
+    assert!(hint.contains("mode = \"session\""), "{hint}");
 }

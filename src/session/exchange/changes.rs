@@ -10,6 +10,12 @@ use crate::session::ledger::{Request, TransactionStatus};
 use crate::session::statements::{ClientStatements, MAX_CLIENT_BYTES, NAME_PREFIX, Statement};
 use crate::sql::{Command, Discarded, Effects};
 use crate::wire::frame::Frame;
+use crate::wire::reply::state_and_message;
+use crate::wire::sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE;
+
+/// Why `currval` and `lastval` may fail, and what to do.
+const LOST_VALUE: &str = "In a shared pool, a value that was drawn in an earlier transaction may be gone. Read it in the same \
+     transaction (RETURNING does), or have this user's or database's pool set to mode = \"session\".";
 
 /// Names that are kept only to be put into errors.
 const MAX_FORMER: usize = 1_000;
@@ -277,6 +283,16 @@ impl Desk {
         if self.former.len() < MAX_FORMER {
             self.former.push((name.into(), statement.server_name.clone()));
         }
+    }
+
+    /// An error that says what to do, where what the client has drawn from a sequence may be gone with the connection.
+    pub(super) fn hinted(frame: Frame<'_>, sides: &Sides<'_>) -> Option<Vec<u8>> {
+        let (_, message) = (sides.client.drew && !frame.is_cut())
+            .then(|| state_and_message(frame.body))
+            .filter(|(state, _)| state == OBJECT_NOT_IN_PREREQUISITE_STATE)?;
+        let is_lost = message.contains("lastval") || message.contains("currval");
+        let fields = frame.body.strip_suffix(b"\0").filter(|_| is_lost)?;
+        Some([fields, b"H", LOST_VALUE.as_bytes(), b"\0\0"].concat())
     }
 
     /// An error's text with the client's own name of a statement in place of Postern's.

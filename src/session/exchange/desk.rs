@@ -613,7 +613,7 @@ impl Desk {
                 // The connection doesn't have what it was thought to have, or has it already.
                 sides.server.prepared.doubt();
             }
-            renamed
+            renamed.or_else(|| Self::hinted(frame, sides))
         } else {
             None
         };

@@ -124,6 +124,10 @@ pub(super) fn statement(dice: &mut Dice, asker: Asker) -> Statement {
     if asker.drawn && dice.percent(15) {
         return Statement::holding(dice.pick(&["select lastval()", "select currval('sq')"]));
     }
+    if asker.fresh && dice.percent(1) {
+        // Nobody's number may be seen.
+        return Statement::holding("select lastval()");
+    }
     match dice.weighted(&[48, 52, 16, 14, 16, 8, 8, 10, 10, 1, 22, 10, 6, 6]) {
         0 => change(dice),
         1 => look(dice, asker.sources),
@@ -488,14 +492,11 @@ pub(super) const DRAWS: &str = "select nextval('sq'), lastval()";
 
 fn sequence(dice: &mut Dice, asker: Asker) -> Statement {
     Statement::holding(match dice.below(9) {
-        // Nobody's number may be seen.
-        0 if asker.fresh => "select lastval()".to_owned(),
         0 | 1 => "select nextval('sq')".to_owned(),
         // Before it is, it may be lost.
         2..5 if !asker.drawn => DRAWS.to_owned(),
         2 => "select currval('sq')".to_owned(),
         3 | 4 => "select lastval()".to_owned(),
-        6 if asker.drawn => "select currval('log_id_seq')".to_owned(),
         5 | 6 => format!("insert into log (who) values ('{}') returning id", asker.index),
         7 => "do $$ begin perform nextval('side.sq'); end $$".to_owned(),
         _ => "discard sequences".to_owned(),

@@ -365,9 +365,11 @@ fn level_report(message: &mut Message) {
             .filter(|field| matches!(field.first(), Some(b'S' | b'W')))
             .collect()
     } else {
-        // Where in PostgreSQL's source it was raised is of no concern, nor which temporary schema it is about.
+        // Where in PostgreSQL's source it was raised is of no concern, nor which temporary schema it is about, nor that the
+        // gateway has something to say to it.
         fields
             .filter(|field| !matches!(field.first(), None | Some(b'F' | b'L' | b'R')))
+            .filter(|field| !field.starts_with(b"HIn a shared pool"))
             .filter(|field| !field.starts_with(b"spg_temp_"))
             .collect()
     };
