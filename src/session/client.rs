@@ -116,8 +116,9 @@ impl ClientSession {
     }
 
     /// Notes that `text`, which is `command`, is about to be run, as it was judged in this `epoch` of what is known.
+    /// The answer is what it may leave behind with what it runs by EXECUTE.
     #[inline]
-    pub(super) fn runs(&mut self, text: &[u8], effects: Effects, command: Command, epoch: u64) {
+    pub(super) fn runs(&mut self, text: &[u8], effects: Effects, command: Command, epoch: u64) -> Effects {
         self.run.has_local |= effects.intersects(Effects::LOCAL);
         let mut effects = effects.without(Effects::LOCAL);
         if effects.intersects(Effects::PREPARED) {
@@ -136,13 +137,14 @@ impl ClientSession {
             }
         }
         if effects.is_empty() {
-            return;
+            return effects;
         }
         if effects.intersects(Effects::RESET) {
             let mut settings = self.settings.iter();
             self.run.decides_reading |= settings.any(|(name, _)| READING.contains(&name.as_str()));
         }
         self.run.note(text, effects, command);
+        effects
     }
 
     /// The transaction has ended, and nothing in it can have left anything behind.
@@ -153,17 +155,24 @@ impl ClientSession {
 
     /// Takes over what was found out about the session after what was run; `pins` are those that the server told of.
     pub fn settle(&mut self, pins: Pins) {
-        let Run {
-            effects, discarded, ..
-        } = std::mem::take(&mut self.run);
+        let Run { effects, .. } = std::mem::take(&mut self.run);
         self.pins = pins;
         self.drew =
             (self.drew || effects.intersects(Effects::ADVANCES)) && !effects.intersects(Effects::DISCARD);
-        self.pins.unseen(if discarded {
-            effects.without(Effects::SEQUENCE_READ | Effects::DYNAMIC | Effects::DYNAMIC_SETTING)
-        } else {
-            effects
-        });
+        self.pins.unseen(effects);
+    }
+
+    /// The session was discarded after all that is noted.
+    pub fn discarded(&mut self) {
+        self.pins = self.pins.without_discarded();
+        let run = &mut self.run;
+        run.effects = run.effects.common(Effects::UNSEEN | Effects::DDL)
+            | Effects::DISCARD
+            | Effects::SETTING
+            | Effects::RESET
+            | Effects::ENDS;
+        run.named.clear();
+        run.unnamed = true;
     }
 
     /// Whether it may have prepared statements whose texts aren't known.
@@ -244,7 +253,11 @@ impl Run {
         match command {
             Command::Set { local: false, name } | Command::Reset { name } => {
                 match crate::sql::setting_name(text.get(name).unwrap_or_default()) {
+                    // It ends with its transaction.
+                    Some(name) if name.starts_with("transaction_") => {}
                     Some(name) => {
+                        // What others are is told in it.
+                        self.unnamed |= name == "client_encoding";
                         self.decides_reading |= READING.contains(&name.as_str());
                         self.unnamed |= PRIVILEGED.iter().any(|prefix| name.starts_with(prefix));
                         self.name(name);

@@ -23,7 +23,10 @@ pub struct Doubt {
 /// Code that was defined.
 #[derive(Debug)]
 struct Defined {
+    /// When that was about to be run.
     epoch: u64,
+    /// Until when it may have been there without anybody's having read it.
+    until: Option<u64>,
     /// Nobody's, if it was defined by several.
     by: Option<SessionId>,
     effects: Effects,
@@ -70,22 +73,38 @@ impl Doubt {
                 next.effects |= oldest.effects;
                 next.by = next.by.filter(|by| oldest.by == Some(*by));
                 next.names = None;
+                next.until = next
+                    .until
+                    .zip(oldest.until)
+                    .map(|(next, oldest)| next.max(oldest));
             }
         }
         defined.push(Defined {
             epoch: self.epoch(),
+            until: None,
             by: Some(by),
             effects,
             names,
         });
     }
 
-    /// Whether code was defined since `epoch`.
-    pub fn has_defined_since(&self, epoch: u64) -> bool {
-        self.defined.borrow().iter().any(|one| one.epoch >= epoch)
+    /// Whether code was defined that nobody has read yet.
+    pub fn has_unread(&self) -> bool {
+        self.defined.borrow().iter().any(|one| one.until.is_none())
     }
 
-    /// What code may leave behind that was defined since `epoch` by others than `but`: that which a text names that
+    /// The catalogs were read after `epoch`, when none were being changed: what was defined before is known since, or gone.
+    pub fn were_read(&self, epoch: u64) {
+        let mut defined = self.defined.borrow_mut();
+        let unread = |one: &&mut Defined| one.until.is_none() && one.epoch <= epoch;
+        let mut unread = defined.iter_mut().filter(unread).peekable();
+        if unread.peek().is_some() {
+            unread.for_each(|one| one.until = Some(self.epoch()));
+            self.renew();
+        }
+    }
+
+    /// What code may leave behind that a text may have met which has run since `epoch`, defined by others than `but`: that which a text names that
     /// `is_named` says so of, and the rest.
     pub fn defined_since(
         &self,
@@ -94,10 +113,10 @@ impl Doubt {
         is_named: impl Fn(&Names) -> bool,
     ) -> (Effects, Effects) {
         let defined = self.defined.borrow();
-        let later = defined
+        let met = defined
             .iter()
-            .filter(|one| one.epoch >= epoch && (but.is_none() || one.by != but));
-        later.fold((Effects::NONE, Effects::NONE), |(named, rest), one| {
+            .filter(|one| one.until.is_none_or(|until| until >= epoch) && (but.is_none() || one.by != but));
+        met.fold((Effects::NONE, Effects::NONE), |(named, rest), one| {
             if is_named(&one.names) {
                 (named | one.effects, rest)
             } else {
@@ -161,12 +180,18 @@ mod tests {
         let since = |epoch, but| doubt.defined_since(epoch, but, Option::is_none);
         doubt.defines(Effects::SEED, names("seeds"), one);
         doubt.renew();
-        let later = doubt.epoch();
+        let begun = doubt.epoch();
+        doubt.renew();
         doubt.defines(Effects::SETTING, None, two);
-        assert!(doubt.has_defined_since(later) && !doubt.has_defined_since(later + 1));
-        assert_eq!(since(later, None), (Effects::SETTING, Effects::NONE));
-        assert_eq!(since(later, Some(two)), (Effects::NONE, Effects::NONE));
-        assert_eq!(since(0, Some(two)), (Effects::NONE, Effects::SEED));
+        let both = (Effects::SETTING, Effects::SEED);
+        assert_eq!(since(doubt.epoch(), None), both, "nobody has read it");
+        doubt.were_read(begun);
+        assert!(doubt.has_unread(), "the second may have come later");
+        assert_eq!(since(doubt.epoch(), None), (Effects::SETTING, Effects::NONE));
+        assert_eq!(since(doubt.epoch(), Some(two)), (Effects::NONE, Effects::NONE));
+        assert_eq!(since(begun, None), both, "it may be gone since");
+        doubt.were_read(doubt.epoch());
+        assert!(!doubt.has_unread());
         for _ in 0..2 * MAX_KEPT {
             doubt.renew();
             doubt.defines(Effects::LISTEN, names("listens"), one);

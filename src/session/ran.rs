@@ -16,6 +16,8 @@ pub struct Ran {
     ends: Vec<usize>,
     since: Option<u64>,
     is_cut: bool,
+    /// How many there were with the last DISCARD ALL.
+    discarded: usize,
 }
 
 impl Ran {
@@ -23,7 +25,13 @@ impl Ran {
     #[inline]
     pub fn note(&mut self, text: &[u8], epoch: u64) {
         self.since.get_or_insert(epoch);
-        if self.texts().rev().take(COMPARED).any(|known| known == text) {
+        let later = self.ends.len() - self.discarded;
+        if self
+            .texts()
+            .rev()
+            .take(COMPARED.min(later))
+            .any(|known| known == text)
+        {
             return;
         }
         if self.bytes.len() + text.len() > MAX_BYTES {
@@ -32,6 +40,24 @@ impl Ran {
         }
         self.bytes.extend_from_slice(text);
         self.ends.push(self.bytes.len());
+    }
+
+    /// Notes that the last one is DISCARD ALL.
+    pub fn discards(&mut self) {
+        self.discarded = self.ends.len();
+    }
+
+    /// Forgets what came before the last DISCARD ALL, and that.
+    pub fn begin_anew(&mut self) {
+        let begin = self.discarded.checked_sub(1).and_then(|last| self.ends.get(last));
+        let begin = begin.copied().unwrap_or_default();
+        self.bytes.drain(..begin);
+        self.ends.drain(..self.discarded);
+        self.ends.iter_mut().for_each(|end| *end -= begin);
+        self.discarded = 0;
+        if self.ends.is_empty() && !self.is_cut {
+            self.since = None;
+        }
     }
 
     /// The epoch in which the first one was judged; nothing if there is none.
@@ -71,6 +97,7 @@ impl Ran {
         self.ends.clear();
         self.since = None;
         self.is_cut = false;
+        self.discarded = 0;
     }
 }
 
@@ -92,6 +119,28 @@ mod tests {
         ran.note(&[b'x'; MAX_BYTES], 4);
         assert!(ran.is_cut() && !ran.has_room());
         ran.clear();
+        for (text, last) in [
+            ("a", false),
+            ("all", true),
+            ("a", false),
+            ("all", true),
+            ("a", false),
+            ("a", false),
+        ] {
+            ran.note(text.as_bytes(), 5);
+            if last {
+                ran.discards();
+            }
+        }
+        ran.begin_anew();
+        assert_eq!(
+            ran.texts().collect::<Vec<_>>(),
+            [b"a"],
+            "it may do something else by now"
+        );
+        ran.note(b"all", 6);
+        ran.discards();
+        ran.begin_anew();
         assert!(ran.since().is_none() && ran.texts().next().is_none() && ran.has_room());
     }
 }

@@ -10,6 +10,9 @@ pub type Setting = (String, String);
 /// Settings, each name once, by name.
 pub type Settings = Rc<[Setting]>;
 
+/// The encoding of the values of all others.
+const ENCODING: &str = "client_encoding";
+
 /// What has to change on a connection.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Difference<'a> {
@@ -38,10 +41,14 @@ pub fn difference<'a>(present: &'a Settings, wanted: &'a Settings) -> Difference
             .ok()?;
         settings.get(place).map(|(_, value)| value)
     };
+    // Values are told and set in it.
+    let is_same_encoding = value(present, ENCODING) == value(wanted, ENCODING);
     Difference {
         set: wanted
             .iter()
-            .filter(|(name, wanted)| value(present, name) != Some(wanted))
+            .filter(|(name, wanted)| {
+                value(present, name) != Some(wanted) || !is_same_encoding && !wanted.is_ascii()
+            })
             .collect(),
         reset: present
             .iter()

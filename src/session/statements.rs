@@ -11,6 +11,7 @@ use std::hash::{Hash, Hasher};
 use std::ops::Range;
 use std::rc::Rc;
 
+use super::parameters::Reading;
 use super::settings::Settings;
 use crate::sql::{Command, Effects};
 use crate::wire::body::Body;
@@ -48,6 +49,8 @@ pub struct Statement {
     key: Box<[u8]>,
     /// What it is.
     pub command: Command,
+    /// How it was read when it was prepared first.
+    pub reading: Option<Reading>,
     /// What running it may leave behind, and when that was thought.
     effects: Cell<(u64, Effects)>,
 }
@@ -190,6 +193,7 @@ impl Registry {
         &mut self,
         tail: &[u8],
         settings: &Settings,
+        reading: Option<Reading>,
         epoch: u64,
         look: impl FnOnce() -> (Effects, Command),
     ) -> Rc<Statement> {
@@ -210,6 +214,7 @@ impl Registry {
             names: None,
             key: key.into(),
             command,
+            reading,
             effects: Cell::new((epoch, effects)),
         });
         // What clients hold is bounded by their own limits; beyond ours, texts are no longer shared.
@@ -239,6 +244,7 @@ impl Registry {
             names: named.map(|(_, named)| named),
             key: Box::default(),
             command: statement.command.clone(),
+            reading: statement.reading,
             effects: statement.effects.clone(),
         })
     }

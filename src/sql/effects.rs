@@ -113,6 +113,12 @@ impl Effects {
         Self(self.0 & !other.0)
     }
 
+    /// Those of these that are among `other`.
+    #[must_use]
+    pub const fn common(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
     /// Whether all of `other` are among these.
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0

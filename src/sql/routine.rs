@@ -49,8 +49,17 @@ fn read(body: &[u8], language: Language, conforming: bool, found: &mut impl FnMu
         }
         Language::PlPgSql => scan.block(),
     }
-    scan.finish()
+    if scan.creates_routine {
+        // Nor is code that code makes.
+        scan.effects |= CODE_IN_CODE;
+    }
+    scan.finish().0
 }
+
+/// What may be done by code that is quoted within code, where it isn't read.
+const CODE_IN_CODE: Effects = Effects::CODE
+    .union(Effects::DYNAMIC)
+    .union(Effects::DYNAMIC_SETTING);
 
 struct Report<F>(F);
 
@@ -80,7 +89,7 @@ impl<V: Visitor> Scan<'_, V> {
                 Word::Copy => self.effects |= Effects::SEQUENCE_WRITE,
                 // Code in code isn't read. ON CONFLICT DO isn't followed by a string.
                 Word::Do if self.peek().is_some_and(|next| is_string(next.token.kind)) => {
-                    self.effects |= Effects::CODE | Effects::DYNAMIC | Effects::DYNAMIC_SETTING;
+                    self.effects |= CODE_IN_CODE;
                 }
                 Word::Set
                 | Word::Reset

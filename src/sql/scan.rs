@@ -40,6 +40,7 @@ pub(super) struct Scan<'a, V> {
     pub(super) current: Step,
     /// The step before that one.
     pub(super) previous: Step,
+    before: Step,
     /// Open parentheses.
     pub(super) depth: usize,
     /// `BEGIN ATOMIC` and each `CASE` in it that hasn't come to its `END`.
@@ -48,6 +49,10 @@ pub(super) struct Scan<'a, V> {
     creates: bool,
     /// Between `CREATE FUNCTION` and the arguments: what stands here is the name of something new, which isn't run.
     pub(super) names_new: bool,
+    /// There is a CREATE FUNCTION.
+    pub(super) creates_routine: bool,
+    /// What is done by what the text names.
+    by_names: Effects,
     updates: bool,
     names_pg_settings: bool,
     names_default: bool,
@@ -70,10 +75,13 @@ impl<'a, V: Visitor> Scan<'a, V> {
             effects: Effects::NONE,
             current: before,
             previous: before,
+            before,
             depth: 0,
             atomic: 0,
             creates: false,
             names_new: false,
+            creates_routine: false,
+            by_names: Effects::NONE,
             updates: false,
             names_pg_settings: false,
             names_default: false,
@@ -122,6 +130,7 @@ impl<'a, V: Visitor> Scan<'a, V> {
     /// Goes to the next token.
     pub(super) fn step(&mut self) -> Option<Step> {
         let token = self.lexer.next()?;
+        self.before = self.previous;
         self.previous = self.current;
         let mut step = Step {
             token,
@@ -169,14 +178,14 @@ impl<'a, V: Visitor> Scan<'a, V> {
         (self.updates, self.names_pg_settings, self.names_default) = (false, false, false);
     }
 
-    /// All effects, when the text has been walked over.
-    pub(super) fn finish(mut self) -> Effects {
+    /// All effects, when the text has been walked over, and those of what it names.
+    pub(super) fn finish(mut self) -> (Effects, Effects) {
         self.end();
         let mut effects = self.effects;
         if effects.intersects(Effects::PROBE) {
             effects |= Effects::SEQUENCE_WRITE;
         }
-        effects
+        (effects, self.by_names)
     }
 
     pub(super) fn bytes(&self, token: &Token) -> &'a [u8] {
@@ -185,10 +194,8 @@ impl<'a, V: Visitor> Scan<'a, V> {
 
     /// Whether UPDATE here would be the last word of FOR [NO KEY] UPDATE.
     fn locks_rows(&self) -> bool {
-        let before = self.bytes(&self.previous.token);
-        [&b"for"[..], b"key"]
-            .iter()
-            .any(|word| before.eq_ignore_ascii_case(word))
+        let is = |step: &Step, word: &[u8]| self.bytes(&step.token).eq_ignore_ascii_case(word);
+        is(&self.previous, b"for") || is(&self.previous, b"key") && is(&self.before, b"no")
     }
 
     /// A word or a quoted identifier. The answer is which keyword it may be.
@@ -198,6 +205,7 @@ impl<'a, V: Visitor> Scan<'a, V> {
         };
         let entry = words::find(identifier.written());
         self.effects |= entry.effects;
+        self.by_names |= entry.effects;
         match entry.word {
             Word::SetConfig => self.set_config(),
             Word::PgSettings => self.names_pg_settings = true,
@@ -212,7 +220,9 @@ impl<'a, V: Visitor> Scan<'a, V> {
         let begins_statement = self.previous.is(b';') && entry.word != Word::Other;
         let is_keyword = may_be_keyword && (entry.reserved || begins_statement);
         if !is_keyword && !self.names_new {
-            self.effects |= self.visitor.identifier(&identifier);
+            let effects = self.visitor.identifier(&identifier);
+            self.effects |= effects;
+            self.by_names |= effects;
         }
         if may_be_keyword { entry.word } else { Word::Other }
     }

@@ -23,6 +23,8 @@ pub struct Options {
 pub struct Analysis {
     /// What running it may leave behind, all statements together.
     pub effects: Effects,
+    /// As much of that as is done by what it names.
+    pub by_names: Effects,
     /// How many statements there are that aren't empty.
     pub statements: u32,
     /// The statement, if it is the only one and understood.
@@ -106,12 +108,13 @@ pub enum Discarded {
 pub fn analyse(text: &[u8], options: Options, lookup: impl Fn(&Identifier<'_>) -> Effects) -> Analysis {
     let mut scan = Scan::new(text, options.standard_conforming_strings, Lookup(lookup));
     let (statements, mut lone) = scan.statements(|_| {});
-    let effects = scan.finish();
+    let (effects, by_names) = scan.finish();
     if statements > 1 || effects.contains(Effects::UNKNOWN) {
         lone = Command::Other;
     }
     Analysis {
         effects,
+        by_names,
         statements,
         lone,
     }
@@ -283,7 +286,10 @@ impl<V: Visitor> Scan<'_, V> {
             inserts = false;
         }
         match routine {
-            Some(name) => Command::CreateRoutine { name },
+            Some(name) => {
+                self.creates_routine = true;
+                Command::CreateRoutine { name }
+            }
             None if is_temporary => Command::CreateTemporary,
             None if copies => Command::CopyFrom,
             None => Command::Other,

@@ -127,6 +127,7 @@ impl Watch {
         let begun = self.begun.get() + 1;
         self.begun.set(begun);
         let changes = texts.doubt().changes();
+        let quiet = (!texts.doubt().is_changing()).then(|| texts.doubt().epoch());
         let rows = told(connection, &fingerprint()).await?;
         let fingerprint: Vec<u8> = rows.into_iter().flatten().flatten().collect();
         if !texts.has_routines() || *self.fingerprint.borrow() != fingerprint {
@@ -134,12 +135,13 @@ impl Watch {
             let text = |cell: Vec<u8>| String::from_utf8_lossy(&cell).into_owned();
             let routines = read(rows.into_iter().map(|row| row.map(text))).ok_or(Broken::Lost)?;
             debug!(ambient = ?routines.ambient(), "the database's routines are known");
-            let doubt = texts.doubt();
-            let is_announced = texts.is_behind(changes) || doubt.changes() != changes || doubt.is_changing();
-            texts.set_routines(routines, is_announced);
+            texts.set_routines(routines);
             *self.fingerprint.borrow_mut() = fingerprint;
         }
         texts.confirm(changes);
+        if let Some(epoch) = quiet {
+            texts.doubt().were_read(epoch);
+        }
         self.done.set(begun);
         Ok(())
     }

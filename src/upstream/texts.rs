@@ -31,8 +31,6 @@ pub struct KnownTexts {
     custom: RefCell<BTreeSet<String>>,
     /// As of which change of catalogs they are known.
     read: Cell<Option<u64>>,
-    /// When that became known.
-    since: Cell<u64>,
     /// How often it turned out that texts had done otherwise than was thought.
     surprises: Cell<u64>,
     /// As of which the statements are shared.
@@ -41,19 +39,19 @@ pub struct KnownTexts {
 }
 
 impl KnownTexts {
-    /// Takes over what is known of the routines. What was thought of texts is void. `is_announced`: clients of the pool have
-    /// changed catalogs, and what was run meanwhile is judged again.
-    pub(super) fn set_routines(&self, routines: Routines, is_announced: bool) {
+    /// Takes over what is known of the routines. What was thought of texts is void. Whoever has changed them: somebody from
+    /// outside may have changed others at the same time.
+    pub(super) fn set_routines(&self, routines: Routines) {
         self.learn(routines.custom().iter().cloned());
         let known = self.routines.replace(Some(routines));
-        if !is_announced && known.is_some() && known != *self.routines.borrow() {
+        if known.is_some() && known != *self.routines.borrow() {
             self.surprises.set(self.surprises.get() + 1);
         }
         self.read.set(None);
     }
 
-    /// How often it turned out that somebody else had changed what texts do. What they have left behind on a connection before
-    /// that isn't known.
+    /// How often it turned out that texts do something else. What they have left behind on a connection before that may not
+    /// be known.
     #[inline]
     pub fn surprises(&self) -> u64 {
         self.surprises.get()
@@ -63,7 +61,6 @@ impl KnownTexts {
     pub(super) fn confirm(&self, change: u64) {
         if self.read.replace(Some(change)) != Some(change) {
             self.doubt.renew();
-            self.since.set(self.doubt.epoch());
         }
     }
 
@@ -170,8 +167,8 @@ impl KnownTexts {
         let known = self.judge(text, options, routines).effects;
         if !known.contains(effects.without(Effects::DOUBT)) || known.contains(Effects::UNKNOWN) {
             // It may be read in another way.
-            let read = self.defined_by(text, known, options, routines);
-            return vec![(read.0 | effects.without(HARMLESS), read.1)];
+            let (read, names) = self.defined_by(text, known, options, routines);
+            return vec![(read | effects.without(HARMLESS), names)];
         }
         let statements = sql::split(text, options).into_iter();
         let judged =
@@ -185,15 +182,18 @@ impl KnownTexts {
     fn defined_by(
         &self,
         statement: &[u8],
-        mut effects: Effects,
+        effects: Effects,
         options: Options,
         routines: &Routines,
     ) -> (Effects, Names) {
+        // What is done by what it names is done by whoever uses it.
+        let mut defined = effects.without(HARMLESS)
+            | sql::analyse(statement, options, |name| routines.lookup(name)).by_names;
         if quotes_code(statement, options) {
-            effects |= self.code_effects(statement, options, routines);
+            defined |= self.code_effects(statement, options, routines);
         }
         if names_extension(statement, options) {
-            effects |= Effects::UNKNOWN;
+            defined |= Effects::UNKNOWN;
         }
         let by_itself = sql::analyse(statement, options, |_| Effects::NONE).effects;
         let names = if by_itself.intersects(Effects::DDL | Effects::UNKNOWN) {
@@ -202,7 +202,7 @@ impl KnownTexts {
             // Code does, by names that the text doesn't have.
             Some(Vec::new())
         };
-        (effects.without(HARMLESS), names)
+        (defined.without(Effects::LOCAL | Effects::DOUBT), names)
     }
 
     /// What the code that a DO or a CREATE FUNCTION quotes may leave behind; CALL has none. Settings that it names and no
@@ -276,8 +276,7 @@ impl Texts for KnownTexts {
             Some((routines, options)) => self.defined(text, effects, options, routines),
             None => vec![(Effects::UNKNOWN | Effects::DYNAMIC_SETTING, None)],
         };
-        let since = self.read.get().map_or(0, |_| self.doubt.epoch());
-        let is_dangerous = !defined.is_empty() || self.is_doubtful() && self.doubt.has_defined_since(since);
+        let is_dangerous = !defined.is_empty() || self.is_doubtful() && self.doubt.has_unread();
         let changing = Changing::begin(&self.doubt, is_dangerous);
         for (effects, names) in defined {
             self.doubt.defines(effects, names, by);
@@ -290,6 +289,7 @@ impl Texts for KnownTexts {
         let Some(reading) = reading(text, server) else {
             return Analysis {
                 effects: Effects::UNKNOWN | Effects::DYNAMIC_SETTING,
+                by_names: Effects::UNKNOWN,
                 statements: 1,
                 lone: Command::Other,
             };
@@ -317,7 +317,7 @@ impl Texts for KnownTexts {
             // What a statement returns may have changed.
             registry.forget();
         }
-        registry.intern(tail, &server.settings, epoch, || {
+        registry.intern(tail, &server.settings, server.parameters.reading(), epoch, || {
             let text = Body::new(tail).cstring().unwrap_or_default();
             let analysis = self.analyse(text, server);
             (analysis.effects, analysis.lone)

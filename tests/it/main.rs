@@ -24,6 +24,7 @@ mod pipelines;
 mod pool;
 mod raw;
 mod readme;
+mod review;
 mod sharing;
 mod short;
 mod sql;

@@ -58,16 +58,15 @@ impl Sharer<'_> {
 
     /// Finds out what the client has left behind, as far as what it has run may have left anything.
     async fn settle(&mut self, lease: &mut Lease) -> Result<(), SettingsError> {
-        let is_outdated = self.pool.texts().are_outdated(&lease.session.ran);
         let before = self.session.pins;
-        let is_discarded = self.session.run.discarded;
+        if self.session.run.discarded {
+            self.session.discarded();
+            lease.session.ran.begin_anew();
+        }
+        let is_outdated = self.pool.texts().are_outdated(&lease.session.ran);
         // Who is tied anyway needs it only when nothing ties it any more.
-        if is_outdated && (before.is_empty() || is_discarded || !lease.session.ran.has_room()) {
+        if is_outdated && (self.session.pins.is_empty() || !lease.session.ran.has_room()) {
             self.judge_again(lease).await?;
-            // What was judged had been run before.
-            self.session.run.discarded = is_discarded;
-        } else if is_discarded {
-            lease.session.ran.clear();
         }
         self.ask(lease).await?;
         if self.session.pins.is_empty() && self.pool.texts().are_outdated(&lease.session.ran) {
@@ -128,9 +127,6 @@ impl Sharer<'_> {
             || (run.effects.intersects(Effects::RESET) && !self.session.startup.is_empty())
             || (ties && run.effects.intersects(Effects::ENDS | Effects::DISCARD));
         let mut pins = self.session.pins;
-        if run.discarded {
-            pins = pins.without_discarded();
-        }
         let mut custom = Vec::new();
         let question = if asks_all {
             let present = lease.session.settings.iter().map(|(name, _)| name);

@@ -11,7 +11,7 @@ use crate::session::client::Unnamed;
 use crate::session::doubt::Changing;
 use crate::session::ledger::{Ledger, Request, TransactionStatus, Whose};
 use crate::session::statements::{MAX_CLIENT_BYTES, NAME_PREFIX, Statement};
-use crate::sql::{self, Analysis, Command, Effects, Identifier, MAX_NAME_BYTES};
+use crate::sql::{self, Analysis, Command, Discarded, Effects, Identifier, MAX_NAME_BYTES};
 use crate::wire::body::Body;
 use crate::wire::frame::{BadLength, Frame};
 use crate::wire::reply::state_and_message;
@@ -262,7 +262,11 @@ impl Desk {
             .ran
             .since()
             .is_some_and(|epoch| epoch != sides.texts.epoch());
-        if has_it || is_outdated || sides.client.run.may_set() {
+        if has_it
+            || is_outdated
+            || sides.client.run.may_set()
+            || sides.client.pins.contains(Reason::Temporary)
+        {
             // A second name for the same text, and errors must tell the two apart; or it may be read under settings that aren't
             // known.
             statement = sides.texts.apart(&statement, None);
@@ -411,9 +415,15 @@ impl Desk {
     fn effects_of(&self, statement: &Statement, sides: &Sides<'_>) -> Effects {
         let epoch = sides.texts.epoch();
         let effects = statement.effects(epoch).unwrap_or_else(|| {
-            let analysis = sides.texts.analyse(statement.text(), sides.server);
-            statement.set_effects(epoch, analysis.effects);
-            analysis.effects
+            let is_read_alike = statement.reading == sides.server.parameters.reading();
+            let effects = if is_read_alike || sql::reads_alike(statement.text()) {
+                sides.texts.analyse(statement.text(), sides.server).effects
+            } else {
+                // The server may have read it as it was prepared.
+                UNREAD
+            };
+            statement.set_effects(epoch, effects);
+            effects
         });
         effects | self.misread(statement.text(), sides)
     }
@@ -634,8 +644,8 @@ impl Desk {
                 self.rolls_back = false;
                 self.remember(self.ledger.answered, 0, sides);
                 if self.ledger.status == TransactionStatus::Idle {
-                    sides.server.changing = None;
                     if self.ledger.is_empty() {
+                        sides.server.changing = None;
                         self.resetting.clear();
                     }
                 }
@@ -692,13 +702,18 @@ impl Desk {
 /// Notes that `text`, which is `command`, is about to be run.
 #[inline]
 pub(super) fn runs(sides: &mut Sides<'_>, text: &[u8], effects: Effects, command: Command) {
-    sides.server.ran.note(text, sides.texts.epoch());
-    if effects.intersects(Effects::DDL) && command != Command::CreateTemporary {
+    let epoch = sides.texts.epoch();
+    sides.server.ran.note(text, epoch);
+    if command == Command::Discard(Discarded::All) {
+        sides.server.ran.discards();
+    }
+    let is_temporary = command == Command::CreateTemporary;
+    let effects = sides.client.runs(text, effects, command, epoch);
+    if effects.intersects(Effects::DDL) && !is_temporary {
         let changing = sides.texts.changing(text, effects, sides.client.id, sides.server);
         let known = sides.server.changing.take();
         sides.server.changing = Some(known.filter(Changing::is_pending).unwrap_or(changing));
     }
-    sides.client.runs(text, effects, command, sides.texts.epoch());
     sides.server.noted(sides.client.id, sides.client.run.effects);
 }
 
