@@ -124,7 +124,7 @@ impl ServerSession {
         self.lose_unnamed();
         let mut present = std::mem::replace(&mut self.settings, wanted.clone());
         let mut first: Vec<String> = Vec::new();
-        let is_deferrable = present.iter().any(|(name, _)| name == DEFERRABLE);
+        let is_deferrable = is_deferrable(&present);
         if is_deferrable || sequences || reseeds {
             first.push("SET TRANSACTION NOT DEFERRABLE".to_owned());
         }
@@ -175,6 +175,11 @@ impl ServerSession {
         }
     }
 
+    /// Whether its transactions may wait for others by default.
+    pub fn may_wait(&self) -> bool {
+        is_deferrable(&self.settings)
+    }
+
     /// Notes that what [`Self::hand_over`] has appended is done.
     pub fn handed_over(&mut self, id: SessionId) {
         self.seeded_by = self.seeded_by.filter(|by| *by == id);
@@ -190,6 +195,10 @@ impl ServerSession {
         let is_others = |of: Option<SessionId>| of.is_some_and(|other| other != id);
         !is_others(self.sequences_of) && !is_others(self.seeded_by) && self.has(wanted)
     }
+}
+
+fn is_deferrable(settings: &Settings) -> bool {
+    settings.iter().any(|(name, _)| name == DEFERRABLE)
 }
 
 const ROLE: &str = "role";

@@ -340,17 +340,18 @@ impl Connection {
         if !tracker.is_settled() {
             return Err(Broken::Lost);
         }
-        let mut message = Vec::new();
+        let (mut message, mut queries) = (Vec::new(), Vec::new());
         if tracker.status() != TransactionStatus::Idle {
             request::query("ROLLBACK", &mut message);
+            queries.push(b'Q');
+        }
+        if self.session.may_wait() {
+            request::query("RESET default_transaction_deferrable", &mut message);
+            queries.push(b'Q');
         }
         request::query("DISCARD ALL", &mut message);
-        let queries = if tracker.status() == TransactionStatus::Idle {
-            &b"Q"[..]
-        } else {
-            b"QQ"
-        };
-        let answer = self.ask(&message, queries, Answer::default()).await?;
+        queries.push(b'Q');
+        let answer = self.ask(&message, &queries, Answer::default()).await?;
         match answer.error {
             Some((_, message)) => Err(Broken::NotReset(message)),
             // Were this the answer to something else, the account of what is owed would be wrong.

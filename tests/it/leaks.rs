@@ -1,10 +1,12 @@
-//! What a review has found.
+//! Ways by which what one client has left reached another, or was lost, each closed since.
 
 use std::time::Duration;
 
 use crate::gateway::with_pool;
 use crate::raw::frame;
 use crate::short::{Client, ONE, settled, with_free_pool};
+
+const TWO: &str = "mode = \"auto\"\nsize = 2";
 
 fn seen(name: &str) -> String {
     format!("Q select coalesce(current_setting('app.{name}', true), '')")
@@ -21,10 +23,9 @@ fn sleep(millis: u64) {
     std::thread::sleep(Duration::from_millis(millis));
 }
 
-/// A: what runs after DISCARD ALL and turns out only later to have effects counts as run before it.
 #[test]
-fn review_a_discard_all_and_then_code_that_changes() {
-    let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 2");
+fn discard_all_and_then_code_that_changes() {
+    let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 3");
     let clients = || Client::new(&gateway, &[]);
     let (mut one, mut two, mut three) = (clients(), clients(), clients());
     two.say(&[
@@ -49,9 +50,8 @@ fn review_a_discard_all_and_then_code_that_changes() {
     assert_eq!(one.say(&[&seen("turns")]), "(evil) SELECT 1 I");
 }
 
-/// B: UPDATE behind a word that is a name.
 #[test]
-fn review_b_update_behind_a_column_named_key() {
+fn update_behind_a_column_named_key() {
     for with in ["cycle a set b using key", "search depth first by a set key"] {
         let (_lab, gateway) = with_pool("mode = \"auto\"\nsize = 2");
         let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
@@ -67,9 +67,8 @@ fn review_b_update_behind_a_column_named_key() {
     }
 }
 
-/// C1: a function that draws numbers and is gone by the time that anybody looks.
 #[test]
-fn review_c1_sequences_drawn_by_code_that_is_gone() {
+fn sequences_drawn_by_code_that_is_gone() {
     let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 2");
     let clients = || Client::new(&gateway, &[]);
     let (mut one, mut two, mut three) = (clients(), clients(), clients());
@@ -91,9 +90,8 @@ fn review_c1_sequences_drawn_by_code_that_is_gone() {
     assert_eq!(first, "55000 I");
 }
 
-/// C2: the same while whoever has defined it goes on.
 #[test]
-fn review_c2_sequences_drawn_by_code_that_is_new() {
+fn sequences_drawn_by_code_that_is_new() {
     let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 2");
     let clients = || Client::new(&gateway, &[]);
     let (mut one, mut two, mut three) = (clients(), clients(), clients());
@@ -108,10 +106,9 @@ fn review_c2_sequences_drawn_by_code_that_is_new() {
     assert_eq!(first, "55000 I");
 }
 
-/// C3: code that makes a table, which is a temporary one for those whose path says so.
 #[test]
-fn review_c3_tables_made_by_code_that_is_gone() {
-    let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 2");
+fn tables_made_by_code_that_is_gone() {
+    let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 3");
     let clients = || Client::new(&gateway, &[]);
     let (mut one, mut two, mut three) = (clients(), clients(), clients());
     one.say(&["Q select 1"]);
@@ -134,9 +131,8 @@ fn review_c3_tables_made_by_code_that_is_gone() {
     assert_eq!(two.say(&["Q select a from secret"]), "(of two) SELECT 1 I");
 }
 
-/// D: DDL in a pipeline is announced no longer than to the first ReadyForQuery.
 #[test]
-fn review_d_ddl_behind_something_else() {
+fn ddl_behind_something_else() {
     let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 3");
     let clients = || Client::new(&gateway, &[]);
     let (mut one, mut two, mut three) = (clients(), clients(), clients());
@@ -156,9 +152,8 @@ fn review_d_ddl_behind_something_else() {
     assert_eq!(two.say(&[&seen("late")]), "(evil) SELECT 1 I");
 }
 
-/// E: code that is defined before somebody begins, and gone before anybody looks.
 #[test]
-fn review_e_code_defined_before_and_gone_after() {
+fn code_defined_before_and_gone_after() {
     let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 2");
     let clients = || Client::new(&gateway, &[]);
     let (mut one, mut two, mut three) = (clients(), clients(), clients());
@@ -184,9 +179,8 @@ fn review_e_code_defined_before_and_gone_after() {
     assert_eq!(two.say(&[&seen("gone")]), "(evil) SELECT 1 I");
 }
 
-/// E2: the same without a pipeline.
 #[test]
-fn review_e2_code_defined_before_and_gone_after_without_a_pipeline() {
+fn code_defined_before_and_gone_after_without_a_pipeline() {
     let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 2");
     let clients = || Client::new(&gateway, &[]);
     let (mut one, mut two, mut three) = (clients(), clients(), clients());
@@ -219,10 +213,9 @@ fn review_e2_code_defined_before_and_gone_after_without_a_pipeline() {
     }
 }
 
-/// F: a statement is judged again as it would be read now, not as it was read when it was prepared.
 #[test]
-fn review_f_a_statement_that_was_read_otherwise() {
-    let (_lab, gateway) = with_free_pool(ONE);
+fn a_statement_that_was_read_otherwise() {
+    let (_lab, gateway) = with_free_pool(TWO);
     let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
     two.say(&["Q create table any (a int)"]);
     settled();
@@ -244,9 +237,8 @@ fn review_f_a_statement_that_was_read_otherwise() {
     assert_eq!(one.say(&[&seen("x")]), "(evil) SELECT 1 I");
 }
 
-/// G: what ends with its transaction is asked for by its name and set again.
 #[test]
-fn review_g_settings_of_a_transaction() {
+fn settings_of_a_transaction() {
     let (_lab, gateway) = with_pool(ONE);
     for (name, value) in [
         ("transaction_read_only", "on"),
@@ -267,10 +259,9 @@ fn review_g_settings_of_a_transaction() {
     }
 }
 
-/// H1: code within code isn't read.
 #[test]
-fn review_h1_code_within_code() {
-    let (_lab, gateway) = with_free_pool(ONE);
+fn code_within_code() {
+    let (_lab, gateway) = with_free_pool(TWO);
     let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
     one.say(&["Q select 1"]);
     settled();
@@ -281,10 +272,9 @@ fn review_h1_code_within_code() {
     assert_eq!(one.say(&[&seen("nested")]), "(evil) SELECT 1 I");
 }
 
-/// H2: the same in a function that stays.
 #[test]
-fn review_h2_code_within_a_function() {
-    let (_lab, gateway) = with_free_pool(ONE);
+fn code_within_a_function() {
+    let (_lab, gateway) = with_free_pool(TWO);
     let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
     one.say(&["Q create function outer_() returns void language plpgsql as $$ begin \
               create function inner_() returns void language plpgsql as \
@@ -295,9 +285,8 @@ fn review_h2_code_within_a_function() {
     assert_eq!(one.say(&[&seen("nested")]), "(evil) SELECT 1 I");
 }
 
-/// T: a statement that was prepared for a temporary table, shared.
 #[test]
-fn review_t_a_statement_of_a_temporary_table() {
+fn a_statement_of_a_temporary_table() {
     let (_lab, gateway) = with_free_pool(ONE);
     let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
     two.say(&["Q create table t (a int)", "Q insert into t values (1)"]);
@@ -308,9 +297,8 @@ fn review_t_a_statement_of_a_temporary_table() {
     assert_eq!(two.say(&["P s select * from t", "B s", "S"]), "(1) SELECT 1 I");
 }
 
-/// X: what somebody else has changed, and was read together with an announced change.
 #[test]
-fn review_x_a_surprise_together_with_an_announced_change() {
+fn a_surprise_together_with_an_announced_change() {
     let (lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 2");
     let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
     one.say(&["Q create function turns() returns text language sql as $$ select 'harmless' $$"]);
@@ -335,34 +323,9 @@ fn review_x_a_surprise_together_with_an_announced_change() {
     }
 }
 
-/// I: a Bind that isn't executed, and two DEALLOCATEs.
 #[test]
-fn review_i_deallocate_in_another_order() {
-    let (_lab, gateway) = with_pool(ONE);
-    let mut one = Client::new(&gateway, &[]);
-    one.say(&[
-        "P s1 select '1'",
-        "P s2 select '2'",
-        "P d1 deallocate s1",
-        "P d2 deallocate s2",
-        "S",
-    ]);
-    let bound = [
-        frame('B', b"p1\0d1\0\0\0\0\0\0\0"),
-        frame('B', b"p2\0d2\0\0\0\0\0\0\0"),
-        frame('E', b"p2\0\0\0\0\0"),
-        frame('S', b""),
-    ];
-    one.0.send(&bound.concat());
-    assert_eq!(one.told(1), "DEALLOCATE I");
-    assert_eq!(one.say(&["B s1", "S"]), "(1) SELECT 1 I");
-    assert_eq!(one.say(&["B s2", "S"]), "26000 I");
-}
-
-/// A2: as A, but the change is made by code.
-#[test]
-fn review_a2_discard_all_and_then_code_that_code_changes() {
-    let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 2");
+fn discard_all_and_then_code_that_code_changes() {
+    let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 3");
     let clients = || Client::new(&gateway, &[]);
     let (mut one, mut two, mut three) = (clients(), clients(), clients());
     two.say(&[
@@ -389,9 +352,8 @@ fn review_a2_discard_all_and_then_code_that_code_changes() {
     assert_eq!(one.say(&[&seen("turns")]), "(evil) SELECT 1 I");
 }
 
-/// A3: as A2 without DISCARD ALL: the control.
 #[test]
-fn review_a3_control() {
+fn code_that_code_changes_ties_whoever_runs_it() {
     let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 3");
     let clients = || Client::new(&gateway, &[]);
     let (mut one, mut two, mut three) = (clients(), clients(), clients());
@@ -419,9 +381,8 @@ fn review_a3_control() {
     assert_eq!(one.say(&[&seen("turns")]), "(evil) SELECT 1 I");
 }
 
-/// G2: the question's own SET TRANSACTION is taken for the client's.
 #[test]
-fn review_g2_isolation_by_default_of_the_role() {
+fn isolation_by_default_of_the_role() {
     let (lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 1\nlifetime = \"1s\"");
     lab.superuser_sql("alter role app_rw set default_transaction_isolation = 'serializable'")
         .unwrap();
@@ -443,10 +404,9 @@ fn review_g2_isolation_by_default_of_the_role() {
     );
 }
 
-/// H3: a seed by code within code.
 #[test]
-fn review_h3_a_seed_within_code() {
-    let (_lab, gateway) = with_free_pool(ONE);
+fn a_seed_within_code() {
+    let (_lab, gateway) = with_free_pool(TWO);
     let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
     one.say(&["Q select 1"]);
     settled();
@@ -459,9 +419,8 @@ fn review_h3_a_seed_within_code() {
     assert!(!seeded.ends_with(&random), "{random}");
 }
 
-/// K: EXECUTE of what changes catalogs isn't announced.
 #[test]
-fn review_k_execute_of_what_changes_catalogs() {
+fn execute_of_what_changes_catalogs() {
     let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 3");
     let clients = || Client::new(&gateway, &[]);
     let (mut one, mut two, mut three) = (clients(), clients(), clients());
@@ -484,9 +443,8 @@ fn review_k_execute_of_what_changes_catalogs() {
     assert_eq!(two.say(&[&seen("late")]), "(evil) SELECT 1 I");
 }
 
-/// P: values are compared as bytes, in whatever encoding.
 #[test]
-fn review_p_values_in_two_encodings() {
+fn values_in_two_encodings() {
     let (_lab, gateway) = with_pool(ONE);
     let mut latin = Client::new(&gateway, &[("client_encoding", "LATIN1")]);
     let mut utf8 = Client::new(&gateway, &[("client_encoding", "UTF8")]);
@@ -501,10 +459,9 @@ fn review_p_values_in_two_encodings() {
     assert_eq!(say(&mut latin, length), "(2) SELECT 1 I");
 }
 
-/// P2: values that were told in another encoding than the one they are set again in.
 #[test]
-fn review_p2_values_told_in_another_encoding() {
-    let (_lab, gateway) = with_pool(ONE);
+fn values_told_in_another_encoding() {
+    let (_lab, gateway) = with_pool(TWO);
     let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
     let length = "Q select length(current_setting('app.tenant'))";
     one.say(&["Q set app.tenant = '\u{e9}'"]);
@@ -514,9 +471,8 @@ fn review_p2_values_told_in_another_encoding() {
     assert_eq!(one.say(&[length]), "(1) SELECT 1 I");
 }
 
-/// B2: a seed or DEFAULT behind the same: the sequence is somebody else's.
 #[test]
-fn review_b2_default_behind_a_column_named_key() {
+fn default_behind_a_column_named_key() {
     let (_lab, gateway) = with_free_pool(ONE);
     let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
     two.say(&[
@@ -534,9 +490,8 @@ fn review_b2_default_behind_a_column_named_key() {
     assert_eq!(two.say(&["Q select lastval()"]), "55000 I");
 }
 
-/// H4: code within code, defined by code, while whoever has run that goes on.
 #[test]
-fn review_h4_code_that_code_defines_is_not_announced() {
+fn code_that_code_defines_is_not_announced() {
     let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 3");
     let clients = || Client::new(&gateway, &[]);
     let (mut one, mut two, mut three) = (clients(), clients(), clients());
@@ -567,9 +522,8 @@ fn review_h4_code_that_code_defines_is_not_announced() {
     assert_eq!(two.say(&[&seen("turns")]), "(evil) SELECT 1 I");
 }
 
-/// L: pipelines after which nothing may be left. Holds, as far as it was looked at.
 #[test]
-fn review_l_pipelines() {
+fn a_pipeline_that_a_query_ends_leaves_nothing() {
     let (_lab, gateway) = with_free_pool(ONE);
     let mut two = Client::new(&gateway, &[]);
     two.say(&["Q create table l (a int)"]);
@@ -644,9 +598,8 @@ fn review_l_pipelines() {
     assert_eq!(one.say(&["Q show work_mem"]), "(4MB) SHOW I");
 }
 
-/// U: a statement of somebody else's stands for a table that the client's own temporary one hides.
 #[test]
-fn review_u_a_temporary_table_hides_another() {
+fn a_temporary_table_hides_another() {
     let (_lab, gateway) = with_free_pool(ONE);
     let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
     two.say(&["Q create table t as select 'of all' as a"]);
@@ -666,10 +619,8 @@ fn review_u_a_temporary_table_hides_another() {
     );
 }
 
-/// V: the same for a function of a temporary type, and for the other order: what was prepared for the temporary table stays
-/// the other client's no longer than that. Holds.
 #[test]
-fn review_v_a_temporary_table_that_is_gone() {
+fn a_temporary_table_that_is_gone() {
     let (_lab, gateway) = with_free_pool(ONE);
     let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
     two.say(&["Q create table t as select 'of all' as a"]);
@@ -686,9 +637,8 @@ fn review_v_a_temporary_table_that_is_gone() {
     );
 }
 
-/// W: a change that runs what was defined just now isn't taken for dangerous.
 #[test]
-fn review_w_a_trigger_that_runs_what_was_defined_just_now() {
+fn a_trigger_that_runs_what_was_defined_just_now() {
     let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 3");
     let clients = || Client::new(&gateway, &[]);
     let (mut one, mut two, mut three, mut four) = (clients(), clients(), clients(), clients());
@@ -719,9 +669,8 @@ fn review_w_a_trigger_that_runs_what_was_defined_just_now() {
     assert_eq!(three.say(&[&seen("late")]), "(evil) SELECT 1 I");
 }
 
-/// Y: what DISCARD ALL waits for when a connection is cleaned.
 #[test]
-fn review_y_cleaning_waits_for_others_transactions() {
+fn cleaning_waits_for_others_transactions() {
     let (_lab, gateway) = with_pool("mode = \"auto\"\nsize = 2");
     let mut writer = Client::new(&gateway, &[]);
     writer.say(&["Q begin isolation level serializable", "Q select 1"]);
