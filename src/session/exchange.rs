@@ -21,12 +21,15 @@ use crate::wire::frame::{BadLength, Frame, Frames, MAX_GATHERED_BYTES};
 use crate::wire::reply;
 use crate::wire::request;
 
+mod answers;
 mod changes;
 mod desk;
+mod prepare;
 mod restore;
 
+use answers::Verdict;
+use desk::Desk;
 pub use desk::StatementUse;
-use desk::{Desk, Verdict};
 
 /// As much of a Bind, Describe, Close or Execute as is gathered: the names stand at its beginning.
 const MAX_NAMES_BYTES: u32 = 1_024;

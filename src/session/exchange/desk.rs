@@ -1,27 +1,22 @@
-//! Where requests are taken down, and answers looked at.
+//! Where requests are taken down.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::Sides;
 use super::changes::{Change, Changes, Forgotten};
-use super::restore::{Restore, hides, may_reset};
-use crate::pin::Reason;
+use super::restore::Restore;
 use crate::session::client::Unnamed;
 use crate::session::doubt::Changing;
-use crate::session::ledger::{Ledger, Request, TransactionStatus, Whose};
-use crate::session::statements::{MAX_CLIENT_BYTES, NAME_PREFIX, Statement};
-use crate::sql::{self, Analysis, Command, Discarded, Effects, Identifier, MAX_NAME_BYTES};
+use crate::session::ledger::{Ledger, Whose};
+use crate::session::statements::Statement;
+use crate::sql::{self, Analysis, Command, Discarded, Effects};
 use crate::wire::body::Body;
 use crate::wire::frame::{BadLength, Frame};
-use crate::wire::reply::state_and_message;
 use crate::wire::request;
 
 /// What a text may leave behind that isn't read.
 pub(super) const UNREAD: Effects = Effects::UNKNOWN.union(Effects::DYNAMIC_SETTING);
-
-/// What follows the name in the Parse of an empty statement: no text, no types.
-const EMPTY: &[u8] = b"\0\0\0";
 
 /// Where requests are taken down.
 #[derive(Debug)]
@@ -65,16 +60,6 @@ pub struct StatementUse {
     pub prepared: u32,
     /// It had to forget others for them.
     pub evicted: u32,
-}
-
-/// What becomes of a frame from the server.
-pub(super) enum Verdict {
-    Pass,
-    Withhold,
-    /// It isn't the client's, and what was asked for Postern itself is done: the client may have to hear of parameters.
-    Correct,
-    /// The body to send instead.
-    Rename(Vec<u8>),
 }
 
 impl Default for Desk {
@@ -201,149 +186,6 @@ impl Desk {
         self.forget(effects, &first, named.as_deref(), true, sides);
         self.restore(&Restore::of(text, effects, &first), sides, out);
         Ok(())
-    }
-
-    /// The prepared statement of the protocol that the SQL names, and where.
-    pub(super) fn statement_of(
-        &self,
-        text: &[u8],
-        command: &Command,
-        sides: &Sides<'_>,
-    ) -> Option<(std::ops::Range<usize>, Rc<Statement>)> {
-        let (Command::Deallocate { name: place }
-        | Command::Execute { name: place }
-        | Command::Prepare { name: place }) = command
-        else {
-            return None;
-        };
-        if self.is_in_failed() {
-            return None;
-        }
-        let mut buffer = [0; MAX_NAME_BYTES];
-        let name = Identifier::parse(text.get(place.clone())?)?;
-        let statement = sides.client.statements.get(name.fold(&mut buffer)?)?;
-        Some((place.clone(), statement.clone()))
-    }
-
-    pub(super) fn parse(
-        &mut self,
-        frame: Frame<'_>,
-        sides: &mut Sides<'_>,
-        out: &mut Vec<u8>,
-    ) -> Result<(), BadLength> {
-        let mut body = Body::new(frame.body);
-        let name = body.cstring().map_err(|_| malformed(frame))?;
-        let tail = body.rest();
-        if name.is_empty() {
-            self.parse_unnamed(frame, tail, sides, out);
-            return Ok(());
-        }
-        if sides.client.statements.get(name).is_some() {
-            self.parse_taken(frame, name, sides, out);
-            return Ok(());
-        }
-        let has_own = sides.client.pins.contains(Reason::Prepared);
-        if has_own || sides.client.run.effects.intersects(Effects::PREPARED) {
-            // It has prepared statements in SQL, which share their names with these. It keeps its connection, and so may they.
-            self.changes.push(Change::Nothing);
-            self.unknown(frame, name, 0, out);
-            return Ok(());
-        }
-        if frame.is_cut() || sides.client.statements.bytes() + tail.len() > MAX_CLIENT_BYTES {
-            sides.client.pin(Reason::Large);
-            self.changes.push(Change::Nothing);
-            self.unknown(frame, name, 0, out);
-            return Ok(());
-        }
-        let mut statement = sides.texts.intern(tail, sides.server);
-        let has_it = sides.client.statements.has(&statement);
-        let is_outdated = sides
-            .server
-            .ran
-            .since()
-            .is_some_and(|epoch| epoch != sides.texts.epoch());
-        if has_it
-            || is_outdated
-            || sides.client.run.may_set()
-            || sides.client.pins.contains(Reason::Temporary)
-        {
-            // A second name for the same text, and errors must tell the two apart; or it may be read under settings that aren't
-            // known.
-            statement = sides.texts.apart(&statement, None);
-        }
-        if let Some(named) = self.statement_of(statement.text(), &statement.command, sides) {
-            statement = sides.texts.apart(&statement, Some(named));
-        }
-        let is_there = sides.server.prepared.touch(&statement);
-        sides.client.statements.insert(name.into(), statement.clone());
-        self.used.found += u32::from(is_there);
-        if is_there && !self.is_in_failed() {
-            self.changes.push(Change::Defined(Some(name.into()), None));
-            self.ledger.sent(b'P', Whose::Made);
-            return Ok(());
-        }
-        let prepared = (!is_there).then(|| statement.clone());
-        if !is_there {
-            self.make_room(&statement, sides, out);
-        }
-        self.changes.push(Change::Defined(Some(name.into()), prepared));
-        self.prepare(&statement, Whose::Client, out);
-        Ok(())
-    }
-
-    /// The client has a statement of that name, and if nothing else is wrong with the new one, the server must say so. Whether
-    /// it could prepare the old one here doesn't matter; one without a text it always can.
-    fn parse_taken(&mut self, frame: Frame<'_>, name: &[u8], sides: &mut Sides<'_>, out: &mut Vec<u8>) {
-        let empty = sides.texts.intern(EMPTY, sides.server);
-        let taken = sides.texts.apart(&empty, None);
-        self.ensure(&taken, sides, out);
-        self.was(name, &taken);
-        self.changes.push(Change::Nothing);
-        self.rename(frame, name.len(), 0, &taken.server_name, out);
-    }
-
-    pub(super) fn parse_unnamed(
-        &mut self,
-        frame: Frame<'_>,
-        tail: &[u8],
-        sides: &mut Sides<'_>,
-        out: &mut Vec<u8>,
-    ) {
-        let text = Body::new(tail).cstring().unwrap_or_default();
-        let misread = self.misread(text, sides);
-        let before = std::mem::take(&mut sides.client.unnamed);
-        if frame.is_cut() {
-            // Wherever else it went, it would have none.
-            sides.client.pin(Reason::Large);
-            sides.client.unnamed_effects = (sides.texts.epoch(), UNREAD);
-            self.pass(frame, out);
-        } else {
-            let analysis = sides.texts.analyse(text, sides.server);
-            sides.client.unnamed_effects = (sides.texts.epoch(), analysis.effects | misread);
-            sides.client.unnamed.copies = analysis.lone == Command::CopyFrom;
-            match self.statement_of(text, &analysis.lone, sides) {
-                Some((place, statement)) => {
-                    self.ensure(&statement, sides, out);
-                    sides.client.unnamed = Unnamed {
-                        tail: statement.named_in(tail, place),
-                        names: Some(statement),
-                        copies: false,
-                    };
-                    request::message(b'P', out, |body| {
-                        body.push(0);
-                        body.extend_from_slice(&sides.client.unnamed.tail);
-                    });
-                    self.ledger.sent(b'P', Whose::Client);
-                }
-                None => {
-                    sides.client.unnamed.tail.extend_from_slice(tail);
-                    self.pass(frame, out);
-                }
-            }
-        }
-        sides.server.unnamed_of = Some(sides.client.id);
-        self.has_new_unnamed = true;
-        self.changes.push(Change::Unnamed(before));
     }
 
     pub(super) fn bind(
@@ -511,191 +353,6 @@ impl Desk {
             }
         }
         Ok(())
-    }
-
-    /// Sees to it that the server connection has `statement`; whether it must be told to.
-    #[inline]
-    pub(super) fn ensure(
-        &mut self,
-        statement: &Rc<Statement>,
-        sides: &mut Sides<'_>,
-        out: &mut Vec<u8>,
-    ) -> bool {
-        if sides.server.prepared.touch(statement) {
-            self.used.found += 1;
-            return false;
-        }
-        self.make_room(statement, sides, out);
-        self.changes.push(Change::Defined(None, Some(statement.clone())));
-        self.prepare(statement, Whose::Own, out);
-        true
-    }
-
-    fn prepare(&mut self, statement: &Statement, whose: Whose, out: &mut Vec<u8>) {
-        request::message(b'P', out, |body| {
-            body.extend_from_slice(statement.server_name.as_bytes());
-            body.push(0);
-            body.extend_from_slice(&statement.tail);
-        });
-        self.ledger.sent(b'P', whose);
-    }
-
-    /// Notes that `statement` is about to be prepared.
-    pub(super) fn make_room(&mut self, statement: &Rc<Statement>, sides: &mut Sides<'_>, out: &mut Vec<u8>) {
-        let evicted = sides.server.prepared.insert(statement);
-        self.used.prepared += 1;
-        self.used.evicted += u32::from(evicted.is_some());
-        let doubtful = sides
-            .server
-            .prepared
-            .is_doubtful()
-            .then(|| statement.server_name.clone());
-        for name in evicted.into_iter().chain(doubtful) {
-            request::close_statement(&name, out);
-            self.changes.push(Change::Own);
-            self.ledger.sent(b'C', Whose::Own);
-        }
-    }
-
-    /// Sees to it that the unnamed statement of the server connection is the client's, if the client has one.
-    pub(super) fn ensure_unnamed(&mut self, sides: &mut Sides<'_>, out: &mut Vec<u8>) {
-        if sides.server.unnamed_of == Some(sides.client.id) {
-            return;
-        }
-        sides.server.unnamed_of = Some(sides.client.id);
-        self.changes.push(Change::Own);
-        if sides.client.unnamed.tail.is_empty() {
-            // Whose it is, it is nobody's any more: the server says that there is none.
-            request::close_statement("", out);
-            self.ledger.sent(b'C', Whose::Own);
-            return;
-        }
-        request::message(b'P', out, |body| {
-            body.push(0);
-            body.extend_from_slice(&sides.client.unnamed.tail);
-        });
-        self.ledger.sent(b'P', Whose::Own);
-    }
-
-    /// Passes `frame` on with `new` in place of the name of `len` bytes that stands at `place` in its body.
-    pub(super) fn rename(
-        &mut self,
-        frame: Frame<'_>,
-        len: usize,
-        place: usize,
-        new: &str,
-        out: &mut Vec<u8>,
-    ) {
-        self.ledger.sent(frame.tag, Whose::Client);
-        let length = (frame.length as usize + new.len()).saturating_sub(len);
-        request::header(frame.tag, length as u32, out);
-        out.extend_from_slice(frame.body.get(..place).unwrap_or_default());
-        out.extend_from_slice(new.as_bytes());
-        out.extend_from_slice(frame.body.get(place + len..).unwrap_or_default());
-    }
-
-    /// Passes on a frame that names a statement which Postern doesn't know: one that was prepared in SQL, or none. What looks
-    /// like a name of Postern's own becomes one that nobody has.
-    pub(super) fn unknown(&mut self, frame: Frame<'_>, name: &[u8], place: usize, out: &mut Vec<u8>) {
-        if name.starts_with(NAME_PREFIX.as_bytes()) {
-            let nobodys = format!("{NAME_PREFIX}of_nobody");
-            self.rename(frame, name.len(), place, &nobodys, out);
-        } else {
-            self.pass(frame, out);
-        }
-    }
-
-    /// Appends the answers whose turn has come and that the server doesn't give.
-    pub(super) fn make_due(&mut self, to_client: &mut Vec<u8>) {
-        while let Some(what) = self.ledger.take_made() {
-            self.changes.pop();
-            let tag = if what == Request::Parse { b'1' } else { b'3' };
-            request::header(tag, 4, to_client);
-        }
-    }
-
-    #[inline]
-    pub(super) fn answer(&mut self, frame: Frame<'_>, sides: &mut Sides<'_>) -> Verdict {
-        let renamed = if frame.tag == b'E' {
-            self.undo(sides);
-            let renamed = self.renamed(frame, sides);
-            if renamed.is_some() {
-                // The connection doesn't have what it was thought to have, or has it already.
-                sides.server.prepared.doubt();
-            }
-            renamed.or_else(|| Self::hinted(frame, sides))
-        } else {
-            None
-        };
-        let front = self.ledger.front();
-        let is_apart = frame.tag == b'E' && self.ledger.is_apart();
-        let whose = self.ledger.received(frame.tag, frame.body);
-        match frame.tag {
-            b'1' | b'3' => self.changes.pop(),
-            b'E' => sides.client.run.has_undone(),
-            b'C' if frame.body == b"ROLLBACK\0" => sides.client.run.has_undone(),
-            b'C' if whose == Whose::Client && frame.body.starts_with(b"D") => {
-                self.completed(frame.body, sides);
-                if frame.body == b"DISCARD ALL\0" {
-                    sides.client.run.has_discarded();
-                }
-            }
-            b'Z' => {
-                self.rolls_back = false;
-                self.remember(self.ledger.answered, 0, sides);
-                if self.ledger.status == TransactionStatus::Idle {
-                    if self.ledger.is_empty() {
-                        sides.server.changing = None;
-                        self.resetting.clear();
-                    }
-                }
-            }
-            b'S' => {
-                Rc::make_mut(&mut sides.server.parameters).report(frame.body);
-                if whose == Whose::Client && self.restores.is_empty() && !hides(sides, frame) {
-                    if may_reset(sides) {
-                        Rc::make_mut(&mut sides.client.told).report(frame.body);
-                    } else {
-                        sides.client.told = sides.server.parameters.clone();
-                    }
-                }
-            }
-            _ => {}
-        }
-        match (whose, frame.tag) {
-            // In a failed transaction nothing was reset before, either.
-            (Whose::Own, b'E')
-                if !self.restores.is_empty() && self.ledger.status == TransactionStatus::Failed =>
-            {
-                Verdict::Withhold
-            }
-            (Whose::Own, b'E') if front == Some(Request::Parse) && self.restores.is_empty() => {
-                if is_apart {
-                    Verdict::Withhold
-                } else {
-                    renamed.map_or(Verdict::Pass, Verdict::Rename)
-                }
-            }
-            (Whose::Own, b'E') => {
-                self.refusal = Some(state_and_message(frame.body));
-                Verdict::Withhold
-            }
-            (Whose::Client, b'E') => renamed.map_or(Verdict::Pass, Verdict::Rename),
-            (Whose::Client, b'S') if !self.restores.is_empty() || hides(sides, frame) => Verdict::Withhold,
-            (Whose::Client, b'Z') if self.restores.front() == Some(&self.ledger.answered) => {
-                self.owes_ready = true;
-                Verdict::Withhold
-            }
-            (_, b'A') | (Whose::Client | Whose::Made, _) => Verdict::Pass,
-            (Whose::Own, b'Z') => {
-                let last = self.ledger.answered.saturating_sub(1);
-                while self.restores.front().is_some_and(|before| *before <= last) {
-                    self.restores.pop_front();
-                }
-                Verdict::Correct
-            }
-            (Whose::Own, _) => Verdict::Withhold,
-        }
     }
 }
 

@@ -1,0 +1,256 @@
+//! Prepared statements: which of a client's stands for which on the server connection, and what makes it have that.
+
+use std::ops::Range;
+use std::rc::Rc;
+
+use super::Sides;
+use super::changes::Change;
+use super::desk::{Desk, UNREAD, malformed};
+use crate::pin::Reason;
+use crate::session::client::Unnamed;
+use crate::session::ledger::Whose;
+use crate::session::statements::{MAX_CLIENT_BYTES, NAME_PREFIX, Statement};
+use crate::sql::{Command, Effects, Identifier, MAX_NAME_BYTES};
+use crate::wire::body::Body;
+use crate::wire::frame::{BadLength, Frame};
+use crate::wire::request;
+
+/// What follows the name in the Parse of an empty statement: no text, no types.
+const EMPTY: &[u8] = b"\0\0\0";
+
+impl Desk {
+    /// The prepared statement of the protocol that the SQL names, and where.
+    pub(super) fn statement_of(
+        &self,
+        text: &[u8],
+        command: &Command,
+        sides: &Sides<'_>,
+    ) -> Option<(Range<usize>, Rc<Statement>)> {
+        let (Command::Deallocate { name: place }
+        | Command::Execute { name: place }
+        | Command::Prepare { name: place }) = command
+        else {
+            return None;
+        };
+        if self.is_in_failed() {
+            return None;
+        }
+        let mut buffer = [0; MAX_NAME_BYTES];
+        let name = Identifier::parse(text.get(place.clone())?)?;
+        let statement = sides.client.statements.get(name.fold(&mut buffer)?)?;
+        Some((place.clone(), statement.clone()))
+    }
+
+    pub(super) fn parse(
+        &mut self,
+        frame: Frame<'_>,
+        sides: &mut Sides<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), BadLength> {
+        let mut body = Body::new(frame.body);
+        let name = body.cstring().map_err(|_| malformed(frame))?;
+        let tail = body.rest();
+        if name.is_empty() {
+            self.parse_unnamed(frame, tail, sides, out);
+            return Ok(());
+        }
+        if sides.client.statements.get(name).is_some() {
+            self.parse_taken(frame, name, sides, out);
+            return Ok(());
+        }
+        let has_own = sides.client.pins.contains(Reason::Prepared);
+        if has_own || sides.client.run.effects.intersects(Effects::PREPARED) {
+            // It has prepared statements in SQL, which share their names with these. It keeps its connection, and so may they.
+            self.changes.push(Change::Nothing);
+            self.unknown(frame, name, 0, out);
+            return Ok(());
+        }
+        if frame.is_cut() || sides.client.statements.bytes() + tail.len() > MAX_CLIENT_BYTES {
+            sides.client.pin(Reason::Large);
+            self.changes.push(Change::Nothing);
+            self.unknown(frame, name, 0, out);
+            return Ok(());
+        }
+        let mut statement = sides.texts.intern(tail, sides.server);
+        let has_it = sides.client.statements.has(&statement);
+        let is_outdated = sides
+            .server
+            .ran
+            .since()
+            .is_some_and(|epoch| epoch != sides.texts.epoch());
+        if has_it
+            || is_outdated
+            || sides.client.run.may_set()
+            || sides.client.pins.contains(Reason::Temporary)
+        {
+            // A second name for the same text, and errors must tell the two apart; or it may be read under settings that aren't
+            // known.
+            statement = sides.texts.apart(&statement, None);
+        }
+        if let Some(named) = self.statement_of(statement.text(), &statement.command, sides) {
+            statement = sides.texts.apart(&statement, Some(named));
+        }
+        let is_there = sides.server.prepared.touch(&statement);
+        sides.client.statements.insert(name.into(), statement.clone());
+        self.used.found += u32::from(is_there);
+        if is_there && !self.is_in_failed() {
+            self.changes.push(Change::Defined(Some(name.into()), None));
+            self.ledger.sent(b'P', Whose::Made);
+            return Ok(());
+        }
+        let prepared = (!is_there).then(|| statement.clone());
+        if !is_there {
+            self.make_room(&statement, sides, out);
+        }
+        self.changes.push(Change::Defined(Some(name.into()), prepared));
+        self.prepare(&statement, Whose::Client, out);
+        Ok(())
+    }
+
+    /// The client has a statement of that name, and if nothing else is wrong with the new one, the server must say so. Whether
+    /// it could prepare the old one here doesn't matter; one without a text it always can.
+    fn parse_taken(&mut self, frame: Frame<'_>, name: &[u8], sides: &mut Sides<'_>, out: &mut Vec<u8>) {
+        let empty = sides.texts.intern(EMPTY, sides.server);
+        let taken = sides.texts.apart(&empty, None);
+        self.ensure(&taken, sides, out);
+        self.was(name, &taken);
+        self.changes.push(Change::Nothing);
+        self.rename(frame, name.len(), 0, &taken.server_name, out);
+    }
+
+    pub(super) fn parse_unnamed(
+        &mut self,
+        frame: Frame<'_>,
+        tail: &[u8],
+        sides: &mut Sides<'_>,
+        out: &mut Vec<u8>,
+    ) {
+        let text = Body::new(tail).cstring().unwrap_or_default();
+        let misread = self.misread(text, sides);
+        let before = std::mem::take(&mut sides.client.unnamed);
+        if frame.is_cut() {
+            // Wherever else it went, it would have none.
+            sides.client.pin(Reason::Large);
+            sides.client.unnamed_effects = (sides.texts.epoch(), UNREAD);
+            self.pass(frame, out);
+        } else {
+            let analysis = sides.texts.analyse(text, sides.server);
+            sides.client.unnamed_effects = (sides.texts.epoch(), analysis.effects | misread);
+            sides.client.unnamed.copies = analysis.lone == Command::CopyFrom;
+            match self.statement_of(text, &analysis.lone, sides) {
+                Some((place, statement)) => {
+                    self.ensure(&statement, sides, out);
+                    sides.client.unnamed = Unnamed {
+                        tail: statement.named_in(tail, place),
+                        names: Some(statement),
+                        copies: false,
+                    };
+                    request::message(b'P', out, |body| {
+                        body.push(0);
+                        body.extend_from_slice(&sides.client.unnamed.tail);
+                    });
+                    self.ledger.sent(b'P', Whose::Client);
+                }
+                None => {
+                    sides.client.unnamed.tail.extend_from_slice(tail);
+                    self.pass(frame, out);
+                }
+            }
+        }
+        sides.server.unnamed_of = Some(sides.client.id);
+        self.has_new_unnamed = true;
+        self.changes.push(Change::Unnamed(before));
+    }
+
+    /// Sees to it that the server connection has `statement`; whether it must be told to.
+    #[inline]
+    pub(super) fn ensure(
+        &mut self,
+        statement: &Rc<Statement>,
+        sides: &mut Sides<'_>,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        if sides.server.prepared.touch(statement) {
+            self.used.found += 1;
+            return false;
+        }
+        self.make_room(statement, sides, out);
+        self.changes.push(Change::Defined(None, Some(statement.clone())));
+        self.prepare(statement, Whose::Own, out);
+        true
+    }
+
+    fn prepare(&mut self, statement: &Statement, whose: Whose, out: &mut Vec<u8>) {
+        request::message(b'P', out, |body| {
+            body.extend_from_slice(statement.server_name.as_bytes());
+            body.push(0);
+            body.extend_from_slice(&statement.tail);
+        });
+        self.ledger.sent(b'P', whose);
+    }
+
+    /// Notes that `statement` is about to be prepared.
+    pub(super) fn make_room(&mut self, statement: &Rc<Statement>, sides: &mut Sides<'_>, out: &mut Vec<u8>) {
+        let evicted = sides.server.prepared.insert(statement);
+        self.used.prepared += 1;
+        self.used.evicted += u32::from(evicted.is_some());
+        let doubtful = sides
+            .server
+            .prepared
+            .is_doubtful()
+            .then(|| statement.server_name.clone());
+        for name in evicted.into_iter().chain(doubtful) {
+            request::close_statement(&name, out);
+            self.changes.push(Change::Own);
+            self.ledger.sent(b'C', Whose::Own);
+        }
+    }
+
+    /// Sees to it that the unnamed statement of the server connection is the client's, if the client has one.
+    pub(super) fn ensure_unnamed(&mut self, sides: &mut Sides<'_>, out: &mut Vec<u8>) {
+        if sides.server.unnamed_of == Some(sides.client.id) {
+            return;
+        }
+        sides.server.unnamed_of = Some(sides.client.id);
+        self.changes.push(Change::Own);
+        if sides.client.unnamed.tail.is_empty() {
+            // Whose it is, it is nobody's any more: the server says that there is none.
+            request::close_statement("", out);
+            self.ledger.sent(b'C', Whose::Own);
+            return;
+        }
+        request::message(b'P', out, |body| {
+            body.push(0);
+            body.extend_from_slice(&sides.client.unnamed.tail);
+        });
+        self.ledger.sent(b'P', Whose::Own);
+    }
+
+    /// Passes `frame` on with `new` in place of the name of `len` bytes that stands at `place` in its body.
+    pub(super) fn rename(
+        &mut self,
+        frame: Frame<'_>,
+        len: usize,
+        place: usize,
+        new: &str,
+        out: &mut Vec<u8>,
+    ) {
+        self.ledger.sent(frame.tag, Whose::Client);
+        let length = (frame.length as usize + new.len()).saturating_sub(len);
+        request::header(frame.tag, length as u32, out);
+        out.extend_from_slice(frame.body.get(..place).unwrap_or_default());
+        out.extend_from_slice(new.as_bytes());
+        out.extend_from_slice(frame.body.get(place + len..).unwrap_or_default());
+    }
+
+    /// Passes on a frame that names a statement which Postern doesn't know: one that was prepared in SQL, or none. What looks
+    /// like a name of Postern's own becomes one that nobody has.
+    pub(super) fn unknown(&mut self, frame: Frame<'_>, name: &[u8], place: usize, out: &mut Vec<u8>) {
+        if name.starts_with(NAME_PREFIX.as_bytes()) {
+            let nobodys = format!("{NAME_PREFIX}of_nobody");
+            self.rename(frame, name.len(), place, &nobodys, out);
+        } else {
+            self.pass(frame, out);
+        }
+    }
+}
