@@ -184,7 +184,7 @@ pub struct Pool {
 impl Default for Pool {
     fn default() -> Self {
         Self {
-            mode: PoolMode::Auto,
+            mode: PoolMode::Session,
             size: 20,
             min_idle: 1,
             idle_timeout: Written::seconds(600),
