@@ -165,6 +165,7 @@ impl ClientSession {
     /// The session was discarded after all that is noted.
     pub fn discarded(&mut self) {
         self.pins = self.pins.without_discarded();
+        self.prepared_effects = Effects::NONE;
         let run = &mut self.run;
         run.effects = run.effects.common(Effects::UNSEEN | Effects::DDL)
             | Effects::DISCARD

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::dice::Dice;
-use super::statements::{Asker, DRAWS, Hold, Statement, statement};
+use super::statements::{Asker, DRAWS, Hold, Statement, may_do_anything, statement};
 use super::wire::Said;
 
 /// One step of one client.
@@ -239,7 +239,7 @@ impl Client {
 
     /// Whether it shows that a server connection is shared, as the README says.
     fn shows(&self, statement: &Statement) -> bool {
-        let is_unseen = statement.hold == Hold::Discard;
+        let is_unseen = may_do_anything(&statement.sql);
         // Until its transaction is over, a RESET that no text shows goes back to what the server began with, and so does
         // what `set_config` returns.
         let resets = statement.resets && (is_unseen || statement.sql.contains("null"));

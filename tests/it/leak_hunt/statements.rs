@@ -75,7 +75,7 @@ impl Statement {
 }
 
 /// Whether it runs what neither a text nor the server can tell of: SQL that is computed, or settings whose names are.
-fn may_do_anything(sql: &str) -> bool {
+pub(super) fn may_do_anything(sql: &str) -> bool {
     let computed = [
         "hide_run",
         "hide_call",
