@@ -324,61 +324,34 @@ fn a_surprise_together_with_an_announced_change() {
 }
 
 #[test]
-fn discard_all_and_then_code_that_code_changes() {
-    let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 3");
-    let clients = || Client::new(&gateway, &[]);
-    let (mut one, mut two, mut three) = (clients(), clients(), clients());
-    two.say(&[
-        "Q create function turns() returns text language plpgsql as $$ begin return 'harmless'; end $$",
-    ]);
-    two.say(&[
-        "Q create function mk() returns void language plpgsql as $$ begin \
-               create or replace function turns() returns text language plpgsql as \
-               $i$ begin return set_config('app.' || 'turns', 'evil', false); end $i$; end $$",
-    ]);
-    settled();
-    one.say(&["Q select turns()"]);
-    settled();
-    one.say_and_go_on(&["discard all", "select pg_sleep(0.6)", "select turns()"]);
-    sleep(200);
-    assert_eq!(two.say(&["Q select mk()"]), "() SELECT 1 I");
-    assert_eq!(one.told(2), "() SELECT 1 I (evil) SELECT 1 I");
-    settled();
-    for _ in 0..3 {
-        assert_eq!(three.say(&["Q begin", &seen("turns")]), "BEGIN T () SELECT 1 T");
-        assert_eq!(two.say(&[&seen("turns")]), "() SELECT 1 I");
-        three.say(&["Q commit"]);
+fn code_that_code_changes_behind_discard_all_or_not() {
+    for first in ["discard all", "select 1"] {
+        let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 3");
+        let clients = || Client::new(&gateway, &[]);
+        let (mut one, mut two, mut three) = (clients(), clients(), clients());
+        two.say(&[
+            "Q create function turns() returns text language plpgsql as $$ begin return 'harmless'; end $$",
+        ]);
+        two.say(&[
+            "Q create function mk() returns void language plpgsql as $$ begin \
+                   create or replace function turns() returns text language plpgsql as \
+                   $i$ begin return set_config('app.' || 'turns', 'evil', false); end $i$; end $$",
+        ]);
+        settled();
+        one.say(&["Q select turns()"]);
+        settled();
+        one.say_and_go_on(&[first, "select pg_sleep(0.6)", "select turns()"]);
+        sleep(200);
+        assert_eq!(two.say(&["Q select mk()"]), "() SELECT 1 I");
+        assert_eq!(one.told(2), "() SELECT 1 I (evil) SELECT 1 I");
+        settled();
+        for _ in 0..3 {
+            assert_eq!(three.say(&["Q begin", &seen("turns")]), "BEGIN T () SELECT 1 T");
+            assert_eq!(two.say(&[&seen("turns")]), "() SELECT 1 I");
+            three.say(&["Q commit"]);
+        }
+        assert_eq!(one.say(&[&seen("turns")]), "(evil) SELECT 1 I");
     }
-    assert_eq!(one.say(&[&seen("turns")]), "(evil) SELECT 1 I");
-}
-
-#[test]
-fn code_that_code_changes_ties_whoever_runs_it() {
-    let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 3");
-    let clients = || Client::new(&gateway, &[]);
-    let (mut one, mut two, mut three) = (clients(), clients(), clients());
-    two.say(&[
-        "Q create function turns() returns text language plpgsql as $$ begin return 'harmless'; end $$",
-    ]);
-    two.say(&[
-        "Q create function mk() returns void language plpgsql as $$ begin \
-               create or replace function turns() returns text language plpgsql as \
-               $i$ begin return set_config('app.' || 'turns', 'evil', false); end $i$; end $$",
-    ]);
-    settled();
-    one.say(&["Q select turns()"]);
-    settled();
-    one.say_and_go_on(&["select 1", "select pg_sleep(0.6)", "select turns()"]);
-    sleep(200);
-    assert_eq!(two.say(&["Q select mk()"]), "() SELECT 1 I");
-    assert_eq!(one.told(2), "() SELECT 1 I (evil) SELECT 1 I");
-    settled();
-    for _ in 0..3 {
-        assert_eq!(three.say(&["Q begin", &seen("turns")]), "BEGIN T () SELECT 1 T");
-        assert_eq!(two.say(&[&seen("turns")]), "() SELECT 1 I");
-        three.say(&["Q commit"]);
-    }
-    assert_eq!(one.say(&[&seen("turns")]), "(evil) SELECT 1 I");
 }
 
 #[test]
