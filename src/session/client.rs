@@ -31,6 +31,13 @@ const PRIVILEGED: [&str; 13] = [
 /// Settings that decide how the server reads a text.
 const READING: [&str; 2] = ["client_encoding", "standard_conforming_strings"];
 
+/// Settings that end with their transaction.
+const OF_TRANSACTION: [&str; 3] = [
+    "transaction_deferrable",
+    "transaction_isolation",
+    "transaction_read_only",
+];
+
 /// Settings that are kept account of by name in one transaction.
 const MAX_NAMED: usize = 1_000;
 
@@ -254,8 +261,7 @@ impl Run {
         match command {
             Command::Set { local: false, name } | Command::Reset { name } => {
                 match crate::sql::setting_name(text.get(name).unwrap_or_default()) {
-                    // It ends with its transaction.
-                    Some(name) if name.starts_with("transaction_") => {}
+                    Some(name) if OF_TRANSACTION.contains(&name.as_str()) => {}
                     Some(name) => {
                         // What others are is told in it.
                         self.unnamed |= name == "client_encoding";

@@ -46,8 +46,16 @@ pub trait Texts {
     fn epoch(&self) -> u64;
     /// What running `text` may leave behind, read as a session with these `parameters` reads it.
     fn analyse(&self, text: &[u8], server: &ServerSession) -> Analysis;
-    /// `by` is about to run `text`, which changes catalogs and has these `effects`.
-    fn changing(&self, text: &[u8], effects: Effects, by: SessionId, server: &ServerSession) -> Changing;
+    /// `by` is about to run `text`, which changes catalogs and has these `effects`. Nothing, if it only makes something temporary
+    /// (`is_temporary`) that does nothing.
+    fn changing(
+        &self,
+        text: &[u8],
+        effects: Effects,
+        is_temporary: bool,
+        by: SessionId,
+        server: &ServerSession,
+    ) -> Option<Changing>;
     /// The statement whose Parse has this `tail`.
     fn intern(&self, tail: &[u8], server: &ServerSession) -> Rc<Statement>;
     /// One like `statement`, shared with nobody. `named`: its text names that statement, and where.

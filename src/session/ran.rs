@@ -47,17 +47,23 @@ impl Ran {
         self.discarded = self.ends.len();
     }
 
-    /// Forgets what came before the last DISCARD ALL, and that.
-    pub fn begin_anew(&mut self) {
-        let begin = self.discarded.checked_sub(1).and_then(|last| self.ends.get(last));
-        let begin = begin.copied().unwrap_or_default();
-        self.bytes.drain(..begin);
-        self.ends.drain(..self.discarded);
-        self.ends.iter_mut().for_each(|end| *end -= begin);
-        self.discarded = 0;
-        if self.ends.is_empty() && !self.is_cut {
-            self.since = None;
+    /// Takes out what came after the last DISCARD ALL.
+    #[must_use]
+    pub fn split_discarded(&mut self) -> Self {
+        let last = self.discarded.checked_sub(1).and_then(|last| self.ends.get(last));
+        let begin = last.copied().unwrap_or_default();
+        let mut later = Self {
+            bytes: self.bytes.split_off(begin),
+            ends: self.ends.split_off(self.discarded),
+            since: self.since,
+            is_cut: self.is_cut,
+            discarded: 0,
+        };
+        later.ends.iter_mut().for_each(|end| *end -= begin);
+        if later.ends.is_empty() && !later.is_cut {
+            later.since = None;
         }
+        later
     }
 
     /// The epoch in which the first one was judged; nothing if there is none.
@@ -132,15 +138,13 @@ mod tests {
                 ran.discards();
             }
         }
-        ran.begin_anew();
-        assert_eq!(
-            ran.texts().collect::<Vec<_>>(),
-            [b"a"],
-            "it may do something else by now"
-        );
-        ran.note(b"all", 6);
-        ran.discards();
-        ran.begin_anew();
+        let mut later = ran.split_discarded();
+        let texts: Vec<_> = later.texts().collect();
+        assert_eq!(texts, [b"a"], "it may do something else by now");
+        assert_eq!(ran.texts().last().unwrap(), b"all");
+        later.note(b"all", 6);
+        later.discards();
+        ran = later.split_discarded();
         assert!(ran.since().is_none() && ran.texts().next().is_none() && ran.has_room());
     }
 }

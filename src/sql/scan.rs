@@ -208,7 +208,11 @@ impl<'a, V: Visitor> Scan<'a, V> {
         self.by_names |= entry.effects;
         match entry.word {
             Word::SetConfig => self.set_config(),
-            Word::PgSettings => self.names_pg_settings = true,
+            Word::PgSettings => {
+                self.names_pg_settings = true;
+                // Whoever updates what is made of it sets.
+                self.by_names |= Effects::SETTING | Effects::DYNAMIC_SETTING;
+            }
             Word::Update => self.updates |= !self.locks_rows(),
             Word::Default => self.names_default = true,
             _ => {}

@@ -458,7 +458,10 @@ impl ServerPool {
 impl Lease {
     /// Cleans the connection after a client whose bytes `tracker` followed, and returns it to the pool; or closes it.
     pub async fn give_back(mut self, tracker: Tracker, farewell: Farewell) {
+        let ran = std::mem::take(&mut self.session.ran);
         match self.deref_mut().clean(tracker, farewell).await {
+            // What was carried out meanwhile may have done what DISCARD ALL doesn't end.
+            Ok(()) if self.pool.texts.are_outdated(&ran) => {}
             Ok(()) => {
                 self.pool.metrics.cleaned.inc();
                 self.park();

@@ -269,19 +269,30 @@ impl Texts for KnownTexts {
 
     /// What code is defined counts as run by everybody for whom it may have been there. While it is dangerous, nobody knows
     /// whether it is there already.
-    fn changing(&self, text: &[u8], effects: Effects, by: SessionId, server: &ServerSession) -> Changing {
+    fn changing(
+        &self,
+        text: &[u8],
+        effects: Effects,
+        is_temporary: bool,
+        by: SessionId,
+        server: &ServerSession,
+    ) -> Option<Changing> {
         let routines = self.routines.borrow();
         let known = routines.as_ref().zip(reading(text, server));
         let defined = match known {
             Some((routines, options)) => self.defined(text, effects, options, routines),
             None => vec![(Effects::UNKNOWN | Effects::DYNAMIC_SETTING, None)],
         };
+        let does_nothing = |(effects, _): &(Effects, _)| effects.without(Effects::TEMPORARY).is_empty();
+        if is_temporary && defined.iter().all(does_nothing) {
+            return None;
+        }
         let is_dangerous = !defined.is_empty() || self.is_doubtful() && self.doubt.has_unread();
         let changing = Changing::begin(&self.doubt, is_dangerous);
         for (effects, names) in defined {
             self.doubt.defines(effects, names, by);
         }
-        changing
+        Some(changing)
     }
 
     #[inline]

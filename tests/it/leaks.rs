@@ -661,3 +661,212 @@ fn cleaning_waits_for_others_transactions() {
     writer.say(&["Q rollback"]);
     assert!(took < Duration::from_secs(3), "{took:?}");
 }
+
+#[test]
+fn custom_settings_called_transaction() {
+    let (_lab, gateway) = with_pool(ONE);
+    let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    one.say(&["Q set transaction_app.tenant = 'evil'"]);
+    let seen = "Q select coalesce(current_setting('transaction_app.tenant', true), '')";
+    let two_sees = two.say(&[seen]);
+    two.say(&["Q set work_mem = '5MB'", "Q discard all"]);
+    let one_sees = one.say(&[seen]);
+    assert_eq!(
+        (two_sees.as_str(), one_sees.as_str()),
+        ("() SELECT 1 I", "(evil) SELECT 1 I")
+    );
+}
+
+#[test]
+fn a_seed_before_discard_all() {
+    let (_lab, gateway) = with_free_pool(TWO);
+    let mut zero = Client::new(&gateway, &[]);
+    zero.say(&["Q select setseed(0.5)"]);
+    let seeded = zero.say(&["Q select random()"]);
+    drop(zero);
+    settled();
+    let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    one.say(&["Q select 1"]);
+    settled();
+    one.say(&[
+        "Q create function seeds() returns void language sql as $$ select setseed(0.5) $$",
+        "Q select seeds()",
+        "Q discard all",
+    ]);
+    assert_ne!(two.say(&["Q select random()"]), seeded);
+}
+
+#[test]
+fn a_seed_of_another_before_discard_all() {
+    let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 3");
+    let mut zero = Client::new(&gateway, &[]);
+    zero.say(&["Q select setseed(0.5)"]);
+    let seeded = zero.say(&["Q select random()"]);
+    drop(zero);
+    settled();
+    let clients = || Client::new(&gateway, &[]);
+    let (mut one, mut two, mut three) = (clients(), clients(), clients());
+    two.say(&["Q create function seeds() returns void language sql as $$ select null::void $$"]);
+    settled();
+    one.say_and_go_on(&[
+        "select 1",
+        "select pg_sleep(0.6)",
+        "select seeds()",
+        "discard all",
+    ]);
+    sleep(200);
+    two.say(&["Q create or replace function seeds() returns void language sql as $$ select setseed(0.5) $$"]);
+    one.told(3);
+    settled();
+    let first = [
+        two.say(&["Q begin", "Q select random()"]),
+        three.say(&["Q begin", "Q select random()"]),
+    ];
+    two.say(&["Q commit"]);
+    three.say(&["Q commit"]);
+    assert!(
+        first.iter().all(|first| !first.contains(&seeded[..10])),
+        "{first:?} {seeded}"
+    );
+}
+
+#[test]
+fn a_seed_of_who_is_tied_before_discard_all() {
+    let (_lab, gateway) = with_free_pool(TWO);
+    let mut zero = Client::new(&gateway, &[]);
+    zero.say(&["Q select setseed(0.5)"]);
+    let seeded = zero.say(&["Q select random()"]);
+    drop(zero);
+    settled();
+    let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    one.say(&["Q listen x"]);
+    settled();
+    one.say(&[
+        "Q create function seeds() returns void language sql as $$ select setseed(0.5) $$",
+        "Q select seeds()",
+    ]);
+    settled();
+    one.say(&["Q select 1"]);
+    settled();
+    one.say(&["Q discard all"]);
+    assert_ne!(two.say(&["Q select random()"]), seeded);
+}
+
+#[test]
+fn a_seed_before_a_goodbye() {
+    let (_lab, gateway) = with_free_pool(TWO);
+    let mut zero = Client::new(&gateway, &[]);
+    zero.say(&["Q select setseed(0.5)"]);
+    let seeded = zero.say(&["Q select random()"]);
+    drop(zero);
+    settled();
+    let clients = || Client::new(&gateway, &[]);
+    let (mut one, mut two, mut three) = (clients(), clients(), clients());
+    two.say(&["Q create function seeds() returns void language sql as $$ select null::void $$"]);
+    settled();
+    one.say_and_go_on(&["select 1", "select pg_sleep(0.6)", "select seeds()"]);
+    one.0.message('X', b"");
+    sleep(200);
+    two.say(&["Q create or replace function seeds() returns void language sql as $$ select setseed(0.5) $$"]);
+    sleep(1000);
+    let first = [
+        two.say(&["Q begin", "Q select random()"]),
+        three.say(&["Q begin", "Q select random()"]),
+    ];
+    assert!(
+        first.iter().all(|first| !first.contains(&seeded[..10])),
+        "{first:?} {seeded}"
+    );
+}
+
+#[test]
+fn ddl_of_code_before_discard_all() {
+    let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 3");
+    let clients = || Client::new(&gateway, &[]);
+    let (mut one, mut two, mut three) = (clients(), clients(), clients());
+    two.say(&[
+        "Q create function late() returns text language sql as $$ select 'harmless' $$",
+        "Q create function defines() returns void language plpgsql as $$ begin end $$",
+    ]);
+    settled();
+    two.say(&["Q select late()"]);
+    settled();
+    one.say_and_go_on(&[
+        "select 1",
+        "select pg_sleep(0.6)",
+        "select defines()",
+        "discard all",
+    ]);
+    sleep(200);
+    two.say(&[
+        "Q create or replace function defines() returns void language plpgsql as $$ begin \
+         create or replace function late() returns text language sql as $i$ select set_config('app.late', 'evil', false) $i$; end $$",
+    ]);
+    one.told(3);
+    sleep(30);
+    let evil = two.say(&["Q select late()"]);
+    let seen = "Q select coalesce(current_setting('app.late', true), '')";
+    let seen = three.say(&[seen]);
+    assert_eq!(seen, "() SELECT 1 I", "{evil}");
+}
+
+#[test]
+fn a_view_of_pg_settings_that_is_gone() {
+    let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 4");
+    let clients = || Client::new(&gateway, &[]);
+    let (mut one, mut two, mut three) = (clients(), clients(), clients());
+    one.say(&["Q begin"]);
+    two.say(&["Q begin"]);
+    three.say(&["Q begin"]);
+    one.say(&["Q commit"]);
+    two.say(&["Q commit"]);
+    three.say(&["Q commit"]);
+    settled();
+    one.say_and_go_on(&[
+        "create view kept as table pg_settings",
+        "select pg_sleep(0.12)",
+        "drop view kept",
+    ]);
+    let first = two.say_and_go_on(&[
+        "update kept set setting = '17MB' where name = 'work_mem'",
+        "select pg_sleep(0.3)",
+    ]);
+    let dropped = one.told(2);
+    two.told(1);
+    settled();
+    let show = ["Q begin", "Q show work_mem"];
+    let seen = [
+        one.say(&show),
+        three.say(&show),
+        Client::new(&gateway, &[]).say(&show),
+    ];
+    one.say(&["Q commit"]);
+    three.say(&["Q commit"]);
+    assert!(
+        seen.iter().all(|seen| seen.contains("(4MB)")),
+        "{first} {dropped} {seen:?}"
+    );
+    assert_eq!(
+        two.say(&["Q show work_mem"]),
+        "(17MB) SHOW I",
+        "{first} {dropped}"
+    );
+}
+
+#[test]
+fn a_temporary_view_that_sets() {
+    for end in ["Q drop view v", "Q discard temp"] {
+        let (_lab, gateway) = with_free_pool(TWO);
+        let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+        one.say(&["Q select 1"]);
+        settled();
+        one.say(&["Q create temp view v as select set_config('app.zz', 'evil', false) as a"]);
+        sleep(30);
+        one.say(&["Q table v"]);
+        sleep(30);
+        one.say(&[end]);
+        let seen = "Q select coalesce(current_setting('app.zz', true), '')";
+        assert_eq!(two.say(&[seen]), "() SELECT 1 I", "{end}");
+        assert_eq!(one.say(&[seen]), "(evil) SELECT 1 I", "{end}");
+    }
+}

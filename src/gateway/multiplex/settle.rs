@@ -60,8 +60,13 @@ impl Sharer<'_> {
     async fn settle(&mut self, lease: &mut Lease) -> Result<(), SettingsError> {
         let before = self.session.pins;
         if self.session.run.discarded {
+            let later = lease.session.ran.split_discarded();
+            if self.pool.texts().are_outdated(&lease.session.ran) {
+                // DISCARD ALL doesn't end all that there may be.
+                self.judge_again(lease).await?;
+            }
             self.session.discarded();
-            lease.session.ran.begin_anew();
+            lease.session.ran = later;
         }
         let is_outdated = self.pool.texts().are_outdated(&lease.session.ran);
         // Who is tied anyway needs it only when nothing ties it any more.

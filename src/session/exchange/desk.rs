@@ -366,8 +366,12 @@ pub(super) fn runs(sides: &mut Sides<'_>, text: &[u8], effects: Effects, command
     }
     let is_temporary = command == Command::CreateTemporary;
     let effects = sides.client.runs(text, effects, command, epoch);
-    if effects.intersects(Effects::DDL) && !is_temporary {
-        let changing = sides.texts.changing(text, effects, sides.client.id, sides.server);
+    if effects.intersects(Effects::DDL)
+        && let Some(changing) =
+            sides
+                .texts
+                .changing(text, effects, is_temporary, sides.client.id, sides.server)
+    {
         let known = sides.server.changing.take();
         sides.server.changing = Some(known.filter(Changing::is_pending).unwrap_or(changing));
     }
