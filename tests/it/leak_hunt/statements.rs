@@ -284,7 +284,7 @@ fn set(dice: &mut Dice, name: &str, value: &str, written: &str) -> Statement {
 }
 
 fn role(dice: &mut Dice) -> Statement {
-    Statement::holding(dice.pick(&[
+    let sql = dice.pick(&[
         "set role hunter",
         "set local role hunter",
         "set role none",
@@ -297,7 +297,11 @@ fn role(dice: &mut Dice) -> Statement {
         "select set_config('role', 'hunter', false)",
         "select hide_run('set role hunter')",
         "select hide_run('reset role')",
-    ]))
+    ]);
+    Statement {
+        resets: sql.contains("reset") || sql.contains("default"),
+        ..Statement::holding(sql)
+    }
 }
 
 const LOOKS: &[&str] = &[
