@@ -1,12 +1,12 @@
 //! What a text may do depends on the database's catalogs, which change: no client may meet a change before Postern knows it.
 
 use crate::gateway::with_pool;
-use crate::short::{Client, ONE, settled, with_free_pool};
+use crate::short::{Client, ONE, clients, seen, sets, settled, with_free_pool};
 
 #[test]
 fn code_that_was_defined_just_now_is_known_for_what_it_does() {
     let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 2");
-    let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    let [mut one, mut two] = clients(&gateway);
     let set = |name: &str, tenant: &str| {
         format!(
             "create or replace function {name}() returns text language sql as \
@@ -30,23 +30,10 @@ fn code_that_was_defined_just_now_is_known_for_what_it_does() {
     assert_eq!(one.say(&[&seen("other")]), "(of one) SELECT 1 I");
 }
 
-/// A function that sets a setting for whoever calls it.
-fn sets(name: &str) -> String {
-    format!(
-        "create or replace function {name}() returns text language sql as \
-         $$ select set_config('app.{name}', 'evil', false) $$"
-    )
-}
-
-fn seen(name: &str) -> String {
-    format!("Q select coalesce(current_setting('app.{name}', true), '')")
-}
-
 #[test]
 fn code_counts_from_the_moment_on_that_others_can_run_it() {
     let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 3");
-    let clients = || Client::new(&gateway, &[]);
-    let (mut one, mut two, mut three) = (clients(), clients(), clients());
+    let [mut one, mut two, mut three] = clients(&gateway);
     one.say(&["Q select 1"]);
     // Its definer goes on, or hasn't finished its text.
     one.say_and_go_on(&[&sets("early"), "select pg_sleep(1)"]);
@@ -83,8 +70,7 @@ fn code_counts_from_the_moment_on_that_others_can_run_it() {
 #[test]
 fn code_counts_that_is_gone_by_the_time_that_anybody_looks() {
     let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 3");
-    let clients = || Client::new(&gateway, &[]);
-    let (mut one, mut two, mut three) = (clients(), clients(), clients());
+    let [mut one, mut two, mut three] = clients(&gateway);
     one.say(&["Q select 1"]);
     two.say(&["Q begin", "Q select 1"]);
     one.say_and_go_on(&[&sets("gone"), "select pg_sleep(0.5)", "drop function gone()"]);
@@ -101,7 +87,7 @@ fn code_counts_that_is_gone_by_the_time_that_anybody_looks() {
 #[test]
 fn a_view_is_known_at_once_for_what_it_does() {
     let (_lab, gateway) = with_free_pool(ONE);
-    let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    let [mut one, mut two] = clients(&gateway);
     one.say(&["Q create sequence numbers; create view draws as select nextval('numbers')"]);
     settled();
     // Nobody's numbers any more.
@@ -113,7 +99,7 @@ fn a_view_is_known_at_once_for_what_it_does() {
 #[test]
 fn who_sets_how_texts_are_read_is_not_tied() {
     let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 2");
-    let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    let [mut one, mut two] = clients(&gateway);
     one.say(&["Q select 1"]);
     settled();
     // While nobody knows what texts do.
@@ -155,7 +141,7 @@ fn a_seed_ends_with_its_client() {
 #[test]
 fn what_code_has_left_that_others_have_changed_goes_once_that_is_known() {
     let (lab, gateway) = with_free_pool(ONE);
-    let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    let [mut one, mut two] = clients(&gateway);
     one.say(&["Q create function turns() returns text language sql as $$ select 'harmless' $$"]);
     for client in [&mut one, &mut two] {
         assert_eq!(client.say(&["Q select turns()"]), "(harmless) SELECT 1 I");
@@ -181,8 +167,7 @@ fn what_code_has_left_that_others_have_changed_goes_once_that_is_known() {
 #[test]
 fn who_is_at_work_while_others_define_code_is_not_tied() {
     let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 2");
-    let clients = || Client::new(&gateway, &[]);
-    let (mut one, mut two, mut three) = (clients(), clients(), clients());
+    let [mut one, mut two, mut three] = clients(&gateway);
     one.say(&["Q create table busy (a text); create view narrow as select a from busy"]);
     two.say(&["Q select 1"]);
     settled();
@@ -211,7 +196,7 @@ fn who_is_at_work_while_others_define_code_is_not_tied() {
 #[test]
 fn who_makes_tables_in_a_text_with_others_is_not_tied() {
     let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 2");
-    let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    let [mut one, mut two] = clients(&gateway);
     one.say(&["Q create table first (a text default 'neither (code' check (a <> '^(x|y)')); select 'first'"]);
     // What was run together with a definition isn't defined by it, and its words are nobody's names.
     one.0.message(
@@ -377,7 +362,7 @@ fn another_name_for_a_function_of_the_database_s_own_is_known_for_what_it_does()
     )
     .unwrap();
     std::thread::sleep(std::time::Duration::from_secs(4));
-    let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    let [mut one, mut two] = clients(&gateway);
     for harmless in ["Q select shout('a')", "Q select 'A'::citext = 'a'"] {
         one.say(&[harmless]);
         settled();
@@ -445,7 +430,7 @@ fn who_only_defines_code_is_not_tied() {
 #[test]
 fn the_catalogs_are_read_whatever_is_locked() {
     let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 2");
-    let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    let [mut one, mut two] = clients(&gateway);
     one.say(&["Q select 1"]);
     settled();
     one.say(&["Q create schema mine; create table mine.locked (a int); create sequence mine.numbers"]);

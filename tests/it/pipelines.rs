@@ -2,12 +2,12 @@
 
 use crate::gateway::with_pool;
 use crate::raw::frame;
-use crate::short::{Client, ONE, with_free_pool};
+use crate::short::{Client, ONE, clients, with_free_pool};
 
 #[test]
 fn an_unnamed_statement_that_was_skipped_is_nobody_elses() {
     let (_lab, gateway) = with_pool(ONE);
-    let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    let [mut one, mut two] = clients(&gateway);
     assert_eq!(one.say(&["P - select 'one'", "S"]), "I");
     assert_eq!(two.say(&["P - select 'two'", "B -", "S"]), "(two) SELECT 1 I");
     assert_eq!(
@@ -19,7 +19,7 @@ fn an_unnamed_statement_that_was_skipped_is_nobody_elses() {
 #[test]
 fn an_unnamed_statement_is_the_one_from_before_what_was_skipped() {
     let (_lab, gateway) = with_pool(ONE);
-    let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    let [mut one, mut two] = clients(&gateway);
     for _ in 0..2 {
         one.say(&["P - select 'one'", "S"]);
         two.say(&["P - select 'two'", "B -", "S"]);
@@ -43,7 +43,7 @@ fn an_unnamed_statement_is_the_one_from_before_what_was_skipped() {
 #[test]
 fn an_unnamed_statement_that_was_replaced_elsewhere_is_gone() {
     let (_lab, gateway) = with_pool("mode = \"auto\"\nsize = 2");
-    let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    let [mut one, mut two] = clients(&gateway);
     assert_eq!(one.say(&["P - select 'first'", "S"]), "I");
     // The other connection is the only one that is free.
     two.say(&["Q begin"]);
@@ -82,7 +82,7 @@ fn what_a_client_sets_after_discard_all_is_its_own() {
 #[test]
 fn statements_that_a_pipeline_skips_are_prepared_after_it() {
     let (_lab, gateway) = with_pool(ONE);
-    let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    let [mut one, mut two] = clients(&gateway);
     assert_eq!(one.say(&["P s select 'of one'", "S"]), "I");
     two.say(&["Q deallocate all"]);
     assert_eq!(
@@ -249,7 +249,7 @@ fn deallocate_knows_statements_of_the_protocol() {
 #[test]
 fn a_text_that_was_read_under_settings_of_a_transaction_is_nobody_elses() {
     let (_lab, gateway) = with_pool(ONE);
-    let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    let [mut one, mut two] = clients(&gateway);
     let date = "P s select to_char(date '01/02/2026', 'DD.MM.')";
     assert_eq!(
         one.say(&[
@@ -267,7 +267,7 @@ fn a_text_that_was_read_under_settings_of_a_transaction_is_nobody_elses() {
 #[test]
 fn characteristics_of_the_session_travel() {
     let (_lab, gateway) = with_pool(ONE);
-    let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    let [mut one, mut two] = clients(&gateway);
     one.say(&["Q set session characteristics as transaction read only"]);
     assert_eq!(two.say(&["Q show transaction_read_only"]), "(off) SHOW I");
     assert_eq!(one.say(&["Q show transaction_read_only"]), "(on) SHOW I");
@@ -277,7 +277,7 @@ fn characteristics_of_the_session_travel() {
 #[test]
 fn a_pipeline_ends_with_a_query_and_flush_alone_begins_none() {
     let (_lab, gateway) = with_pool(ONE);
-    let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    let [mut one, mut two] = clients(&gateway);
     assert_eq!(one.say(&["Q select 1", "H"]), "(1) SELECT 1 I");
     assert_eq!(two.say(&["Q select 2"]), "(2) SELECT 1 I");
     one.say(&["P s select 's'", "H"]);
@@ -289,7 +289,7 @@ fn a_pipeline_ends_with_a_query_and_flush_alone_begins_none() {
 #[test]
 fn a_copy_that_fails_behind_its_sync_fails_alone() {
     let (_lab, gateway) = with_free_pool(ONE);
-    let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    let [mut one, mut two] = clients(&gateway);
     one.say(&[
         "Q create table t (a int check (a > 0))",
         "P in copy t from stdin",
@@ -328,7 +328,7 @@ fn a_copy_that_fails_behind_its_sync_fails_alone() {
 #[test]
 fn a_name_is_taken_whether_or_not_its_statement_can_be_prepared() {
     let (_lab, gateway) = with_free_pool(ONE);
-    let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    let [mut one, mut two] = clients(&gateway);
     one.say(&["Q create table gone (a int)", "P s select a from gone", "S"]);
     two.say(&["Q drop table gone", "Q deallocate all"]);
     assert_eq!(one.say(&["P s select 1", "S"]), "42P05 I");
@@ -386,7 +386,7 @@ fn discard_all_ends_what_was_run_before_it_in_one_go() {
 #[test]
 fn what_was_not_set_after_all_is_not_set_again() {
     let (_lab, gateway) = with_pool(ONE);
-    let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    let [mut one, mut two] = clients(&gateway);
     assert_eq!(one.say(&["Q set work_mem = 'nonsense'"]), "22023 I");
     one.say(&["Q begin", "Q set lock_timeout = '1s'", "Q rollback"]);
     one.say(&[
@@ -407,7 +407,7 @@ fn nothing_of_the_gateway_s_own_waits_for_others_transactions() {
     let (_lab, gateway) = with_pool("mode = \"auto\"\nsize = 2");
     let mut writer = Client::new(&gateway, &[]);
     writer.say(&["Q begin isolation level serializable", "Q select 1"]);
-    let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    let [mut one, mut two] = clients(&gateway);
     // Then its seed and its sequences may be anything.
     one.say(&["Q do $$ begin execute 'select 1'; end $$"]);
     one.say(&["Q discard all"]);
@@ -445,7 +445,7 @@ fn what_code_resets_is_told_once_it_is_known() {
 #[test]
 fn a_connection_that_waits_for_its_next_client_stays() {
     let (_lab, gateway) = with_pool(ONE);
-    let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    let [mut one, mut two] = clients(&gateway);
     one.say(&["Q set idle_session_timeout = '200ms'"]);
     let logins = gateway.metric("postern_upstream_logins_total", &["ok"]);
     std::thread::sleep(std::time::Duration::from_millis(800));
@@ -500,7 +500,7 @@ fn very_large_texts_and_pipelines_are_carried() {
 #[test]
 fn a_query_that_names_a_statement_ends_as_any_other() {
     let (_lab, gateway) = with_pool(ONE);
-    let (mut one, mut two) = (Client::new(&gateway, &[]), Client::new(&gateway, &[]));
+    let [mut one, mut two] = clients(&gateway);
     one.say(&["P s select 's'", "S"]);
     two.say(&["Q deallocate all"]);
     assert_eq!(one.say(&["Q execute s"]), "(s) SELECT 1 I");

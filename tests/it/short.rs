@@ -93,6 +93,24 @@ fn told(answers: &[Message]) -> String {
 
 pub(crate) const ONE: &str = "mode = \"auto\"\nsize = 1";
 
+/// As many clients as are asked for.
+pub(crate) fn clients<const N: usize>(gateway: &Gateway) -> [Client; N] {
+    std::array::from_fn(|_| Client::new(gateway, &[]))
+}
+
+/// A function that sets a setting for whoever calls it.
+pub(crate) fn sets(name: &str) -> String {
+    format!(
+        "create or replace function {name}() returns text language sql as \
+         $$ select set_config('app.{name}', 'evil', false) $$"
+    )
+}
+
+/// Asks for that setting.
+pub(crate) fn seen(name: &str) -> String {
+    format!("Q select coalesce(current_setting('app.{name}', true), '')")
+}
+
 /// Long enough for connections to be given back that clients have had their answers on: the last one is lent first.
 pub(crate) fn settled() {
     std::thread::sleep(std::time::Duration::from_millis(200));
