@@ -384,6 +384,19 @@ fn discard_all_ends_what_was_run_before_it_in_one_go() {
 }
 
 #[test]
+fn what_is_set_in_a_text_that_resets_something_else_stays_set() {
+    let (_lab, gateway) = with_pool(ONE);
+    let mut one = Client::new(&gateway, &[("default_transaction_read_only", "on")]);
+    let mut two = Client::new(&gateway, &[]);
+    let text = "Q set session characteristics as transaction read write; set session authorization default";
+    let mut told = one.say(&[text]);
+    two.say(&["Q set default_transaction_read_only = on"]);
+    told += &one.say(&["Q show default_transaction_read_only"]);
+    assert!(told.contains("[default_transaction_read_only=off]"), "{told}");
+    assert!(told.ends_with("(off) SHOW I"), "{told}");
+}
+
+#[test]
 fn what_was_not_set_after_all_is_not_set_again() {
     let (_lab, gateway) = with_pool(ONE);
     let [mut one, mut two] = clients(&gateway);
