@@ -58,8 +58,13 @@ pub trait Texts {
     ) -> Option<Changing>;
     /// The statement whose Parse has this `tail`.
     fn intern(&self, tail: &[u8], server: &ServerSession) -> Rc<Statement>;
-    /// One like `statement`, shared with nobody. `named`: its text names that statement, and where.
-    fn apart(&self, statement: &Statement, named: Option<(Range<usize>, Rc<Statement>)>) -> Rc<Statement>;
+    /// One like `statement` that is prepared anew, shared with nobody. `named`: its text names that statement, and where.
+    fn apart(
+        &self,
+        statement: &Statement,
+        named: Option<(Range<usize>, Rc<Statement>)>,
+        server: &ServerSession,
+    ) -> Rc<Statement>;
 }
 
 /// The state of one lease.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::settings::Settings;
 use crate::wire::body::Body;
 
 /// Names and values as the server last reported them.
@@ -34,7 +35,26 @@ const CONTAIN_ASCII: [&str; 8] = [
     "UHC",
 ];
 
+/// Parameters that decide what a constant in a text means when it is parsed (documentation, "Client Connection Defaults", "String
+/// Constants"). A statement that is prepared keeps that.
+const DECIDE_CONSTANTS: [&str; 5] = [
+    "client_encoding",
+    "DateStyle",
+    "IntervalStyle",
+    "TimeZone",
+    "standard_conforming_strings",
+];
+
 impl Parameters {
+    /// Those that decide what constants mean.
+    pub fn deciding(&self) -> Settings {
+        let known = DECIDE_CONSTANTS.iter().filter_map(|name| {
+            let value = self.get(name)?;
+            Some(((*name).to_owned(), value.to_owned()))
+        });
+        known.collect()
+    }
+
     /// Takes over the body of one ParameterStatus. What isn't two strings is ignored: the frame is passed on
     /// to the client as it is, and nothing of it can be asked for.
     pub fn report(&mut self, body: &[u8]) {

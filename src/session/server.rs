@@ -167,6 +167,7 @@ impl ServerSession {
         if !set.is_empty() {
             request::set_config(
                 set.iter().map(|(name, value)| (name.as_str(), value.as_str())),
+                false,
                 into,
             );
             sent.extend(request::set_config_types(set.len()));

@@ -11,7 +11,7 @@ use std::hash::{Hash, Hasher};
 use std::ops::Range;
 use std::rc::Rc;
 
-use super::parameters::Reading;
+use super::parameters::{Parameters, Reading};
 use super::settings::Settings;
 use crate::sql::{Command, Effects};
 use crate::wire::body::Body;
@@ -51,6 +51,8 @@ pub struct Statement {
     pub command: Command,
     /// How it was read when it was prepared first.
     pub reading: Option<Reading>,
+    /// The parameters under which its constants were read then.
+    pub constants_under: Settings,
     /// What running it may leave behind, and when that was thought.
     effects: Cell<(u64, Effects)>,
 }
@@ -193,7 +195,7 @@ impl Registry {
         &mut self,
         tail: &[u8],
         settings: &Settings,
-        reading: Option<Reading>,
+        parameters: &Parameters,
         epoch: u64,
         look: impl FnOnce() -> (Effects, Command),
     ) -> Rc<Statement> {
@@ -214,7 +216,8 @@ impl Registry {
             names: None,
             key: key.into(),
             command,
-            reading,
+            reading: parameters.reading(),
+            constants_under: parameters.deciding(),
             effects: Cell::new((epoch, effects)),
         });
         // What clients hold is bounded by their own limits; beyond ours, texts are no longer shared.
@@ -230,6 +233,7 @@ impl Registry {
     pub fn apart(
         &mut self,
         statement: &Statement,
+        parameters: &Parameters,
         named: Option<(Range<usize>, Rc<Statement>)>,
     ) -> Rc<Statement> {
         self.next += 1;
@@ -244,7 +248,8 @@ impl Registry {
             names: named.map(|(_, named)| named),
             key: Box::default(),
             command: statement.command.clone(),
-            reading: statement.reading,
+            reading: parameters.reading(),
+            constants_under: parameters.deciding(),
             effects: statement.effects.clone(),
         })
     }

@@ -262,5 +262,14 @@ pub fn reads_alike(text: &[u8]) -> bool {
     text.is_ascii() && !text.contains(&b'\\') && !text.windows(2).any(|pair| pair == b"&'")
 }
 
+/// Whether what `text` means may depend on more than its words: it has a constant in quotes, or characters that aren't ASCII.
+pub fn has_constants(text: &[u8]) -> bool {
+    !text.is_ascii()
+        || text.contains(&b'\'')
+        || text
+            .windows(2)
+            .any(|pair| matches!(pair, [b'$', next] if !next.is_ascii_digit()))
+}
+
 #[cfg(test)]
 mod tests;

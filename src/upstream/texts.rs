@@ -316,8 +316,14 @@ impl Texts for KnownTexts {
         analysis
     }
 
-    fn apart(&self, statement: &Statement, named: Option<(Range<usize>, Rc<Statement>)>) -> Rc<Statement> {
-        self.registry.borrow_mut().apart(statement, named)
+    fn apart(
+        &self,
+        statement: &Statement,
+        named: Option<(Range<usize>, Rc<Statement>)>,
+        server: &ServerSession,
+    ) -> Rc<Statement> {
+        let mut registry = self.registry.borrow_mut();
+        registry.apart(statement, &server.parameters, named)
     }
 
     fn intern(&self, tail: &[u8], server: &ServerSession) -> Rc<Statement> {
@@ -328,7 +334,7 @@ impl Texts for KnownTexts {
             // What a statement returns may have changed.
             registry.forget();
         }
-        registry.intern(tail, &server.settings, server.parameters.reading(), epoch, || {
+        registry.intern(tail, &server.settings, &server.parameters, epoch, || {
             let text = Body::new(tail).cstring().unwrap_or_default();
             let analysis = self.analyse(text, server);
             (analysis.effects, analysis.lone)

@@ -57,11 +57,16 @@ pub fn set_config_types(count: usize) -> impl Iterator<Item = u8> {
     std::iter::once(b'P').chain(each).chain([b'C'])
 }
 
-/// Sets each name to its value for the session: Parse once, Bind, Execute and Close for each, Close; a Sync must follow. One
+/// Sets each name to its value for the session, or (`is_local`) for the transaction: Parse once, Bind, Execute and Close for each, Close; a Sync must follow. One
 /// transaction, so that all take or none; and nothing is left for a client that binds without having parsed.
-pub fn set_config<'a>(settings: impl IntoIterator<Item = (&'a str, &'a str)>, into: &mut Vec<u8>) {
+pub fn set_config<'a>(
+    settings: impl IntoIterator<Item = (&'a str, &'a str)>,
+    is_local: bool,
+    into: &mut Vec<u8>,
+) {
     message(b'P', into, |body| {
-        body.extend_from_slice(b"\0SELECT pg_catalog.set_config($1,$2,false)\0");
+        let text = format!("\0SELECT pg_catalog.set_config($1,$2,{is_local})\0");
+        body.extend_from_slice(text.as_bytes());
         // Two parameters of type text (object identifier 25).
         body.extend_from_slice(&[0, 2, 0, 0, 0, 25, 0, 0, 0, 25]);
     });

@@ -9,8 +9,9 @@ use super::desk::{Desk, UNREAD, malformed};
 use crate::pin::Reason;
 use crate::session::client::Unnamed;
 use crate::session::ledger::Whose;
+use crate::session::settings::Setting;
 use crate::session::statements::{MAX_CLIENT_BYTES, NAME_PREFIX, Statement};
-use crate::sql::{Command, Effects, Identifier, MAX_NAME_BYTES};
+use crate::sql::{self, Command, Effects, Identifier, MAX_NAME_BYTES};
 use crate::wire::body::Body;
 use crate::wire::frame::{BadLength, Frame};
 use crate::wire::request;
@@ -85,10 +86,10 @@ impl Desk {
         {
             // A second name for the same text, and errors must tell the two apart; or it may be read under settings that aren't
             // known.
-            statement = sides.texts.apart(&statement, None);
+            statement = sides.texts.apart(&statement, None, sides.server);
         }
         if let Some(named) = self.statement_of(statement.text(), &statement.command, sides) {
-            statement = sides.texts.apart(&statement, Some(named));
+            statement = sides.texts.apart(&statement, Some(named), sides.server);
         }
         let is_there = sides.server.prepared.touch(&statement);
         sides.client.statements.insert(name.into(), statement.clone());
@@ -111,7 +112,7 @@ impl Desk {
     /// it could prepare the old one here doesn't matter; one without a text it always can.
     fn parse_taken(&mut self, frame: Frame<'_>, name: &[u8], sides: &mut Sides<'_>, out: &mut Vec<u8>) {
         let empty = sides.texts.intern(EMPTY, sides.server);
-        let taken = sides.texts.apart(&empty, None);
+        let taken = sides.texts.apart(&empty, None, sides.server);
         self.ensure(&taken, sides, out);
         self.was(name, &taken);
         self.changes.push(Change::Nothing);
@@ -175,9 +176,42 @@ impl Desk {
             return false;
         }
         self.make_room(statement, sides, out);
+        let (then, now) = self.constants_of(statement, sides);
+        self.set_locally(&then, sides, out);
         self.changes.push(Change::Defined(None, Some(statement.clone())));
         self.prepare(statement, Whose::Own, out);
+        self.set_locally(&now, sides, out);
         true
+    }
+
+    /// The settings that the constants of `statement` were read under where they are others now, and what these are now. What is
+    /// under way may change them; then it isn't known.
+    fn constants_of(&self, statement: &Statement, sides: &Sides<'_>) -> (Vec<Setting>, Vec<Setting>) {
+        let is_known = !self.is_in_failed() && (self.ledger.is_empty() || !sides.client.run.may_set());
+        let parameters = &sides.server.parameters;
+        let differ = statement.constants_under.iter().filter_map(|(name, then)| {
+            let now = parameters.get(name).filter(|now| is_known && now != then)?;
+            Some(((name.clone(), then.clone()), (name.clone(), now.to_owned())))
+        });
+        let (then, now): (Vec<_>, Vec<_>) = differ.unzip();
+        if sql::has_constants(statement.text()) {
+            (then, now)
+        } else {
+            (Vec::new(), Vec::new())
+        }
+    }
+
+    /// Sets these until the transaction ends.
+    fn set_locally(&mut self, settings: &[Setting], sides: &mut Sides<'_>, out: &mut Vec<u8>) {
+        if settings.is_empty() {
+            return;
+        }
+        sides.server.unnamed_of = None;
+        let pairs = settings
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()));
+        request::set_config(pairs, true, out);
+        request::set_config_types(settings.len()).for_each(|tag| self.sent_own(tag));
     }
 
     fn prepare(&mut self, statement: &Statement, whose: Whose, out: &mut Vec<u8>) {

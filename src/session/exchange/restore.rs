@@ -83,6 +83,7 @@ impl Desk {
             settings
                 .iter()
                 .map(|(name, value)| (name.as_str(), value.as_str())),
+            false,
             out,
         );
         request::set_config_types(settings.len()).for_each(|tag| self.sent_own(tag));

@@ -517,6 +517,7 @@ const PREPARED: &[(&str, &[u32], Hold)] = &[
         Hold::Discard,
     ),
     ("select timestamptz '2020-07-01 12:00+00'", &[], Hold::None),
+    ("select '01/02/03'::date", &[], Hold::None),
     (
         "create temp table if not exists t3 (place text)",
         &[],

@@ -30,6 +30,54 @@ fn a_statement_that_was_read_otherwise() {
 }
 
 #[test]
+fn constants_are_read_as_when_their_statement_was_prepared() {
+    let (_lab, gateway) = with_free_pool(TWO);
+    let [mut one, mut two] = clients(&gateway);
+    one.say(&["P d select date '01/02/2026' - date '2026-01-01'", "S"]);
+    one.say(&[
+        "Q set standard_conforming_strings = off",
+        "Q set datestyle = 'SQL, DMY'",
+    ]);
+    one.say(&["P s select length('a\\\\b')", "S"]);
+    one.say(&["Q set standard_conforming_strings = on"]);
+    // Each has both connections in turn, and is at last on one that has neither statement.
+    for _ in 0..2 {
+        assert_eq!(
+            one.say(&["B d", "S", "B s", "S"]),
+            "(1) SELECT 1 I (3) SELECT 1 I"
+        );
+        two.say(&["Q begin"]);
+        assert_eq!(one.say(&["B d", "B s", "S"]), "(1) SELECT 1 (3) SELECT 1 I");
+        two.say(&["Q deallocate all", "Q rollback"]);
+    }
+    assert_eq!(
+        one.say(&[
+            "Q begin",
+            "B d",
+            "S",
+            "Q show datestyle",
+            "Q commit",
+            "Q show datestyle"
+        ]),
+        "BEGIN T (1) SELECT 1 T (SQL, DMY) SHOW T COMMIT I (SQL, DMY) SHOW I"
+    );
+    // What isn't answered yet may change it: then as it is at last.
+    two.say(&["Q begin", "Q deallocate all"]);
+    let answers = one.say(&[
+        "Q begin; set local datestyle = 'ISO, MDY'",
+        "B d",
+        "S",
+        "Q commit",
+    ]);
+    assert!(
+        answers.ends_with("(1) SELECT 1 T COMMIT [DateStyle=SQL, DMY] I"),
+        "{answers}"
+    );
+    two.say(&["Q rollback"]);
+    assert_eq!(two.say(&["Q show datestyle"]), "(ISO, MDY) SHOW I");
+}
+
+#[test]
 fn a_statement_of_a_temporary_table() {
     let (_lab, gateway) = with_free_pool(ONE);
     let [mut one, mut two] = clients(&gateway);
