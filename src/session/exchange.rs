@@ -37,6 +37,9 @@ const MAX_NAMES_BYTES: u32 = 1_024;
 /// As much of a CommandComplete as is gathered.
 const MAX_TAG_BYTES: u32 = 19;
 
+/// As much as is read while something waits for an answer, so that it shows when the client goes.
+const MAX_WAITING_BYTES: usize = 64 * 1024;
+
 /// As much as is made ready for the server before it must have been taken.
 const MAX_READY_BYTES: usize = 1024 * 1024;
 
@@ -164,6 +167,16 @@ impl Exchange {
     /// Whether what waits needs an answer of the server's before it can be looked at.
     pub fn is_undecided(&self) -> bool {
         self.is_waiting() && self.desk.is_undecided()
+    }
+
+    /// Whether more may wait.
+    pub fn has_room(&self) -> bool {
+        self.waiting.len() < MAX_WAITING_BYTES
+    }
+
+    /// Lets more wait behind what does.
+    pub fn wait_with(&mut self, more: &[u8]) {
+        self.waiting.extend_from_slice(more);
     }
 
     /// Takes what waits, if it can be looked at by now; as [`Self::from_client`].

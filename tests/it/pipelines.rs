@@ -326,6 +326,19 @@ fn a_copy_that_fails_behind_its_sync_fails_alone() {
 }
 
 #[test]
+fn a_client_that_goes_while_what_it_said_waits_is_seen_to_go() {
+    let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 2");
+    let [mut one, mut two] = clients(&gateway);
+    two.say(&["Q create table t (a int)", "Q begin", "Q lock table t"]);
+    one.say(&["P - copy t from stdin", "B -", "void"]);
+    gateway.wait_for_metric("postern_pool_connections", &["app_rw", "leased"], 2.0);
+    drop(one);
+    gateway.wait_for_metric("postern_client_connections", &[], 1.0);
+    gateway.wait_for_metric("postern_pool_connections", &["app_rw", "leased"], 1.0);
+    two.say(&["Q rollback"]);
+}
+
+#[test]
 fn a_name_is_taken_whether_or_not_its_statement_can_be_prepared() {
     let (_lab, gateway) = with_free_pool(ONE);
     let [mut one, mut two] = clients(&gateway);

@@ -102,6 +102,29 @@ impl Turn<'_> {
         None
     }
 
+    /// Takes what can't be looked at yet, as far as there is room: who is gone must be seen to be.
+    fn wait(&mut self, cx: &mut Context<'_>) -> Option<Pause> {
+        while self.exchange.has_room() {
+            let Self {
+                client,
+                exchange,
+                traffic,
+                ..
+            } = self;
+            let moved = client.poll_read_with(cx, |_, bytes| {
+                traffic.received += bytes.len() as u64;
+                exchange.wait_with(bytes);
+                bytes.is_empty()
+            });
+            match moved {
+                Poll::Ready(Ok(false)) => {}
+                Poll::Ready(Ok(true) | Err(_)) => return Some(Pause::End(End::ClientLost)),
+                Poll::Pending => return None,
+            }
+        }
+        None
+    }
+
     #[inline]
     pub(super) fn feed_server(&mut self, cx: &mut Context<'_>) -> Option<Pause> {
         for _ in 0..READS_PER_TURN {
@@ -120,10 +143,10 @@ impl Turn<'_> {
                 if let Some(end) = self.resume(cx) {
                     return Some(Pause::End(end));
                 }
-                if self.exchange.is_undecided() {
-                    return None;
+                if !self.exchange.is_undecided() {
+                    continue;
                 }
-                continue;
+                return self.wait(cx);
             }
             let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
             let Self {
