@@ -9,7 +9,7 @@ use super::desk::{Desk, UNREAD, malformed};
 use crate::pin::Reason;
 use crate::session::client::Unnamed;
 use crate::session::ledger::Whose;
-use crate::session::settings::Setting;
+use crate::session::settings::{Setting, Settings};
 use crate::session::statements::{MAX_CLIENT_BYTES, NAME_PREFIX, Statement};
 use crate::sql::{self, Command, Effects, Identifier, MAX_NAME_BYTES};
 use crate::wire::body::Body;
@@ -90,6 +90,13 @@ impl Desk {
         }
         if let Some(named) = self.statement_of(statement.text(), &statement.command, sides) {
             statement = sides.texts.apart(&statement, Some(named), sides.server);
+        }
+        if !self.ledger.is_empty()
+            && sides.client.run.may_set()
+            && let Some(own) = Rc::get_mut(&mut statement)
+        {
+            // Not even at the end of the pipeline will it be known what they were.
+            own.constants_under = Settings::default();
         }
         let is_there = sides.server.prepared.touch(&statement);
         sides.client.statements.insert(name.into(), statement.clone());

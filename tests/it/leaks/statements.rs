@@ -75,6 +75,21 @@ fn constants_are_read_as_when_their_statement_was_prepared() {
     );
     two.say(&["Q rollback"]);
     assert_eq!(two.say(&["Q show datestyle"]), "(ISO, MDY) SHOW I");
+    // Nobody knows of what was changed in the pipeline of its Parse: as they are when it comes elsewhere.
+    let answers = one.say(&[
+        "P - set datestyle = 'SQL, MDY'",
+        "B -",
+        "P e select date '01/02/2026' - date '2026-01-01'",
+        "B e",
+        "S",
+    ]);
+    assert!(answers.contains("SET (1) SELECT 1 "), "{answers}");
+    for _ in 0..2 {
+        assert_eq!(one.say(&["B e", "S"]), "(1) SELECT 1 I");
+        two.say(&["Q begin"]);
+        assert_eq!(one.say(&["B e", "S"]), "(1) SELECT 1 I");
+        two.say(&["Q deallocate all", "Q rollback"]);
+    }
 }
 
 #[test]
