@@ -47,7 +47,8 @@ impl Statement {
     }
 
     /// Whether it may be prepared before names in it mean something else, and run behind what the gateway prepares anew: behind
-    /// that, a transaction can't get another isolation level. A DEALLOCATE knows no statement that comes after it. PostgreSQL
+    /// that, a transaction can't get another isolation level. A DEALLOCATE or PREPARE knows no statement that comes after it, and
+    /// FETCH and EXECUTE are described by what they name when they are prepared anew. PostgreSQL
     /// sees a temporary object that comes to stand before another of its name only if it is the first in the server process,
     /// whoever made it, and a plan whose result has other columns by now only if it is the one from before. Behind DISCARD ALL
     /// the gateway sets again what the client began with, and nothing can follow that can't run within a pipeline.
@@ -55,6 +56,9 @@ impl Statement {
         let others = [
             "isolation level",
             "deallocate s1",
+            "prepare s1",
+            "fetch",
+            "execute q",
             "t1",
             "t2",
             "'sq'",
