@@ -265,6 +265,9 @@ impl Desk {
             // A portal from before.
             sides.client.statements = ClientStatements::default();
             sides.server.prepared.doubt();
+        } else if tag == b"DISCARD PLANS\0" {
+            // The server would read the texts of all its statements anew, under whatever is set then.
+            sides.server.prepared.doubt();
         }
     }
 

@@ -1,6 +1,6 @@
 //! What is known of a client, and what it does next.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::dice::Dice;
 use super::statements::{Asker, DRAWS, Hold, Statement, may_do_anything, statement};
@@ -126,10 +126,6 @@ pub(super) struct Client {
     drawn: bool,
     /// How many parameters the statements of these names have, if they exist.
     statements: BTreeMap<String, usize>,
-    /// Names that statements have had whose constants settings decide about.
-    deciding: BTreeSet<String>,
-    /// A setting may have been changed since the last Sync.
-    changes: bool,
 }
 
 impl Client {
@@ -143,8 +139,6 @@ impl Client {
             seeded: false,
             drawn: false,
             statements: BTreeMap::new(),
-            deciding: BTreeSet::new(),
-            changes: false,
         }
     }
 
@@ -319,21 +313,15 @@ impl Client {
     /// A few messages about named statements and portals, with Syncs among them, or none.
     fn pipeline(&mut self, dice: &mut Dice, rules: Rules) -> Plan {
         let mut plan = Plan::say(Vec::new());
-        self.changes &= self.open;
         for _ in 0..=dice.below(6) {
             match dice.weighted(&[30, 40, 10, 6, 8, 6]) {
                 0 => self.add_parse(&mut plan, dice, rules),
                 1 => self.add_bind(&mut plan, dice, rules),
                 // A server that hasn't got the statement yet can't get it while its transaction has failed.
-                2 if self.status == b'I' => {
-                    let name = name(dice);
-                    self.settle(&mut plan, &name);
-                    plan.add(Said::DescribeStatement(name));
-                }
+                2 if self.status == b'I' => plan.add(Said::DescribeStatement(name(dice))),
                 2 => {}
                 3 => {
                     let statement = self.kept_statement(dice, rules);
-                    self.changes = true;
                     Self::add_one_shot(&mut plan, dice, statement);
                 }
                 4 => {
@@ -361,15 +349,6 @@ impl Client {
         plan
     }
 
-    /// What is about a statement of that name may come next. Its constants are read as settings are then, and the gateway doesn't
-    /// know what these were within a pipeline.
-    fn settle(&mut self, plan: &mut Plan, name: &str) {
-        if self.changes && self.deciding.contains(name) {
-            self.changes = false;
-            plan.add(Said::Sync);
-        }
-    }
-
     fn add_parse(&mut self, plan: &mut Plan, dice: &mut Dice, rules: Rules) {
         let name = name(dice);
         if dice.percent(30) {
@@ -393,13 +372,6 @@ impl Client {
             (sql.replace("OWN", &format!("own_{}", self.index)), types)
         };
         self.statements.entry(name.clone()).or_insert(types.len());
-        let has_time = ["timestamptz '", "date '", "::date"]
-            .iter()
-            .any(|what| sql.contains(what));
-        if !name.is_empty() && (has_time || !postern::sql::reads_alike(sql.as_bytes())) {
-            self.deciding.insert(name.clone());
-        }
-        self.settle(plan, &name);
         let declared = if dice.percent(30) {
             types.to_vec()
         } else {
@@ -408,9 +380,8 @@ impl Client {
         plan.add(Said::Parse(name, sql, declared));
     }
 
-    fn add_bind(&mut self, plan: &mut Plan, dice: &mut Dice, rules: Rules) {
+    fn add_bind(&self, plan: &mut Plan, dice: &mut Dice, rules: Rules) {
         let name = name(dice);
-        self.settle(plan, &name);
         let count = self.statements.get(&name).copied().unwrap_or_default();
         // To set something to NULL is to reset it.
         let last = if self.may_reset(rules) { None } else { Some("0") };
@@ -425,7 +396,6 @@ impl Client {
             plan.add(Said::DescribePortal(portal.clone()));
         }
         plan.add(Said::Execute(portal, dice.pick(&[0, 0, 1, 2])));
-        self.changes = true;
     }
 
     /// Data that comes in, good or bad, asked for or not.
@@ -546,8 +516,6 @@ const PREPARED: &[(&str, &[u32], Hold)] = &[
         &[25],
         Hold::Discard,
     ),
-    ("select timestamptz '2020-07-01 12:00+00'", &[], Hold::None),
-    ("select '01/02/03'::date", &[], Hold::None),
     (
         "create temp table if not exists t3 (place text)",
         &[],

@@ -52,6 +52,7 @@ impl Statement {
     /// sees a temporary object that comes to stand before another of its name only if it is the first in the server process,
     /// whoever made it, and a plan whose result has other columns by now only if it is the one from before. Behind DISCARD ALL
     /// the gateway sets again what the client began with, and nothing can follow that can't run within a pipeline.
+    /// Constants that settings decide about are read anew when others make PostgreSQL forget its plans.
     pub(super) fn may_be_kept(&self) -> bool {
         let others = [
             "isolation level",
@@ -68,7 +69,10 @@ impl Statement {
             "select *",
             "returning *",
         ];
-        !self.opaque && !others.iter().any(|name| self.sql.contains(name))
+        let decided = ["timestamptz '", "date '", "::date"];
+        let is_decided = decided.iter().any(|what| self.sql.contains(what));
+        let is_other = others.iter().any(|name| self.sql.contains(name));
+        !self.opaque && !is_other && !is_decided && postern::sql::reads_alike(self.sql.as_bytes())
     }
 
     fn resetting(sql: impl Into<String>) -> Self {

@@ -50,6 +50,12 @@ fn constants_are_read_as_when_their_statement_was_prepared() {
         assert_eq!(one.say(&["B d", "B s", "S"]), "(1) SELECT 1 (3) SELECT 1 I");
         two.say(&["Q deallocate all", "Q rollback"]);
     }
+    // The server would read them anew.
+    one.say(&["B d", "S"]);
+    two.say(&["Q begin", "Q discard plans"]);
+    one.say(&["B d", "S"]);
+    two.say(&["Q rollback", "Q discard plans"]);
+    assert_eq!(one.say(&["B d", "S"]), "(1) SELECT 1 I");
     assert_eq!(
         one.say(&[
             "Q begin",
