@@ -50,12 +50,6 @@ fn constants_are_read_as_when_their_statement_was_prepared() {
         assert_eq!(one.say(&["B d", "B s", "S"]), "(1) SELECT 1 (3) SELECT 1 I");
         two.say(&["Q deallocate all", "Q rollback"]);
     }
-    // The server would read them anew.
-    one.say(&["B d", "S"]);
-    two.say(&["Q begin", "Q discard plans"]);
-    one.say(&["B d", "S"]);
-    two.say(&["Q rollback", "Q discard plans"]);
-    assert_eq!(one.say(&["B d", "S"]), "(1) SELECT 1 I");
     assert_eq!(
         one.say(&[
             "Q begin",
@@ -96,6 +90,18 @@ fn constants_are_read_as_when_their_statement_was_prepared() {
         assert_eq!(one.say(&["B e", "S"]), "(1) SELECT 1 I");
         two.say(&["Q deallocate all", "Q rollback"]);
     }
+}
+
+#[test]
+fn plans_that_another_discards() {
+    let (_lab, gateway) = with_free_pool(ONE);
+    let [mut one, mut two] = clients(&gateway);
+    one.say(&["P d select date '01/02/2026' - date '2026-01-01'", "S"]);
+    one.say(&["Q set datestyle = 'SQL, DMY'"]);
+    assert_eq!(one.say(&["B d", "S"]), "(1) SELECT 1 I");
+    // The server would read it anew.
+    two.say(&["Q discard plans"]);
+    assert_eq!(one.say(&["B d", "S"]), "(1) SELECT 1 I");
 }
 
 #[test]
