@@ -100,6 +100,8 @@ pub(super) fn may_do_anything(sql: &str) -> bool {
         "ruled",
         "checked",
         "dressed",
+        // Somebody else may just have defined something of such a name.
+        "pg_temp.f",
     ];
     // What may be read in two ways can't be judged any more once catalogs have changed, and what isn't SQL could be any.
     let is_odd = ["selec", "select 'unfinished"].contains(&sql);
