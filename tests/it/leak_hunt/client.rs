@@ -509,7 +509,7 @@ const PREPARED: &[(&str, &[u32], Hold)] = &[
         &[25],
         Hold::Discard,
     ),
-    ("select place from t3", &[], Hold::None),
+    ("select place from t3", &[], Hold::Discard),
     ("select pg_try_advisory_lock($1)", &[20], Hold::Discard),
     (
         "insert into tripwire values ('set', coalesce($1, 'none'))",

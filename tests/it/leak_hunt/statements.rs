@@ -69,7 +69,7 @@ impl Statement {
             "select *",
             "returning *",
         ];
-        let decided = ["timestamptz '", "date '", "::date"];
+        let decided = ["timestamptz '", "date '", "::date", "::text[]"];
         let is_decided = decided.iter().any(|what| self.sql.contains(what));
         let is_other = others.iter().any(|name| self.sql.contains(name));
         !self.opaque && !is_other && !is_decided && postern::sql::reads_alike(self.sql.as_bytes())
@@ -102,6 +102,7 @@ pub(super) fn may_do_anything(sql: &str) -> bool {
         "dressed",
         // Somebody else may just have defined something of such a name.
         "pg_temp.f",
+        "from t3",
     ];
     // What may be read in two ways can't be judged any more once catalogs have changed, and what isn't SQL could be any.
     let is_odd = ["selec", "select 'unfinished"].contains(&sql);
@@ -139,7 +140,7 @@ pub(super) fn statement(dice: &mut Dice, asker: Asker) -> Statement {
         // Nobody's number may be seen.
         return Statement::holding("select lastval()");
     }
-    match dice.weighted(&[48, 52, 16, 14, 16, 8, 8, 10, 10, 1, 22, 10, 6, 6]) {
+    match dice.weighted(&[48, 52, 16, 14, 16, 8, 8, 10, 10, 1, 22, 10, 6, 6, 4]) {
         0 => change(dice),
         1 => look(dice, asker.sources),
         2 => transaction(dice),
@@ -153,7 +154,8 @@ pub(super) fn statement(dice: &mut Dice, asker: Asker) -> Statement {
         10 => hidden(dice),
         11 => own_table(dice, asker.index),
         12 => wrong(dice),
-        _ => discard(dice),
+        13 => discard(dice),
+        _ => defined(dice, asker.index),
     }
 }
 
@@ -579,6 +581,31 @@ fn own_table(dice: &mut Dice, client: usize) -> Statement {
         7 => format!("select id, v from {table} order by id for update"),
         8 => format!("lock table {table} in exclusive mode"),
         _ => format!("insert into {table} values ({}, 'é')", 5 + dice.below(3)),
+    })
+}
+
+/// Code that changes what it does, and what leads to it.
+fn defined(dice: &mut Dice, client: usize) -> Statement {
+    let of = |index: usize| format!("made_{index}");
+    let own = of(client);
+    let any = of(dice.below(12));
+    let body = dice.pick(&[
+        "upper(t)",
+        "t || current_setting(''app.tenant'')",
+        "set_config(''app.tenant'', t, false)",
+        "set_config(''app.person'', t, true)",
+        "pg_try_advisory_lock(6)::text",
+    ]);
+    Statement::holding(match dice.below(9) {
+        0 | 1 => {
+            format!("create or replace function {own}(t text) returns text language sql as 'select {body}'")
+        }
+        2 => format!("drop function if exists {own}(text) cascade"),
+        3 => format!("create or replace view seen_{client} as select {own}('view') as t"),
+        4 => format!("alter table own_{client} alter v set default {own}('default')"),
+        5 => format!("insert into own_{client} (id) values ({})", 20 + dice.below(9)),
+        6 => format!("select * from seen_{}", dice.below(12)),
+        _ => format!("select {any}('red')"),
     })
 }
 
