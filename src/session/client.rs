@@ -8,7 +8,7 @@ use super::settings::Settings;
 use super::statements::{ClientStatements, Statement};
 use crate::ids::SessionId;
 use crate::pin::{Pins, Reason};
-use crate::sql::{Analysis, Command, Discarded, Effects, Found, Language};
+use crate::sql::{Analysis, Command, DECIDING_REPORTED, Discarded, Effects, Found, Language};
 
 /// How the names of settings begin that only some roles may set (`pg_settings`, context `superuser`); for one of these the
 /// server is asked for more than its value.
@@ -27,9 +27,6 @@ const PRIVILEGED: [&str; 13] = [
     "track_",
     "zero_",
 ];
-
-/// Settings that decide how the server reads a text.
-const READING: [&str; 2] = ["client_encoding", "standard_conforming_strings"];
 
 /// Settings that end with their transaction.
 const OF_TRANSACTION: [&str; 3] = [
@@ -99,8 +96,10 @@ pub struct Run {
     discards: u32,
     /// Settings were set for the transaction.
     has_local: bool,
-    /// A setting was set or reset that decides how texts are read.
-    decides_reading: bool,
+    /// A setting was set or reset that decides how texts and constants are read.
+    decides: bool,
+    /// One that the server may not report.
+    decides_unreported: bool,
 }
 
 impl ClientSession {
@@ -127,7 +126,11 @@ impl ClientSession {
     #[inline]
     pub(super) fn runs(&mut self, text: &[u8], effects: Effects, command: Command, epoch: u64) -> Effects {
         self.run.has_local |= effects.intersects(Effects::LOCAL);
-        let mut effects = effects.without(Effects::LOCAL);
+        if effects.intersects(Effects::DECIDES) {
+            self.run.decides = true;
+            self.run.decides_unreported |= !is_reported(text, &command);
+        }
+        let mut effects = effects.without(Effects::LOCAL | Effects::DECIDES);
         if effects.intersects(Effects::PREPARED) {
             // PREPARE has the effects of what it prepares, and EXECUTE doesn't say what that was.
             if !self.prepared_effects.is_empty() && self.prepared_as_of != epoch {
@@ -146,10 +149,6 @@ impl ClientSession {
         if effects.is_empty() {
             return effects;
         }
-        if effects.intersects(Effects::RESET) {
-            let mut settings = self.settings.iter();
-            self.run.decides_reading |= settings.any(|(name, _)| READING.contains(&name.as_str()));
-        }
         self.run.note(text, effects, command);
         effects
     }
@@ -157,7 +156,8 @@ impl ClientSession {
     /// The transaction has ended, and nothing in it can have left anything behind.
     #[inline]
     pub fn leaves_nothing(&mut self) {
-        self.run.has_local = false;
+        (self.run.has_local, self.run.decides) = (false, false);
+        self.run.decides_unreported = false;
     }
 
     /// Takes over what was found out about the session after what was run; `pins` are those that the server told of.
@@ -195,6 +195,19 @@ impl ClientSession {
     }
 }
 
+/// Whether what `command` sets is reported by the server.
+fn is_reported(text: &[u8], command: &Command) -> bool {
+    let (Command::Set { name, .. } | Command::Reset { name }) = command else {
+        return false;
+    };
+    let name = text.get(name.clone()).and_then(crate::sql::setting_name);
+    name.is_some_and(|name| {
+        DECIDING_REPORTED
+            .iter()
+            .any(|known| known.eq_ignore_ascii_case(&name))
+    })
+}
+
 impl Run {
     /// Notes that a DISCARD ALL has succeeded.
     pub(super) fn has_discarded(&mut self) {
@@ -216,26 +229,36 @@ impl Run {
                 .intersects(Effects::SETTING | Effects::DYNAMIC_SETTING | Effects::PROBE | Effects::DOUBT)
     }
 
-    /// Whether texts may be read in another way once what was run is done.
+    /// Whether texts and constants may be read in another way once what was run is done.
     pub(super) fn changes_reading(&self) -> bool {
-        self.decides_reading
-            || self
-                .effects
-                .intersects(Effects::CODE | Effects::DYNAMIC | Effects::DYNAMIC_SETTING | Effects::DOUBT)
+        let may_decide = Effects::CODE
+            | Effects::DYNAMIC
+            | Effects::DYNAMIC_SETTING
+            | Effects::UNKNOWN
+            | Effects::PREPARED
+            | Effects::DOUBT;
+        self.decides || self.effects.intersects(may_decide)
+    }
+
+    /// Whether a setting was set or reset that decides so, and that the server may not report.
+    pub(super) fn decides_unreported(&self) -> bool {
+        self.decides_unreported
     }
 
     /// Judges again what `ran`: `judge` says by what is known now what running a text may have left behind, if that can be
     /// told. `false`: not all of it can be judged.
     pub fn judge_again(&mut self, ran: &Ran, judge: impl Fn(&[u8]) -> Option<Analysis>) -> bool {
         self.effects = self.effects.without(Effects::DOUBT);
-        if ran.is_cut() || self.decides_reading && !ran.texts().all(crate::sql::reads_alike) {
+        if ran.is_cut() || self.decides && !ran.texts().all(crate::sql::reads_alike) {
             return false;
         }
         for text in ran.texts() {
             let Some(Analysis { effects, lone, .. }) = judge(text) else {
                 return false;
             };
-            self.note(text, effects, lone);
+            self.decides |= effects.intersects(Effects::DECIDES);
+            self.decides_unreported |= self.decides;
+            self.note(text, effects.without(Effects::LOCAL | Effects::DECIDES), lone);
         }
         true
     }
@@ -265,7 +288,6 @@ impl Run {
                     Some(name) => {
                         // What others are is told in it.
                         self.unnamed |= name == "client_encoding";
-                        self.decides_reading |= READING.contains(&name.as_str());
                         self.unnamed |= PRIVILEGED.iter().any(|prefix| name.starts_with(prefix));
                         self.name(name);
                     }
@@ -274,12 +296,10 @@ impl Run {
             }
             Command::Discard(Discarded::All) => {
                 (self.last_discard, self.discards) = (self.statements, self.discards + 1);
-                (self.unnamed, self.decides_reading) = (true, true);
+                self.unnamed = true;
             }
             _ if effects.intersects(Effects::SETTING) => {
                 self.unnamed = true;
-                // Perhaps by code that the text only names.
-                self.decides_reading = true;
                 let mut custom = Vec::new();
                 crate::sql::routine_effects(text, Language::Sql, |found| {
                     if let Found::Setting(name) = found {

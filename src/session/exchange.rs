@@ -37,6 +37,9 @@ const MAX_NAMES_BYTES: u32 = 1_024;
 /// As much of a CommandComplete as is gathered.
 const MAX_TAG_BYTES: u32 = 19;
 
+/// Of a Sync.
+const SYNC_LEN: usize = 5;
+
 /// As much as is read while something waits for an answer, so that it shows when the client goes.
 const MAX_WAITING_BYTES: usize = 64 * 1024;
 
@@ -61,13 +64,8 @@ pub trait Texts {
     ) -> Option<Changing>;
     /// The statement whose Parse has this `tail`.
     fn intern(&self, tail: &[u8], server: &ServerSession) -> Rc<Statement>;
-    /// One like `statement` that is prepared anew, shared with nobody. `named`: its text names that statement, and where.
-    fn apart(
-        &self,
-        statement: &Statement,
-        named: Option<(Range<usize>, Rc<Statement>)>,
-        server: &ServerSession,
-    ) -> Rc<Statement>;
+    /// One like `statement`, its constants read as that one's were, that is prepared anew, shared with nobody. `named`: its text names that statement, and where.
+    fn apart(&self, statement: &Statement, named: Option<(Range<usize>, Rc<Statement>)>) -> Rc<Statement>;
 }
 
 /// The state of one lease.
@@ -147,7 +145,7 @@ impl Exchange {
             if let Err(error) = self.desk.take(frame, sides, to_server) {
                 return Some(Ended::BadLength(error));
             }
-            if self.desk.ledger.overflows() || self.desk.changes.overflow() {
+            if self.desk.overflows() {
                 return Some(Ended::TooMuch);
             }
         }
@@ -166,7 +164,26 @@ impl Exchange {
 
     /// Whether what waits needs an answer of the server's before it can be looked at.
     pub fn is_undecided(&self) -> bool {
-        self.is_waiting() && self.desk.is_undecided()
+        self.is_waiting() && self.must_wait()
+    }
+
+    /// A COPY may also fail before the server has looked at what comes; if nothing has come behind the Sync by then, it counts.
+    fn must_wait(&self) -> bool {
+        let is_last = self.desk.holds_sync && self.waiting.len() <= SYNC_LEN;
+        self.desk.is_undecided() || is_last && self.desk.ledger.copy != Copying::No
+    }
+
+    /// Whether what waits ends in a goodbye.
+    pub fn has_goodbye(&self) -> bool {
+        let mut rest = self.waiting.as_slice();
+        let mut last = None;
+        while let Some((&[tag, a, b, c, d], _)) = rest.split_first_chunk()
+            && let length = u32::from_be_bytes([a, b, c, d]) as usize
+            && let Some((_, later)) = rest.split_at_checked(1 + length)
+        {
+            (last, rest) = (Some(tag), later);
+        }
+        last == Some(b'X') && rest.is_empty()
     }
 
     /// Whether more may wait.
@@ -186,7 +203,7 @@ impl Exchange {
         to_server: &mut Vec<u8>,
         to_client: &mut Vec<u8>,
     ) -> Option<Ended> {
-        if self.desk.is_undecided() {
+        if self.must_wait() {
             return None;
         }
         if std::mem::take(&mut self.desk.holds_sync) {

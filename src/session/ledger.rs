@@ -166,6 +166,11 @@ impl Ledger {
         self.owed.is_empty()
     }
 
+    /// Whether the server has told all that there is to tell: what was set is reported ahead of a ReadyForQuery.
+    pub(super) fn is_told(&self) -> bool {
+        self.owed.is_empty() && !self.unsynced
+    }
+
     /// Whether a ReadyForQuery is owed.
     pub(super) fn owes_ready(&self) -> bool {
         self.readies > 0

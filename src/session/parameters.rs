@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::settings::Settings;
+use crate::sql::DECIDING_REPORTED;
 use crate::wire::body::Body;
 
 /// Names and values as the server last reported them.
@@ -10,6 +11,7 @@ use crate::wire::body::Body;
 pub struct Parameters {
     values: BTreeMap<String, String>,
     reading: Option<Reading>,
+    deciding: Settings,
 }
 
 /// How the server reads the text of a statement.
@@ -35,20 +37,15 @@ const CONTAIN_ASCII: [&str; 8] = [
     "UHC",
 ];
 
-/// Parameters that decide what a constant in a text means when it is parsed (documentation, "Client Connection Defaults", "String
-/// Constants"). A statement that is prepared keeps that.
-const DECIDE_CONSTANTS: [&str; 5] = [
-    "client_encoding",
-    "DateStyle",
-    "IntervalStyle",
-    "TimeZone",
-    "standard_conforming_strings",
-];
-
 impl Parameters {
     /// Those that decide what constants mean.
-    pub fn deciding(&self) -> Settings {
-        let known = DECIDE_CONSTANTS.iter().filter_map(|name| {
+    #[inline]
+    pub fn deciding(&self) -> &Settings {
+        &self.deciding
+    }
+
+    fn decide(&self) -> Settings {
+        let known = DECIDING_REPORTED.iter().filter_map(|name| {
             let value = self.get(name)?;
             Some(((*name).to_owned(), value.to_owned()))
         });
@@ -71,6 +68,9 @@ impl Parameters {
                 "client_encoding" | "server_encoding" | "standard_conforming_strings"
             ) {
                 self.reading = self.read();
+            }
+            if DECIDING_REPORTED.contains(&name) {
+                self.deciding = self.decide();
             }
         }
     }

@@ -166,7 +166,8 @@ impl ServerSession {
         let set: Vec<_> = encoding.into_iter().chain(others).chain(role).collect();
         if !set.is_empty() {
             request::set_config(
-                set.iter().map(|(name, value)| (name.as_str(), value.as_str())),
+                set.iter()
+                    .map(|(name, value)| (name.as_str(), Some(value.as_str()))),
                 false,
                 into,
             );

@@ -4,6 +4,8 @@
 
 use std::rc::Rc;
 
+use crate::sql::DECIDING_UNREPORTED;
+
 /// A setting: name, in lower case, and value.
 pub type Setting = (String, String);
 
@@ -26,6 +28,12 @@ pub struct Difference<'a> {
 pub fn settings(given: impl IntoIterator<Item = Setting>) -> Settings {
     let map: std::collections::BTreeMap<String, String> = given.into_iter().collect();
     map.into_iter().collect()
+}
+
+/// Those of them that decide what constants mean, and that the server doesn't report.
+pub fn deciding(settings: &Settings) -> impl Iterator<Item = &Setting> {
+    let is_deciding = |(name, _): &&Setting| DECIDING_UNREPORTED.contains(&name.as_str());
+    settings.iter().filter(is_deciding)
 }
 
 /// `old` with `changed` in place of what it has under their names.

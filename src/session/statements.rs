@@ -6,14 +6,15 @@
 
 use std::borrow::{Borrow, Cow};
 use std::cell::Cell;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 use std::ops::Range;
 use std::rc::Rc;
 
-use super::parameters::{Parameters, Reading};
-use super::settings::Settings;
-use crate::sql::{Command, Effects};
+use super::parameters::Reading;
+use super::server::ServerSession;
+use super::settings::{self, Setting, Settings};
+use crate::sql::{self, Command, Effects};
 use crate::wire::body::Body;
 
 /// How the names of statements on server connections begin. A client's own name may begin so too: it stands for
@@ -51,7 +52,9 @@ pub struct Statement {
     pub command: Command,
     /// How it was read when it was prepared first.
     pub reading: Option<Reading>,
-    /// The parameters under which its constants were read then.
+    /// Whether it has constants that settings decide about.
+    pub has_constants: bool,
+    /// The settings under which these were read then; empty if nobody knows.
     pub constants_under: Settings,
     /// What running it may leave behind, and when that was thought.
     effects: Cell<(u64, Effects)>,
@@ -127,6 +130,45 @@ impl Statement {
         renamed
     }
 
+    /// Whether several clients may have it.
+    #[inline]
+    pub fn is_shared(&self) -> bool {
+        !self.key.is_empty()
+    }
+
+    /// Whether its constants were read under the settings of now.
+    #[inline]
+    pub fn is_read_under(&self, server: &ServerSession) -> bool {
+        self.constants_under.iter().eq(deciding(server))
+    }
+
+    /// The settings that its constants were read under where they are others now: name, what it was, what it is. Nothing is what
+    /// the server began with.
+    pub fn read_otherwise(&self, server: &ServerSession) -> Vec<(String, Option<String>, Option<String>)> {
+        let then: BTreeMap<_, _> = self
+            .constants_under
+            .iter()
+            .map(|(name, value)| (name, value))
+            .collect();
+        let now: BTreeMap<_, _> = deciding(server).map(|(name, value)| (name, value)).collect();
+        let mut names: Vec<_> = then.keys().chain(now.keys()).copied().collect();
+        names.sort_unstable();
+        names.dedup();
+        names.retain(|name| !then.is_empty() && then.get(name) != now.get(name));
+        let value = |of: &BTreeMap<&String, &String>, name| of.get(name).map(|value| (*value).clone());
+        let others = names
+            .into_iter()
+            .map(|name| (name.clone(), value(&then, name), value(&now, name)));
+        others.collect()
+    }
+
+    /// Notes that it is prepared first as the server reads it now; nothing, if that isn't known.
+    pub fn is_read_now(&mut self, server: Option<&ServerSession>) {
+        self.reading = server.and_then(|server| server.parameters.reading());
+        self.constants_under =
+            server.map_or_else(Settings::default, |server| deciding(server).cloned().collect());
+    }
+
     /// The text, without its NUL.
     pub fn text(&self) -> &[u8] {
         Body::new(&self.tail).cstring().unwrap_or_default()
@@ -194,12 +236,11 @@ impl Registry {
     pub fn intern(
         &mut self,
         tail: &[u8],
-        settings: &Settings,
-        parameters: &Parameters,
+        server: &ServerSession,
         epoch: u64,
         look: impl FnOnce() -> (Effects, Command),
     ) -> Rc<Statement> {
-        let key = key(tail, settings);
+        let key = key(tail, &server.settings);
         if let Some(ByKey(known)) = self.statements.get(key.as_ref()) {
             return known.clone();
         }
@@ -216,8 +257,9 @@ impl Registry {
             names: None,
             key: key.into(),
             command,
-            reading: parameters.reading(),
-            constants_under: parameters.deciding(),
+            reading: server.parameters.reading(),
+            has_constants: sql::has_constants(Body::new(tail).cstring().unwrap_or_default()),
+            constants_under: deciding(server).cloned().collect(),
             effects: Cell::new((epoch, effects)),
         });
         // What clients hold is bounded by their own limits; beyond ours, texts are no longer shared.
@@ -233,7 +275,6 @@ impl Registry {
     pub fn apart(
         &mut self,
         statement: &Statement,
-        parameters: &Parameters,
         named: Option<(Range<usize>, Rc<Statement>)>,
     ) -> Rc<Statement> {
         self.next += 1;
@@ -245,11 +286,12 @@ impl Registry {
             id: self.next,
             server_name: format!("{NAME_PREFIX}{}", self.next).into(),
             tail,
-            names: named.map(|(_, named)| named),
+            names: named.map_or_else(|| statement.names.clone(), |(_, named)| Some(named)),
             key: Box::default(),
             command: statement.command.clone(),
-            reading: parameters.reading(),
-            constants_under: parameters.deciding(),
+            reading: statement.reading,
+            has_constants: statement.has_constants,
+            constants_under: statement.constants_under.clone(),
             effects: statement.effects.clone(),
         })
     }
@@ -274,6 +316,12 @@ fn key<'a>(tail: &'a [u8], settings: &Settings) -> Cow<'a, [u8]> {
         key.extend_from_slice(text.as_bytes());
     }
     Cow::Owned(key)
+}
+
+/// What decides about constants.
+fn deciding(server: &ServerSession) -> impl Iterator<Item = &Setting> {
+    let others = settings::deciding(&server.settings);
+    server.parameters.deciding().iter().chain(others)
 }
 
 impl Prepared {
@@ -308,6 +356,12 @@ impl Prepared {
     /// Notes that it isn't there after all.
     pub fn remove(&mut self, statement: &Statement) {
         self.used.remove(&statement.id);
+    }
+
+    /// Notes that it is there, but perhaps read otherwise than it was first.
+    pub fn misread(&mut self, statement: &Statement) {
+        self.used.remove(&statement.id);
+        self.is_doubtful = true;
     }
 
     /// Notes that all of them may be gone, or may still be there.

@@ -53,6 +53,8 @@ impl Effects {
     pub const SEQUENCE_READ: Self = Self(1 << 17);
     /// A setting has another value until the transaction ends: SET LOCAL. Leaves nothing behind.
     pub const LOCAL: Self = Self(1 << 20);
+    /// What is set, for the session or the transaction, decides how texts or the constants in them are read.
+    pub const DECIDES: Self = Self(1 << 21);
     /// Not understood: may have any effect at all.
     pub const UNKNOWN: Self = Self(1 << 18);
     /// May have any effect, as long as it isn't known what names stand for; to be judged again once it is.
@@ -77,7 +79,7 @@ impl Effects {
     /// What no query to the server shows reliably.
     pub const UNSEEN: Self = Self(Self::SEED.0 | Self::LASTING.0);
 
-    const NAMES: [(&'static str, Self); 21] = [
+    const NAMES: [(&'static str, Self); 22] = [
         ("SETTING", Self::SETTING),
         ("DYNAMIC_SETTING", Self::DYNAMIC_SETTING),
         ("RESET", Self::RESET),
@@ -99,6 +101,7 @@ impl Effects {
         ("UNKNOWN", Self::UNKNOWN),
         ("DOUBT", Self::DOUBT),
         ("LOCAL", Self::LOCAL),
+        ("DECIDES", Self::DECIDES),
     ];
 
     /// These and those.

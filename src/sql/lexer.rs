@@ -262,10 +262,12 @@ pub fn reads_alike(text: &[u8]) -> bool {
     text.is_ascii() && !text.contains(&b'\\') && !text.windows(2).any(|pair| pair == b"&'")
 }
 
-/// Whether what `text` means may depend on more than its words: it has a constant in quotes, or characters that aren't ASCII.
+/// Whether what `text` means may depend on more than its words: it has a constant in quotes, a NULL (`transform_null_equals`), or
+/// characters that aren't ASCII.
 pub fn has_constants(text: &[u8]) -> bool {
     !text.is_ascii()
         || text.contains(&b'\'')
+        || text.windows(4).any(|word| word.eq_ignore_ascii_case(b"null"))
         || text
             .windows(2)
             .any(|pair| matches!(pair, [b'$', next] if !next.is_ascii_digit()))

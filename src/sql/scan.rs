@@ -246,6 +246,7 @@ impl<'a, V: Visitor> Scan<'a, V> {
 
     fn set_config(&mut self) {
         let call = setting::Call::read(self.lexer.clone());
+        self.decides(call.name);
         if call.local {
             self.effects |= Effects::LOCAL;
             if call.name.is_none() {

@@ -30,6 +30,33 @@ pub fn setting_name(written: &[u8]) -> Option<String> {
     (!name.is_empty() && !name.ends_with('.')).then_some(name)
 }
 
+/// Parameters that decide what a text or a constant in it means when it is parsed, and that the server reports (documentation,
+/// "Client Connection Defaults", "String Constants"). A statement that is prepared keeps that.
+pub const DECIDING_REPORTED: [&str; 5] = [
+    "client_encoding",
+    "DateStyle",
+    "IntervalStyle",
+    "TimeZone",
+    "standard_conforming_strings",
+];
+
+/// The same that it doesn't report (documentation, "Version and Platform Compatibility", "Statement Behavior", "Locale and
+/// Formatting").
+pub const DECIDING_UNREPORTED: [&str; 6] = [
+    "array_nulls",
+    "backslash_quote",
+    "lc_monetary",
+    "timezone_abbreviations",
+    "transform_null_equals",
+    "xmloption",
+];
+
+/// Whether setting this decides how texts are read.
+fn decides(name: &str) -> bool {
+    let mut deciding = DECIDING_REPORTED.iter().chain(&DECIDING_UNREPORTED);
+    deciding.any(|known| known.eq_ignore_ascii_case(name))
+}
+
 /// Whether setting this seeds `random()`.
 pub(super) fn is_seed(name: &str) -> bool {
     name.eq_ignore_ascii_case("seed")
@@ -150,6 +177,7 @@ impl<V: Visitor> Scan<'_, V> {
         if known.as_deref().is_some_and(is_seed) {
             self.effects |= Effects::SEED;
         }
+        self.decides(known.as_deref());
         if local {
             self.effects |= Effects::LOCAL;
         } else {
@@ -193,6 +221,7 @@ impl<V: Visitor> Scan<'_, V> {
             _ if ends => setting_name(written),
             _ => other_form(written),
         };
+        self.decides(known.as_deref());
         // RESET ALL sets nothing: it needs no name.
         if step.word != Word::All || !ends {
             self.sets(known.as_deref());
@@ -202,6 +231,13 @@ impl<V: Visitor> Scan<'_, V> {
             Word::All if ends => Command::ResetAll,
             _ if ends && known.is_some() => Command::Reset { name },
             _ => Command::Other,
+        }
+    }
+
+    /// A setting is given another value, perhaps for the transaction only.
+    pub(super) fn decides(&mut self, name: Option<&str>) {
+        if name.is_none_or(decides) {
+            self.effects |= Effects::DECIDES;
         }
     }
 

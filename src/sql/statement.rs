@@ -388,7 +388,12 @@ impl<V: Visitor> Scan<'_, V> {
             // ALL, or an error.
             _ => (
                 Discarded::All,
-                Effects::DISCARD | Effects::ENDS | Effects::SETTING | Effects::RESET | Effects::DEALLOCATE,
+                Effects::DISCARD
+                    | Effects::ENDS
+                    | Effects::SETTING
+                    | Effects::DECIDES
+                    | Effects::RESET
+                    | Effects::DEALLOCATE,
             ),
         };
         self.with(effects, Command::Discard(what))

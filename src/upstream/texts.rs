@@ -202,7 +202,10 @@ impl KnownTexts {
             // Code does, by names that the text doesn't have.
             Some(Vec::new())
         };
-        (defined.without(Effects::LOCAL | Effects::DOUBT), names)
+        (
+            defined.without(Effects::LOCAL | Effects::DECIDES | Effects::DOUBT),
+            names,
+        )
     }
 
     /// What the code that a DO or a CREATE FUNCTION quotes may leave behind; CALL has none. Settings that it names and no
@@ -316,14 +319,9 @@ impl Texts for KnownTexts {
         analysis
     }
 
-    fn apart(
-        &self,
-        statement: &Statement,
-        named: Option<(Range<usize>, Rc<Statement>)>,
-        server: &ServerSession,
-    ) -> Rc<Statement> {
+    fn apart(&self, statement: &Statement, named: Option<(Range<usize>, Rc<Statement>)>) -> Rc<Statement> {
         let mut registry = self.registry.borrow_mut();
-        registry.apart(statement, &server.parameters, named)
+        registry.apart(statement, named)
     }
 
     fn intern(&self, tail: &[u8], server: &ServerSession) -> Rc<Statement> {
@@ -334,7 +332,7 @@ impl Texts for KnownTexts {
             // What a statement returns may have changed.
             registry.forget();
         }
-        registry.intern(tail, &server.settings, &server.parameters, epoch, || {
+        registry.intern(tail, server, epoch, || {
             let text = Body::new(tail).cstring().unwrap_or_default();
             let analysis = self.analyse(text, server);
             (analysis.effects, analysis.lone)
@@ -346,6 +344,7 @@ impl Texts for KnownTexts {
 const HARMLESS: Effects = Effects::DDL
     .union(Effects::SEQUENCE_WRITE)
     .union(Effects::LOCAL)
+    .union(Effects::DECIDES)
     .union(Effects::DOUBT);
 
 /// What the server doesn't tell of, and DISCARD ALL ends or a new seed makes nobody's.
@@ -376,7 +375,7 @@ fn is_ascii_but_for_values(text: &[u8], options: Options) -> bool {
     });
     is_ascii && {
         let analysis = sql::analyse(text, options, |_| Effects::NONE);
-        let alone = Effects::SEQUENCE_WRITE | Effects::LOCAL;
+        let alone = Effects::SEQUENCE_WRITE | Effects::LOCAL | Effects::DECIDES;
         analysis.effects.without(alone).is_empty() || matches!(analysis.lone, Command::Set { .. })
     }
 }

@@ -57,10 +57,11 @@ pub fn set_config_types(count: usize) -> impl Iterator<Item = u8> {
     std::iter::once(b'P').chain(each).chain([b'C'])
 }
 
-/// Sets each name to its value for the session, or (`is_local`) for the transaction: Parse once, Bind, Execute and Close for each, Close; a Sync must follow. One
-/// transaction, so that all take or none; and nothing is left for a client that binds without having parsed.
+/// Sets each name to its value, without one to what the server began with, for the session or (`is_local`) for the transaction:
+/// Parse once, Bind, Execute and Close for each, Close; a Sync must follow. One transaction, so that all take or none; and nothing
+/// is left for a client that binds without having parsed.
 pub fn set_config<'a>(
-    settings: impl IntoIterator<Item = (&'a str, &'a str)>,
+    settings: impl IntoIterator<Item = (&'a str, Option<&'a str>)>,
     is_local: bool,
     into: &mut Vec<u8>,
 ) {
@@ -74,9 +75,10 @@ pub fn set_config<'a>(
         message(b'B', into, |body| {
             body.extend_from_slice(PORTAL);
             body.extend_from_slice(&[0, 0, 0, 0, 2]);
-            for text in [name, value] {
-                body.extend_from_slice(&(text.len() as u32).to_be_bytes());
-                body.extend_from_slice(text.as_bytes());
+            for text in [Some(name), value] {
+                let length = text.map_or(u32::MAX, |text| text.len() as u32);
+                body.extend_from_slice(&length.to_be_bytes());
+                body.extend_from_slice(text.unwrap_or_default().as_bytes());
             }
             body.extend_from_slice(&[0, 0]);
         });

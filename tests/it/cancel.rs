@@ -94,15 +94,20 @@ async fn storm(pool: &'static str) {
     let rounds = Arc::new(AtomicUsize::new(0));
     let done = Arc::new(AtomicBool::new(false));
     let mut tasks = tokio::task::JoinSet::new();
-    for seed in 0..ATTACKERS {
+    for _ in 0..ATTACKERS {
         let (gateway, rounds) = (gateway.clone(), rounds.clone());
         tasks.spawn(async move {
-            while rounds.fetch_add(1, Ordering::Relaxed) < ROUNDS {
+            loop {
+                let round = rounds.fetch_add(1, Ordering::Relaxed);
+                if round >= ROUNDS {
+                    break;
+                }
                 let client = connect(&gateway.client("app_rw")).await.unwrap();
                 let token = client.cancel_token();
-                let pause = Duration::from_micros((seed as u64 * 137 + 11) % 900);
+                // While it waits for a server, while it runs, or after.
+                let pause = Duration::from_micros(round as u64 * 6_113 % 16_000);
                 let (answer, cancelled) =
-                    tokio::join!(client.simple_query("select pg_sleep(0.0005)"), async {
+                    tokio::join!(client.simple_query("select pg_sleep(0.003)"), async {
                         tokio::time::sleep(pause).await;
                         token.cancel_query(NoTls).await
                     });

@@ -2,7 +2,7 @@
 
 use crate::gateway::with_pool;
 use crate::raw::frame;
-use crate::short::{Client, ONE, clients, with_free_pool};
+use crate::short::{Client, ONE, clients, settled, with_free_pool};
 
 #[test]
 fn an_unnamed_statement_that_was_skipped_is_nobody_elses() {
@@ -336,6 +336,58 @@ fn a_client_that_goes_while_what_it_said_waits_is_seen_to_go() {
     gateway.wait_for_metric("postern_client_connections", &[], 1.0);
     gateway.wait_for_metric("postern_pool_connections", &["app_rw", "leased"], 1.0);
     two.say(&["Q rollback"]);
+}
+
+#[test]
+fn what_was_said_ahead_of_a_goodbye_is_carried_out_though_it_must_wait() {
+    let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 2");
+    let [mut one, mut two] = clients(&gateway);
+    two.say(&["Q create table t (a int)"]);
+    let run = [
+        frame('B', b"\0s\0\0\0\0\0\0\0"),
+        frame('E', &[0; 5]),
+        frame('S', b""),
+    ]
+    .concat();
+    let parse = frame('P', b"s\0insert into t select 1 from pg_sleep(0.3)\0\0\0");
+    one.0.send(&[parse, run.clone(), run, frame('X', b"")].concat());
+    drop(one);
+    gateway.wait_for_metric("postern_client_connections", &[], 1.0);
+    gateway.wait_for_metric("postern_pool_connections", &["app_rw", "leased"], 0.0);
+    assert_eq!(two.say(&["Q select count(*) from t"]), "(2) SELECT 1 I");
+}
+
+#[test]
+fn a_copy_that_fails_before_it_takes_data_answers_its_sync() {
+    for pool in ["mode = \"session\"\nsize = 1", ONE] {
+        let (_lab, gateway) = with_free_pool(pool);
+        let [mut one] = clients(&gateway);
+        one.say(&[
+            "Q create table t (a int)",
+            "Q create function no() returns trigger language plpgsql as $$ begin raise 'no'; end $$",
+            "Q create trigger no before insert on t for each statement execute function no()",
+        ]);
+        settled();
+        assert_eq!(
+            one.say(&["P - copy t from stdin", "B -", "S"]),
+            "P0001 I",
+            "{pool}"
+        );
+        assert_eq!(one.say(&["Q select 1"]), "(1) SELECT 1 I", "{pool}");
+    }
+}
+
+#[test]
+fn what_a_pipeline_ends_is_bounded() {
+    let (_lab, gateway) = with_pool(ONE);
+    let [mut one, mut two] = clients(&gateway);
+    let run = [frame('B', &[0; 8]), frame('E', &[0; 5])].concat();
+    let mut bytes = [frame('P', b"\0select pg_sleep(60)\0\0\0"), run.clone()].concat();
+    bytes.extend(frame('P', b"\0deallocate all\0\0\0"));
+    (0..20_000).for_each(|_| bytes.extend(&run));
+    one.0.send(&bytes);
+    assert_eq!(one.0.last_error().field(b'C').unwrap(), "08P01");
+    assert_eq!(two.say(&["Q select 1"]), "(1) SELECT 1 I");
 }
 
 #[test]

@@ -102,8 +102,10 @@ impl Turn<'_> {
         None
     }
 
-    /// Takes what can't be looked at yet, as far as there is room: who is gone must be seen to be.
-    fn wait(&mut self, cx: &mut Context<'_>) -> Option<Pause> {
+    /// Takes what can't be looked at yet, as far as there is room: who is gone must be seen to be, unless it said goodbye. Whether
+    /// anything has come.
+    fn wait(&mut self, cx: &mut Context<'_>) -> Result<bool, Pause> {
+        let mut has_come = false;
         while self.exchange.has_room() {
             let Self {
                 client,
@@ -117,12 +119,13 @@ impl Turn<'_> {
                 bytes.is_empty()
             });
             match moved {
-                Poll::Ready(Ok(false)) => {}
-                Poll::Ready(Ok(true) | Err(_)) => return Some(Pause::End(End::ClientLost)),
-                Poll::Pending => return None,
+                Poll::Ready(Ok(false)) => has_come = true,
+                Poll::Ready(Ok(true) | Err(_)) if self.exchange.has_goodbye() => break,
+                Poll::Ready(Ok(true) | Err(_)) => return Err(Pause::End(End::ClientLost)),
+                Poll::Pending => break,
             }
         }
-        None
+        Ok(has_come)
     }
 
     #[inline]
@@ -146,7 +149,11 @@ impl Turn<'_> {
                 if !self.exchange.is_undecided() {
                     continue;
                 }
-                return self.wait(cx);
+                match self.wait(cx) {
+                    Ok(true) => continue,
+                    Ok(false) => return None,
+                    Err(pause) => return Some(pause),
+                }
             }
             let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
             let Self {

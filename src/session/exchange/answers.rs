@@ -43,7 +43,6 @@ impl Desk {
         } else {
             None
         };
-        let front = self.ledger.front();
         let is_apart = frame.tag == b'E' && self.ledger.is_apart();
         let whose = self.ledger.received(frame.tag, frame.body);
         match frame.tag {
@@ -83,7 +82,8 @@ impl Desk {
             {
                 Verdict::Withhold
             }
-            (Whose::Own, b'E') if front == Some(Request::Parse) && self.restores.is_empty() => {
+            // The client's own requests go down with it.
+            (Whose::Own, b'E') if self.restores.is_empty() => {
                 if is_apart {
                     Verdict::Withhold
                 } else {

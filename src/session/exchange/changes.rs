@@ -248,7 +248,7 @@ impl Desk {
         };
         // A Query is in the ledger already, and the Sync isn't.
         let known_at = self.ledger.answered + self.ledger.readies() + u64::from(!is_query);
-        self.forgotten.push(Forgotten {
+        self.forgotten.push_back(Forgotten {
             tag,
             statements,
             known_at,
@@ -275,7 +275,7 @@ impl Desk {
     /// and came after the first `changes`.
     pub(super) fn remember(&mut self, by: u64, changes: u64, sides: &mut Sides<'_>) {
         let is_void = |forgotten: &mut Forgotten| forgotten.known_at <= by && forgotten.after >= changes;
-        while let Some(forgotten) = self.forgotten.pop_if(is_void) {
+        while let Some(forgotten) = self.forgotten.pop_back_if(is_void) {
             sides.client.statements.restore(forgotten.statements);
             sides.server.prepared.doubt();
         }

@@ -18,6 +18,9 @@ use crate::wire::request;
 /// What a text may leave behind that isn't read.
 pub(super) const UNREAD: Effects = Effects::UNKNOWN.union(Effects::DYNAMIC_SETTING);
 
+/// DEALLOCATE, DEALLOCATE ALL and DISCARD ALL that may be under way.
+const MAX_FORGOTTEN: usize = 10_000;
+
 /// Where requests are taken down.
 #[derive(Debug)]
 pub(super) struct Desk {
@@ -39,7 +42,7 @@ pub(super) struct Desk {
     /// Names that requests which aren't answered may still have used: closed since, or never defined.
     pub(super) former: Vec<(Box<[u8]>, Box<str>)>,
     /// What DEALLOCATE and DISCARD ALL have ended, if they succeed.
-    pub(super) forgotten: Vec<Forgotten>,
+    pub(super) forgotten: VecDeque<Forgotten>,
     /// Portals that reset settings: what the client began with is set again behind their Execute.
     pub(super) resetting: Vec<(Box<[u8]>, Restore)>,
     /// For each restoring of settings that isn't answered, which ReadyForQuery of this lease comes right before its answer: it
@@ -74,7 +77,7 @@ impl Default for Desk {
             holds_sync: false,
             used: StatementUse::default(),
             former: Vec::new(),
-            forgotten: Vec::new(),
+            forgotten: VecDeque::new(),
             resetting: Vec::new(),
             restores: VecDeque::new(),
             owes_ready: false,
@@ -84,6 +87,11 @@ impl Default for Desk {
 }
 
 impl Desk {
+    /// Whether more is kept account of than may be.
+    pub(super) fn overflows(&mut self) -> bool {
+        self.ledger.overflows() || self.changes.overflow() || self.forgotten.len() > MAX_FORGOTTEN
+    }
+
     #[inline]
     pub(super) fn take(
         &mut self,
@@ -120,7 +128,7 @@ impl Desk {
     /// What a text may leave behind that is read before what decides how the server reads it is done.
     #[inline]
     pub(super) fn misread(&self, text: &[u8], sides: &Sides<'_>) -> Effects {
-        if !self.ledger.is_empty() && sides.client.run.changes_reading() && !sql::reads_alike(text) {
+        if !self.ledger.is_told() && sides.client.run.changes_reading() && !sql::reads_alike(text) {
             UNREAD
         } else {
             Effects::NONE
@@ -226,6 +234,7 @@ impl Desk {
             self.unknown(frame, name, portal.len() + 1, out);
             return Ok(());
         };
+        let statement = self.own(name, statement, sides);
         if let Some(named) = &statement.names {
             self.ensure(named, sides, out);
         }
@@ -312,6 +321,7 @@ impl Desk {
         }
         match sides.client.statements.get(name).cloned() {
             Some(statement) => {
+                let statement = self.own(name, statement, sides);
                 self.ensure(&statement, sides, out);
                 self.rename(frame, name.len(), 1, &statement.server_name, out);
             }

@@ -9,9 +9,8 @@ use super::desk::{Desk, UNREAD, malformed};
 use crate::pin::Reason;
 use crate::session::client::Unnamed;
 use crate::session::ledger::Whose;
-use crate::session::settings::{Setting, Settings};
 use crate::session::statements::{MAX_CLIENT_BYTES, NAME_PREFIX, Statement};
-use crate::sql::{self, Command, Effects, Identifier, MAX_NAME_BYTES};
+use crate::sql::{Command, Effects, Identifier, MAX_NAME_BYTES};
 use crate::wire::body::Body;
 use crate::wire::frame::{BadLength, Frame};
 use crate::wire::request;
@@ -81,22 +80,20 @@ impl Desk {
             .is_some_and(|epoch| epoch != sides.texts.epoch());
         if has_it
             || is_outdated
+            || statement.has_constants && !statement.is_read_under(sides.server)
             || sides.client.run.may_set()
             || sides.client.pins.contains(Reason::Temporary)
         {
             // A second name for the same text, and errors must tell the two apart; or it may be read under settings that aren't
             // known.
-            statement = sides.texts.apart(&statement, None, sides.server);
+            statement = sides.texts.apart(&statement, None);
         }
         if let Some(named) = self.statement_of(statement.text(), &statement.command, sides) {
-            statement = sides.texts.apart(&statement, Some(named), sides.server);
+            statement = sides.texts.apart(&statement, Some(named));
         }
-        if !self.ledger.is_empty()
-            && sides.client.run.may_set()
-            && let Some(own) = Rc::get_mut(&mut statement)
-        {
-            // Not even at the end of the pipeline will it be known what they were.
-            own.constants_under = Settings::default();
+        if let Some(own) = Rc::get_mut(&mut statement) {
+            let knows = self.knows_constants(sides);
+            own.is_read_now(knows.then_some(sides.server));
         }
         let is_there = sides.server.prepared.touch(&statement);
         sides.client.statements.insert(name.into(), statement.clone());
@@ -119,7 +116,7 @@ impl Desk {
     /// it could prepare the old one here doesn't matter; one without a text it always can.
     fn parse_taken(&mut self, frame: Frame<'_>, name: &[u8], sides: &mut Sides<'_>, out: &mut Vec<u8>) {
         let empty = sides.texts.intern(EMPTY, sides.server);
-        let taken = sides.texts.apart(&empty, None, sides.server);
+        let taken = sides.texts.apart(&empty, None);
         self.ensure(&taken, sides, out);
         self.was(name, &taken);
         self.changes.push(Change::Nothing);
@@ -182,43 +179,62 @@ impl Desk {
             self.used.found += 1;
             return false;
         }
+        let knows = !statement.has_constants || self.knows_constants(sides);
+        let others = if statement.has_constants && knows {
+            statement.read_otherwise(sides.server)
+        } else {
+            Vec::new()
+        };
         self.make_room(statement, sides, out);
-        let (then, now) = self.constants_of(statement, sides);
-        self.set_locally(&then, sides, out);
+        let then = others.iter().map(|(name, then, _)| (&**name, then.as_deref()));
+        self.set_locally(then, sides, out);
         self.changes.push(Change::Defined(None, Some(statement.clone())));
         self.prepare(statement, Whose::Own, out);
-        self.set_locally(&now, sides, out);
+        let now = others.iter().map(|(name, _, now)| (&**name, now.as_deref()));
+        self.set_locally(now, sides, out);
+        if !knows {
+            sides.server.prepared.misread(statement);
+        }
         true
     }
 
-    /// The settings that the constants of `statement` were read under where they are others now, and what these are now. What is
-    /// under way may change them; then it isn't known.
-    fn constants_of(&self, statement: &Statement, sides: &Sides<'_>) -> (Vec<Setting>, Vec<Setting>) {
-        let is_known = !self.is_in_failed() && (self.ledger.is_empty() || !sides.client.run.may_set());
-        let parameters = &sides.server.parameters;
-        let differ = statement.constants_under.iter().filter_map(|(name, then)| {
-            let now = parameters.get(name).filter(|now| is_known && now != then)?;
-            Some(((name.clone(), then.clone()), (name.clone(), now.to_owned())))
-        });
-        let (then, now): (Vec<_>, Vec<_>) = differ.unzip();
-        if sql::has_constants(statement.text()) {
-            (then, now)
-        } else {
-            (Vec::new(), Vec::new())
+    /// The client's statement of this `name`, or in its place one of its own whose constants stay what they are: where settings
+    /// are others than when it was prepared, the server may read its text anew, and it would be another one for all who share it.
+    #[inline]
+    pub(super) fn own(&self, name: &[u8], statement: Rc<Statement>, sides: &mut Sides<'_>) -> Rc<Statement> {
+        if !statement.has_constants
+            || !statement.is_shared()
+            || !self.knows_constants(sides)
+            || statement.is_read_under(sides.server)
+        {
+            return statement;
         }
+        let own = sides.texts.apart(&statement, None);
+        sides.client.statements.insert(name.into(), own.clone());
+        own
+    }
+
+    /// Whether it is known what the server takes constants for. What is under way may change that, and what the server doesn't
+    /// report is known only once all is over.
+    #[inline]
+    fn knows_constants(&self, sides: &Sides<'_>) -> bool {
+        let run = &sides.client.run;
+        !self.is_in_failed() && (self.ledger.is_told() || !run.changes_reading()) && !run.decides_unreported()
     }
 
     /// Sets these until the transaction ends.
-    fn set_locally(&mut self, settings: &[Setting], sides: &mut Sides<'_>, out: &mut Vec<u8>) {
-        if settings.is_empty() {
-            return;
+    fn set_locally<'a>(
+        &mut self,
+        settings: impl ExactSizeIterator<Item = (&'a str, Option<&'a str>)>,
+        sides: &mut Sides<'_>,
+        out: &mut Vec<u8>,
+    ) {
+        let count = settings.len();
+        if count > 0 {
+            sides.server.unnamed_of = None;
+            request::set_config(settings, true, out);
+            request::set_config_types(count).for_each(|tag| self.sent_own(tag));
         }
-        sides.server.unnamed_of = None;
-        let pairs = settings
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()));
-        request::set_config(pairs, true, out);
-        request::set_config_types(settings.len()).for_each(|tag| self.sent_own(tag));
     }
 
     fn prepare(&mut self, statement: &Statement, whose: Whose, out: &mut Vec<u8>) {

@@ -82,7 +82,7 @@ impl Desk {
         request::set_config(
             settings
                 .iter()
-                .map(|(name, value)| (name.as_str(), value.as_str())),
+                .map(|(name, value)| (name.as_str(), Some(value.as_str()))),
             false,
             out,
         );

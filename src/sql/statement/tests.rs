@@ -41,8 +41,37 @@ fn read(text: &str) -> Analysis {
 
 fn check(rows: &[(&str, Effects)]) {
     for (text, effects) in rows {
-        let left_behind = read(text).effects.without(Effects::LOCAL);
+        let left_behind = read(text).effects.without(Effects::LOCAL | Effects::DECIDES);
         assert_eq!(left_behind, *effects, "{text}");
+    }
+}
+
+#[test]
+fn settings_that_decide_how_texts_are_read_are_seen() {
+    for text in [
+        "SET DateStyle = DMY",
+        "SET LOCAL standard_conforming_strings = off",
+        "SET TIME ZONE 'UTC'",
+        "SET NAMES 'UTF8'",
+        "SET XML OPTION DOCUMENT",
+        "RESET array_nulls",
+        "RESET ALL",
+        "DISCARD ALL",
+        "SELECT set_config('TimeZone', $1, true)",
+        "SELECT set_config($1, $2, false)",
+        "SELECT 1; SET client_encoding = 'LATIN1'",
+    ] {
+        assert!(read(text).effects.intersects(Effects::DECIDES), "{text}");
+    }
+    for text in [
+        "SET work_mem = '1MB'",
+        "SET LOCAL app.datestyle = 'x'",
+        "SELECT set_config('app.tenant', $1, true)",
+        "RESET ROLE",
+        "DISCARD TEMP",
+        "SELECT 'SET DateStyle = DMY'",
+    ] {
+        assert!(!read(text).effects.intersects(Effects::DECIDES), "{text}");
     }
 }
 

@@ -30,78 +30,40 @@ fn a_statement_that_was_read_otherwise() {
 }
 
 #[test]
-fn constants_are_read_as_when_their_statement_was_prepared() {
-    let (_lab, gateway) = with_free_pool(TWO);
-    let [mut one, mut two] = clients(&gateway);
-    one.say(&["P d select date '01/02/2026' - date '2026-01-01'", "S"]);
-    one.say(&[
-        "Q set standard_conforming_strings = off",
-        "Q set datestyle = 'SQL, DMY'",
-    ]);
-    one.say(&["P s select length('a\\\\b')", "S"]);
-    one.say(&["Q set standard_conforming_strings = on"]);
-    // Each has both connections in turn, and is at last on one that has neither statement.
-    for _ in 0..2 {
-        assert_eq!(
-            one.say(&["B d", "S", "B s", "S"]),
-            "(1) SELECT 1 I (3) SELECT 1 I"
-        );
-        two.say(&["Q begin"]);
-        assert_eq!(one.say(&["B d", "B s", "S"]), "(1) SELECT 1 (3) SELECT 1 I");
-        two.say(&["Q deallocate all", "Q rollback"]);
-    }
-    assert_eq!(
-        one.say(&[
-            "Q begin",
-            "B d",
-            "S",
-            "Q show datestyle",
-            "Q commit",
-            "Q show datestyle"
-        ]),
-        "BEGIN T (1) SELECT 1 T (SQL, DMY) SHOW T COMMIT I (SQL, DMY) SHOW I"
-    );
-    // What isn't answered yet may change it: then as it is at last.
-    two.say(&["Q begin", "Q deallocate all"]);
-    let answers = one.say(&[
-        "Q begin; set local datestyle = 'ISO, MDY'",
-        "B d",
-        "S",
-        "Q commit",
-    ]);
-    assert!(
-        answers.ends_with("(1) SELECT 1 T COMMIT [DateStyle=SQL, DMY] I"),
-        "{answers}"
-    );
-    two.say(&["Q rollback"]);
-    assert_eq!(two.say(&["Q show datestyle"]), "(ISO, MDY) SHOW I");
-    // Nobody knows of what was changed in the pipeline of its Parse: as they are when it comes elsewhere.
-    let answers = one.say(&[
-        "P - set datestyle = 'SQL, MDY'",
-        "B -",
-        "P e select date '01/02/2026' - date '2026-01-01'",
-        "B e",
-        "S",
-    ]);
-    assert!(answers.contains("SET (1) SELECT 1 "), "{answers}");
-    for _ in 0..2 {
-        assert_eq!(one.say(&["B e", "S"]), "(1) SELECT 1 I");
-        two.say(&["Q begin"]);
-        assert_eq!(one.say(&["B e", "S"]), "(1) SELECT 1 I");
-        two.say(&["Q deallocate all", "Q rollback"]);
+fn a_text_behind_what_decides_for_the_transaction_how_it_is_read() {
+    let off = "Q set local standard_conforming_strings = off";
+    let only_off = "Q select '\\'', set_config('app.x', 'evil', false) as a --'";
+    let only_on = "Q select '\\', set_config('app.x', 'evil', false) as a --'";
+    let hidden = "Q select set_config('standard_conforming_strings', 'off', true)";
+    for (first, then) in [
+        (vec!["Q begin"], vec![off, only_off, "Q commit"]),
+        (vec!["Q begin"], vec![hidden, only_off, "Q commit"]),
+        (vec!["Q begin", off], vec!["Q commit", only_on]),
+    ] {
+        let (_lab, gateway) = with_free_pool(TWO);
+        let [mut one, mut two] = clients(&gateway);
+        two.say(&["Q select 1"]);
+        // While catalogs are unread, everything is looked after.
+        settled();
+        one.say(&first);
+        one.say(&then);
+        settled();
+        assert_eq!(two.say(&[&seen("x")]), "() SELECT 1 I", "{then:?}");
     }
 }
 
 #[test]
-fn plans_that_another_discards() {
-    let (_lab, gateway) = with_free_pool(ONE);
+fn a_text_behind_a_flush() {
+    let (_lab, gateway) = with_free_pool(TWO);
     let [mut one, mut two] = clients(&gateway);
-    one.say(&["P d select date '01/02/2026' - date '2026-01-01'", "S"]);
-    one.say(&["Q set datestyle = 'SQL, DMY'"]);
-    assert_eq!(one.say(&["B d", "S"]), "(1) SELECT 1 I");
-    // The server would read it anew.
-    two.say(&["Q discard plans"]);
-    assert_eq!(one.say(&["B d", "S"]), "(1) SELECT 1 I");
+    two.say(&["Q select 1"]);
+    settled();
+    // All is answered, and what was set isn't reported before a ReadyForQuery.
+    one.say(&["P - set standard_conforming_strings = off", "B -", "H"]);
+    settled();
+    one.say(&["Q select '\\'', set_config('app.x', 'evil', false) as a --'"]);
+    settled();
+    assert_eq!(two.say(&[&seen("x")]), "() SELECT 1 I");
 }
 
 #[test]

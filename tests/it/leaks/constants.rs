@@ -1,0 +1,179 @@
+//! Constants of prepared statements, which settings decide about when they are read.
+
+use super::TWO;
+use crate::short::{ONE, clients, settled, with_free_pool};
+
+/// 1 if it is read with the month first, 31 if with the day.
+const DATE: &str = "P s select date '01/02/2026' - date '2026-01-01'";
+
+#[test]
+fn constants_are_read_as_when_their_statement_was_prepared() {
+    let (_lab, gateway) = with_free_pool(TWO);
+    let [mut one, mut two] = clients(&gateway);
+    one.say(&["P d select date '01/02/2026' - date '2026-01-01'", "S"]);
+    one.say(&[
+        "Q set standard_conforming_strings = off",
+        "Q set datestyle = 'SQL, DMY'",
+    ]);
+    one.say(&["P s select length('a\\\\b')", "S"]);
+    one.say(&["Q set standard_conforming_strings = on"]);
+    // Each has both connections in turn, and is at last on one that has neither statement.
+    for _ in 0..2 {
+        assert_eq!(
+            one.say(&["B d", "S", "B s", "S"]),
+            "(1) SELECT 1 I (3) SELECT 1 I"
+        );
+        two.say(&["Q begin"]);
+        assert_eq!(one.say(&["B d", "B s", "S"]), "(1) SELECT 1 (3) SELECT 1 I");
+        two.say(&["Q deallocate all", "Q rollback"]);
+    }
+    assert_eq!(
+        one.say(&[
+            "Q begin",
+            "B d",
+            "S",
+            "Q show datestyle",
+            "Q commit",
+            "Q show datestyle"
+        ]),
+        "BEGIN T (1) SELECT 1 T (SQL, DMY) SHOW T COMMIT I (SQL, DMY) SHOW I"
+    );
+    // What isn't answered yet may change it: then as it is at last.
+    two.say(&["Q begin", "Q deallocate all"]);
+    let answers = one.say(&[
+        "Q begin; set local datestyle = 'ISO, MDY'",
+        "B d",
+        "S",
+        "Q commit",
+    ]);
+    assert!(
+        answers.ends_with("(1) SELECT 1 T COMMIT [DateStyle=SQL, DMY] I"),
+        "{answers}"
+    );
+    two.say(&["Q rollback"]);
+    assert_eq!(two.say(&["Q show datestyle"]), "(ISO, MDY) SHOW I");
+    // Nobody knows of what was changed in the pipeline of its Parse: as they are when it comes elsewhere.
+    let answers = one.say(&[
+        "P - set datestyle = 'SQL, MDY'",
+        "B -",
+        "P e select date '01/02/2026' - date '2026-01-01'",
+        "B e",
+        "S",
+    ]);
+    assert!(answers.contains("SET (1) SELECT 1 "), "{answers}");
+    for _ in 0..2 {
+        assert_eq!(one.say(&["B e", "S"]), "(1) SELECT 1 I");
+        two.say(&["Q begin"]);
+        assert_eq!(one.say(&["B e", "S"]), "(1) SELECT 1 I");
+        two.say(&["Q deallocate all", "Q rollback"]);
+    }
+}
+
+#[test]
+fn plans_that_another_discards() {
+    let (_lab, gateway) = with_free_pool(ONE);
+    let [mut one, mut two] = clients(&gateway);
+    one.say(&["P d select date '01/02/2026' - date '2026-01-01'", "S"]);
+    one.say(&["Q set datestyle = 'SQL, DMY'"]);
+    assert_eq!(one.say(&["B d", "S"]), "(1) SELECT 1 I");
+    // The server would read it anew.
+    two.say(&["Q discard plans"]);
+    assert_eq!(one.say(&["B d", "S"]), "(1) SELECT 1 I");
+}
+
+#[test]
+fn a_statement_that_another_has_read_anew() {
+    let (_lab, gateway) = with_free_pool(ONE);
+    let [mut one, mut two] = clients(&gateway);
+    two.say(&[
+        "Q create table t (a date)",
+        "Q insert into t values ('2026-02-01')",
+    ]);
+    settled();
+    for client in [&mut one, &mut two] {
+        client.say(&["P s select count(*) from t where a = '01/02/2026'", "S"]);
+    }
+    one.say(&["Q set datestyle = 'SQL, DMY'"]);
+    // The server reads it anew for whoever comes first.
+    two.say(&["Q analyze t"]);
+    settled();
+    one.say(&["B s", "S"]);
+    assert_eq!(
+        two.say(&["Q show datestyle", "B s", "S"]),
+        "(ISO, MDY) SHOW I (0) SELECT 1 I"
+    );
+}
+
+#[test]
+fn a_statement_that_another_has_prepared_under_settings_of_its_own() {
+    let (_lab, gateway) = with_free_pool(TWO);
+    let [mut one, mut two, mut three] = clients(&gateway);
+    for client in [&mut one, &mut two] {
+        client.say(&[DATE, "S"]);
+        settled();
+    }
+    // One comes to the connection that hasn't got it, in a pipeline behind what nobody can know of.
+    three.say(&["Q begin"]);
+    one.say(&[
+        "Q begin; set local datestyle = 'SQL, DMY'",
+        "B s",
+        "S",
+        "Q commit",
+    ]);
+    settled();
+    assert_eq!(two.say(&["B s", "S"]), "(1) SELECT 1 I");
+}
+
+#[test]
+fn what_the_server_does_not_report() {
+    let (_lab, gateway) = with_free_pool(TWO);
+    let [mut one, mut two, mut three] = clients(&gateway);
+    let text = "P s select '{NULL}'::text[] = array['NULL'], coalesce(null = null, false)";
+    let seen = two.say(&[text, "B s", "S"]);
+    one.say(&["Q set array_nulls = off", "Q set transform_null_equals = on"]);
+    one.say(&[text, "S"]);
+    settled();
+    one.say(&["Q reset array_nulls", "Q reset transform_null_equals"]);
+    settled();
+    for _ in 0..2 {
+        three.say(&["Q begin"]);
+        let others = one.say(&["B s", "S"]);
+        assert!(others != seen && others.contains("SELECT 1"), "{others}");
+        assert_eq!(two.say(&["B s", "S"]), seen);
+        one.say(&[
+            "Q begin; set local transform_null_equals = on",
+            "B s",
+            "S",
+            "Q commit",
+        ]);
+        three.say(&["Q deallocate all", "Q rollback"]);
+        assert_eq!(two.say(&["B s", "S"]), seen);
+    }
+}
+
+#[test]
+fn a_setting_of_an_open_pipeline_stays() {
+    let (_lab, gateway) = with_free_pool(TWO);
+    let [mut one, mut two] = clients(&gateway);
+    one.say(&[DATE, "S"]);
+    one.say(&["Q set datestyle = 'SQL, DMY'"]);
+    settled();
+    two.say(&["Q begin"]);
+    one.say(&["P - set datestyle = 'German, DMY'", "B -", "H"]);
+    settled();
+    let answer = one.say(&["B s", "P - show datestyle", "B -", "S"]);
+    assert!(answer.contains("(German, DMY) SHOW"), "{answer}");
+}
+
+#[test]
+fn a_statement_that_makes_room() {
+    let (_lab, gateway) = with_free_pool(ONE);
+    let [mut one, mut two] = clients(&gateway);
+    one.say(&[DATE, "S"]);
+    one.say(&["Q set datestyle = 'SQL, DMY'"]);
+    settled();
+    two.say(&["Q deallocate all"]);
+    settled();
+    one.say(&["Q begin", "Q set local work_mem = '5MB'"]);
+    assert_eq!(one.say(&["B s", "S"]), "(1) SELECT 1 T");
+}
