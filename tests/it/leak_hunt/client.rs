@@ -501,11 +501,7 @@ const PREPARED: &[(&str, &[u32], Hold)] = &[
     ),
     ("set work_mem = '8MB'", &[], Hold::None),
     ("set local timezone = 'Asia/Tokyo'", &[], Hold::None),
-    (
-        "update OWN set v = $1 where id = 1 returning v",
-        &[25],
-        Hold::None,
-    ),
+    ("update OWN set v = $1 where id = 1", &[25], Hold::None),
     (
         "insert into log (who) values ($1) returning id",
         &[25],
