@@ -8,8 +8,9 @@ use crate::sql::{self, Command, Effects, Identifier, Kind, Lexer, MAX_NAME_BYTES
 pub type Names = Option<Vec<Box<[u8]>>>;
 
 /// Words without quotes that stand for nothing but themselves: those that are reserved (documentation, "SQL Key Words"), and of
-/// the others those that begin a statement or a definition. Whoever names code by one of the latter counts as not having named it.
-const KEYWORDS: [&str; 105] = [
+/// the others those that begin a statement or a definition; and the functions that nearly everybody names. Whoever names code by one
+/// of the latter counts as not having named it.
+const KEYWORDS: [&str; 107] = [
     "add",
     "all",
     "alter",
@@ -36,6 +37,7 @@ const KEYWORDS: [&str; 105] = [
     "current_catalog",
     "current_date",
     "current_role",
+    "current_setting",
     "current_time",
     "current_timestamp",
     "current_user",
@@ -93,6 +95,7 @@ const KEYWORDS: [&str; 105] = [
     "select",
     "session_user",
     "set",
+    "set_config",
     "some",
     "symmetric",
     "table",
@@ -202,6 +205,8 @@ mod tests {
         }
         let two = defined("create function f() as ''; select 1");
         assert_eq!(names(&two), some(&["f"]));
+        let view = names(&defined("create view v as select set_config('a', 'b', false)"));
+        assert_eq!(view, some(&["v"]));
         let trigger = names(&defined(
             "create trigger t before insert on \"select\" for each row execute function f()",
         ));
