@@ -322,7 +322,8 @@ impl Sharer<'_> {
     /// Moves bytes both ways until everything is answered outside a transaction, or one side ends.
     async fn traffic(&mut self, lease: &mut Lease, exchange: &mut Exchange, first: Option<Vec<u8>>) -> Pause {
         let pool = self.pool.clone();
-        let mut first = first;
+        let patience = pool.target().timeouts.reset;
+        let (mut first, mut gone) = (first, None);
         poll_fn(|cx| {
             let shutdown = self.client.poll_shutdown(cx);
             let connection: &mut Connection = &mut *lease;
@@ -336,6 +337,8 @@ impl Sharer<'_> {
                 },
                 exchange,
                 traffic: self.traffic,
+                gone: &mut gone,
+                patience,
             };
             if let Some(first) = first.take()
                 && let Some(end) = turn.begin(&first, cx)

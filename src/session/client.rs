@@ -8,7 +8,7 @@ use super::settings::Settings;
 use super::statements::{ClientStatements, Statement};
 use crate::ids::SessionId;
 use crate::pin::{Pins, Reason};
-use crate::sql::{Analysis, Command, DECIDING_REPORTED, Discarded, Effects, Found, Language};
+use crate::sql::{Analysis, Command, Discarded, Effects, Found, Language};
 
 /// How the names of settings begin that only some roles may set (`pg_settings`, context `superuser`); for one of these the
 /// server is asked for more than its value.
@@ -57,6 +57,8 @@ pub struct ClientSession {
     pub unnamed_effects: (u64, Effects),
     /// What running those that it has prepared in SQL may leave behind.
     prepared_effects: Effects,
+    /// How what these set decides how texts are read.
+    prepared_decides: Effects,
     /// The epoch in which they were judged.
     prepared_as_of: u64,
     /// It may have drawn from a sequence, on a connection that it has given back.
@@ -96,10 +98,8 @@ pub struct Run {
     discards: u32,
     /// Settings were set for the transaction.
     has_local: bool,
-    /// A setting was set or reset that decides how texts and constants are read.
-    decides: bool,
-    /// One that the server may not report.
-    decides_unreported: bool,
+    /// How what was set or reset decides how texts are read.
+    decides: Effects,
 }
 
 impl ClientSession {
@@ -114,6 +114,7 @@ impl ClientSession {
             unnamed: Unnamed::default(),
             unnamed_effects: (0, Effects::NONE),
             prepared_effects: Effects::NONE,
+            prepared_decides: Effects::NONE,
             prepared_as_of: 0,
             drew: false,
             pins: Pins::default(),
@@ -126,12 +127,11 @@ impl ClientSession {
     #[inline]
     pub(super) fn runs(&mut self, text: &[u8], effects: Effects, command: Command, epoch: u64) -> Effects {
         self.run.has_local |= effects.intersects(Effects::LOCAL);
-        if effects.intersects(Effects::DECIDES) {
-            self.run.decides = true;
-            self.run.decides_unreported |= !is_reported(text, &command);
-        }
-        let mut effects = effects.without(Effects::LOCAL | Effects::DECIDES);
+        self.run.decides |= effects.common(Effects::DECIDING);
+        let mut effects = effects.without(Effects::LOCAL | Effects::DECIDING);
         if effects.intersects(Effects::PREPARED) {
+            self.prepared_decides |= self.run.decides;
+            self.run.decides |= self.prepared_decides;
             // PREPARE has the effects of what it prepares, and EXECUTE doesn't say what that was.
             if !self.prepared_effects.is_empty() && self.prepared_as_of != epoch {
                 // Nor what it does by now.
@@ -156,8 +156,7 @@ impl ClientSession {
     /// The transaction has ended, and nothing in it can have left anything behind.
     #[inline]
     pub fn leaves_nothing(&mut self) {
-        (self.run.has_local, self.run.decides) = (false, false);
-        self.run.decides_unreported = false;
+        (self.run.has_local, self.run.decides) = (false, Effects::NONE);
     }
 
     /// Takes over what was found out about the session after what was run; `pins` are those that the server told of.
@@ -172,7 +171,7 @@ impl ClientSession {
     /// The session was discarded after all that is noted.
     pub fn discarded(&mut self) {
         self.pins = self.pins.without_discarded();
-        self.prepared_effects = Effects::NONE;
+        (self.prepared_effects, self.prepared_decides) = (Effects::NONE, Effects::NONE);
         let run = &mut self.run;
         run.effects = run.effects.common(Effects::UNSEEN | Effects::DDL)
             | Effects::DISCARD
@@ -193,19 +192,6 @@ impl ClientSession {
     pub(super) fn pin(&mut self, reason: Reason) {
         self.pins.add(reason);
     }
-}
-
-/// Whether what `command` sets is reported by the server.
-fn is_reported(text: &[u8], command: &Command) -> bool {
-    let (Command::Set { name, .. } | Command::Reset { name }) = command else {
-        return false;
-    };
-    let name = text.get(name.clone()).and_then(crate::sql::setting_name);
-    name.is_some_and(|name| {
-        DECIDING_REPORTED
-            .iter()
-            .any(|known| known.eq_ignore_ascii_case(&name))
-    })
 }
 
 impl Run {
@@ -229,36 +215,41 @@ impl Run {
                 .intersects(Effects::SETTING | Effects::DYNAMIC_SETTING | Effects::PROBE | Effects::DOUBT)
     }
 
-    /// Whether texts and constants may be read in another way once what was run is done.
+    /// Whether texts may be read in another way once what was run is done.
     pub(super) fn changes_reading(&self) -> bool {
-        let may_decide = Effects::CODE
-            | Effects::DYNAMIC
-            | Effects::DYNAMIC_SETTING
-            | Effects::UNKNOWN
-            | Effects::PREPARED
-            | Effects::DOUBT;
-        self.decides || self.effects.intersects(may_decide)
+        self.may_decide(Effects::DECIDES_WORDS)
     }
 
-    /// Whether a setting was set or reset that decides so, and that the server may not report.
-    pub(super) fn decides_unreported(&self) -> bool {
-        self.decides_unreported
+    /// Whether constants in them may mean something else then.
+    pub(super) fn changes_constants(&self) -> bool {
+        self.may_decide(Effects::DECIDES)
+    }
+
+    /// Whether something was set or reset that decides about them, and that the server may not report.
+    pub(super) fn has_unreported(&self) -> bool {
+        self.decides.intersects(Effects::DECIDES_UNREPORTED)
+    }
+
+    fn may_decide(&self, what: Effects) -> bool {
+        let code = Effects::CODE | Effects::DYNAMIC | Effects::DYNAMIC_SETTING | Effects::DOUBT;
+        self.decides.intersects(what) || self.effects.intersects(code)
     }
 
     /// Judges again what `ran`: `judge` says by what is known now what running a text may have left behind, if that can be
     /// told. `false`: not all of it can be judged.
     pub fn judge_again(&mut self, ran: &Ran, judge: impl Fn(&[u8]) -> Option<Analysis>) -> bool {
         self.effects = self.effects.without(Effects::DOUBT);
-        if ran.is_cut() || self.decides && !ran.texts().all(crate::sql::reads_alike) {
+        if ran.is_cut()
+            || self.decides.intersects(Effects::DECIDES_WORDS) && !ran.texts().all(crate::sql::reads_alike)
+        {
             return false;
         }
         for text in ran.texts() {
             let Some(Analysis { effects, lone, .. }) = judge(text) else {
                 return false;
             };
-            self.decides |= effects.intersects(Effects::DECIDES);
-            self.decides_unreported |= self.decides;
-            self.note(text, effects.without(Effects::LOCAL | Effects::DECIDES), lone);
+            self.decides |= effects.common(Effects::DECIDING);
+            self.note(text, effects.without(Effects::LOCAL | Effects::DECIDING), lone);
         }
         true
     }

@@ -62,8 +62,8 @@ pub trait Texts {
         by: SessionId,
         server: &ServerSession,
     ) -> Option<Changing>;
-    /// The statement whose Parse has this `tail`.
-    fn intern(&self, tail: &[u8], server: &ServerSession) -> Rc<Statement>;
+    /// The statement whose Parse has this `tail`, one for all unless it isn't to be shared.
+    fn intern(&self, tail: &[u8], is_shared: bool, server: &ServerSession) -> Rc<Statement>;
     /// One like `statement`, its constants read as that one's were, that is prepared anew, shared with nobody. `named`: its text names that statement, and where.
     fn apart(&self, statement: &Statement, named: Option<(Range<usize>, Rc<Statement>)>) -> Rc<Statement>;
 }

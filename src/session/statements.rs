@@ -104,10 +104,32 @@ impl Eq for ByKey {}
 /// The statements that a server connection has, and when each was last used.
 #[derive(Debug, Default)]
 pub struct Prepared {
-    used: HashMap<u64, (u64, Box<str>)>,
+    used: HashMap<u64, Used>,
     clock: u64,
+    /// Some are spoiled.
+    has_spoiled: bool,
     /// There may be more than these: they must be closed before they are prepared anew.
     is_doubtful: bool,
+}
+
+/// A statement on a server connection.
+#[derive(Debug)]
+struct Used {
+    /// When.
+    clock: u64,
+    name: Box<str>,
+    state: State,
+}
+
+/// How the server has read a statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// As it was read first.
+    Good,
+    /// Its client has used it under settings that aren't known, and the server may have read it anew.
+    Spoiled,
+    /// That client is done: it must be prepared anew.
+    Stale,
 }
 
 impl Statement {
@@ -164,6 +186,7 @@ impl Statement {
 
     /// Notes that it is prepared first as the server reads it now; nothing, if that isn't known.
     pub fn is_read_now(&mut self, server: Option<&ServerSession>) {
+        self.effects.set((u64::MAX, Effects::NONE));
         self.reading = server.and_then(|server| server.parameters.reading());
         self.constants_under =
             server.map_or_else(Settings::default, |server| deciding(server).cloned().collect());
@@ -232,16 +255,26 @@ impl ClientStatements {
 }
 
 impl Registry {
-    /// The statement whose Parse has this `tail`, which `look` tells the meaning of if it is new.
+    /// The statement whose Parse has this `tail`, which `look` tells the meaning of if it is new. If it isn't to be shared, it is
+    /// one of its own.
     pub fn intern(
         &mut self,
         tail: &[u8],
+        is_shared: bool,
         server: &ServerSession,
         epoch: u64,
         look: impl FnOnce() -> (Effects, Command),
     ) -> Rc<Statement> {
-        let key = key(tail, &server.settings);
-        if let Some(ByKey(known)) = self.statements.get(key.as_ref()) {
+        let key = if is_shared {
+            key(tail, &server.settings)
+        } else {
+            Cow::default()
+        };
+        if is_shared
+            && let Some(ByKey(known)) = self.statements.get(key.as_ref())
+            // What connections begin with may have changed.
+            && (!known.has_constants || known.is_read_under(server))
+        {
             return known.clone();
         }
         if self.statements.len() >= MAX_SHARED || self.bytes >= MAX_SHARED_BYTES {
@@ -263,9 +296,12 @@ impl Registry {
             effects: Cell::new((epoch, effects)),
         });
         // What clients hold is bounded by their own limits; beyond ours, texts are no longer shared.
-        if self.statements.len() < MAX_SHARED && self.bytes < MAX_SHARED_BYTES {
+        if is_shared
+            && self.statements.len() < MAX_SHARED
+            && self.bytes < MAX_SHARED_BYTES
+            && self.statements.replace(ByKey(statement.clone())).is_none()
+        {
             self.bytes += tail.len();
-            self.statements.insert(ByKey(statement.clone()));
         }
         statement
     }
@@ -330,26 +366,30 @@ impl Prepared {
     pub fn touch(&mut self, statement: &Statement) -> bool {
         self.clock += 1;
         match self.used.get_mut(&statement.id) {
-            Some((used, _)) => {
-                *used = self.clock;
+            Some(used) if used.state != State::Stale => {
+                used.clock = self.clock;
                 true
             }
-            None => false,
+            _ => false,
         }
     }
 
     /// Notes that it is being prepared; the name of the one that has to make room for it.
     pub fn insert(&mut self, statement: &Statement) -> Option<Box<str>> {
-        let evicted = if self.used.len() >= MAX_PREPARED {
-            let oldest = self.used.iter().min_by_key(|(_, (used, _))| *used);
+        let evicted = if self.used.len() >= MAX_PREPARED && !self.used.contains_key(&statement.id) {
+            let oldest = self.used.iter().min_by_key(|(_, used)| used.clock);
             oldest.map(|(id, _)| *id)
         } else {
             None
         };
-        let evicted = evicted.and_then(|id| self.used.remove(&id)).map(|(_, name)| name);
+        let evicted = evicted.and_then(|id| self.used.remove(&id)).map(|used| used.name);
         self.clock += 1;
-        self.used
-            .insert(statement.id, (self.clock, statement.server_name.clone()));
+        let used = Used {
+            clock: self.clock,
+            name: statement.server_name.clone(),
+            state: State::Good,
+        };
+        self.used.insert(statement.id, used);
         evicted
     }
 
@@ -358,10 +398,21 @@ impl Prepared {
         self.used.remove(&statement.id);
     }
 
-    /// Notes that it is there, but perhaps read otherwise than it was first.
-    pub fn misread(&mut self, statement: &Statement) {
-        self.used.remove(&statement.id);
-        self.is_doubtful = true;
+    /// Notes that its client uses it under settings that aren't known.
+    pub fn spoil(&mut self, statement: &Statement) {
+        if let Some(used) = self.used.get_mut(&statement.id) {
+            used.state = State::Spoiled;
+            self.has_spoiled = true;
+        }
+    }
+
+    /// Notes that its client is done: what it has spoiled must be prepared anew.
+    #[inline]
+    pub fn settle(&mut self) {
+        if std::mem::take(&mut self.has_spoiled) {
+            let spoiled = self.used.values_mut().filter(|used| used.state == State::Spoiled);
+            spoiled.for_each(|used| used.state = State::Stale);
+        }
     }
 
     /// Notes that all of them may be gone, or may still be there.
@@ -370,9 +421,9 @@ impl Prepared {
         self.is_doubtful = true;
     }
 
-    /// Whether there may be statements that aren't known of.
-    pub fn is_doubtful(&self) -> bool {
-        self.is_doubtful
+    /// Whether it may be there though [`Self::touch`] says that it isn't: then it must be closed first.
+    pub fn may_have(&self, statement: &Statement) -> bool {
+        self.is_doubtful || self.used.contains_key(&statement.id)
     }
 
     /// How many are known of.

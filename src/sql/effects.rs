@@ -53,8 +53,12 @@ impl Effects {
     pub const SEQUENCE_READ: Self = Self(1 << 17);
     /// A setting has another value until the transaction ends: SET LOCAL. Leaves nothing behind.
     pub const LOCAL: Self = Self(1 << 20);
-    /// What is set, for the session or the transaction, decides how texts or the constants in them are read.
+    /// What is set, for the session or the transaction, decides what constants in texts mean.
     pub const DECIDES: Self = Self(1 << 21);
+    /// The same, and the server doesn't report it.
+    pub const DECIDES_UNREPORTED: Self = Self(1 << 22);
+    /// What is set decides where the words of a text begin and end.
+    pub const DECIDES_WORDS: Self = Self(1 << 23);
     /// Not understood: may have any effect at all.
     pub const UNKNOWN: Self = Self(1 << 18);
     /// May have any effect, as long as it isn't known what names stand for; to be judged again once it is.
@@ -76,10 +80,13 @@ impl Effects {
     /// After any of these sequences may have been advanced.
     pub const ADVANCES: Self = Self(Self::PROBE.0 | Self::SEQUENCE_WRITE.0);
 
+    /// What is set decides how texts are read.
+    pub const DECIDING: Self = Self(Self::DECIDES.0 | Self::DECIDES_UNREPORTED.0 | Self::DECIDES_WORDS.0);
+
     /// What no query to the server shows reliably.
     pub const UNSEEN: Self = Self(Self::SEED.0 | Self::LASTING.0);
 
-    const NAMES: [(&'static str, Self); 22] = [
+    const NAMES: [(&'static str, Self); 24] = [
         ("SETTING", Self::SETTING),
         ("DYNAMIC_SETTING", Self::DYNAMIC_SETTING),
         ("RESET", Self::RESET),
@@ -102,6 +109,8 @@ impl Effects {
         ("DOUBT", Self::DOUBT),
         ("LOCAL", Self::LOCAL),
         ("DECIDES", Self::DECIDES),
+        ("DECIDES_UNREPORTED", Self::DECIDES_UNREPORTED),
+        ("DECIDES_WORDS", Self::DECIDES_WORDS),
     ];
 
     /// These and those.

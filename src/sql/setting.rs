@@ -51,10 +51,26 @@ pub const DECIDING_UNREPORTED: [&str; 6] = [
     "xmloption",
 ];
 
-/// Whether setting this decides how texts are read.
-fn decides(name: &str) -> bool {
-    let mut deciding = DECIDING_REPORTED.iter().chain(&DECIDING_UNREPORTED);
-    deciding.any(|known| known.eq_ignore_ascii_case(name))
+/// Settings that decide where the words of a text begin and end.
+const DECIDING_WORDS: [&str; 3] = [
+    "backslash_quote",
+    "client_encoding",
+    "standard_conforming_strings",
+];
+
+/// How setting this decides how texts are read.
+fn decides(name: &str) -> Effects {
+    let is_among = |names: &[&str]| names.iter().any(|known| known.eq_ignore_ascii_case(name));
+    let rules = [
+        (is_among(&DECIDING_REPORTED), Effects::DECIDES),
+        (
+            is_among(&DECIDING_UNREPORTED),
+            Effects::DECIDES | Effects::DECIDES_UNREPORTED,
+        ),
+        (is_among(&DECIDING_WORDS), Effects::DECIDES_WORDS),
+    ];
+    let applying = rules.into_iter().filter(|(applies, _)| *applies);
+    applying.fold(Effects::NONE, |all, (_, effects)| all | effects)
 }
 
 /// Whether setting this seeds `random()`.
@@ -236,9 +252,7 @@ impl<V: Visitor> Scan<'_, V> {
 
     /// A setting is given another value, perhaps for the transaction only.
     pub(super) fn decides(&mut self, name: Option<&str>) {
-        if name.is_none_or(decides) {
-            self.effects |= Effects::DECIDES;
-        }
+        self.effects |= name.map_or(Effects::DECIDING, decides);
     }
 
     /// Whether the current word is a setting's name (or its beginning) rather than the keyword that it seems to be:

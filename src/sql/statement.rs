@@ -391,7 +391,7 @@ impl<V: Visitor> Scan<'_, V> {
                 Effects::DISCARD
                     | Effects::ENDS
                     | Effects::SETTING
-                    | Effects::DECIDES
+                    | Effects::DECIDING
                     | Effects::RESET
                     | Effects::DEALLOCATE,
             ),

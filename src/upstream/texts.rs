@@ -203,7 +203,7 @@ impl KnownTexts {
             Some(Vec::new())
         };
         (
-            defined.without(Effects::LOCAL | Effects::DECIDES | Effects::DOUBT),
+            defined.without(Effects::LOCAL | Effects::DECIDING | Effects::DOUBT),
             names,
         )
     }
@@ -324,7 +324,7 @@ impl Texts for KnownTexts {
         registry.apart(statement, named)
     }
 
-    fn intern(&self, tail: &[u8], server: &ServerSession) -> Rc<Statement> {
+    fn intern(&self, tail: &[u8], is_shared: bool, server: &ServerSession) -> Rc<Statement> {
         let epoch = self.doubt.epoch();
         let mut registry = self.registry.borrow_mut();
         let changes = self.doubt.changes();
@@ -332,7 +332,7 @@ impl Texts for KnownTexts {
             // What a statement returns may have changed.
             registry.forget();
         }
-        registry.intern(tail, server, epoch, || {
+        registry.intern(tail, is_shared, server, epoch, || {
             let text = Body::new(tail).cstring().unwrap_or_default();
             let analysis = self.analyse(text, server);
             (analysis.effects, analysis.lone)
@@ -344,7 +344,7 @@ impl Texts for KnownTexts {
 const HARMLESS: Effects = Effects::DDL
     .union(Effects::SEQUENCE_WRITE)
     .union(Effects::LOCAL)
-    .union(Effects::DECIDES)
+    .union(Effects::DECIDING)
     .union(Effects::DOUBT);
 
 /// What the server doesn't tell of, and DISCARD ALL ends or a new seed makes nobody's.
@@ -375,7 +375,7 @@ fn is_ascii_but_for_values(text: &[u8], options: Options) -> bool {
     });
     is_ascii && {
         let analysis = sql::analyse(text, options, |_| Effects::NONE);
-        let alone = Effects::SEQUENCE_WRITE | Effects::LOCAL | Effects::DECIDES;
+        let alone = Effects::SEQUENCE_WRITE | Effects::LOCAL | Effects::DECIDING;
         analysis.effects.without(alone).is_empty() || matches!(analysis.lone, Command::Set { .. })
     }
 }

@@ -4,6 +4,7 @@ use postern_lab::{Lab, LabConfig};
 
 use crate::gateway::{Gateway, Options};
 use crate::raw::{Raw, frame};
+use crate::short::clients;
 
 /// A lab, and a gateway with this pool and these timeouts.
 fn with_timeouts(pool: &'static str, timeouts: &'static str) -> (Lab, Gateway) {
@@ -243,4 +244,20 @@ fn many_transactions_are_none_that_is_long() {
             assert_eq!(said(&mut one, "listen mail"), ["LISTEN"]);
         }
     }
+}
+
+#[test]
+fn what_is_carried_out_after_a_goodbye_has_an_end() {
+    let (_lab, gateway) = with_timeouts("mode = \"auto\"\nsize = 1", "reset = \"500ms\"");
+    let [mut one, mut two] = clients(&gateway);
+    let run = [
+        frame('B', b"\0s\0\0\0\0\0\0\0"),
+        frame('E', &[0; 5]),
+        frame('S', b""),
+    ]
+    .concat();
+    let parse = frame('P', b"s\0select from pg_sleep(1e9)\0\0\0");
+    one.0.send(&[parse, run.clone(), run, frame('X', b"")].concat());
+    drop(one);
+    assert_eq!(two.say(&["Q select 1"]), "(1) SELECT 1 I");
 }

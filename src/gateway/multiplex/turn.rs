@@ -1,6 +1,11 @@
 //! What passes both ways in one poll of a lease.
 
+use std::future::Future as _;
+use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::{Sleep, sleep};
 
 use super::Pause;
 use crate::gateway::pump::{End, READS_PER_TURN, Traffic, end_of};
@@ -14,6 +19,10 @@ pub(super) struct Turn<'a> {
     pub(super) sides: Sides<'a>,
     pub(super) exchange: &'a mut Exchange,
     pub(super) traffic: &'a mut Traffic,
+    /// The client has gone with a goodbye, and what it said ahead of that is carried out until then.
+    pub(super) gone: &'a mut Option<Pin<Box<Sleep>>>,
+    /// For how long.
+    pub(super) patience: Duration,
 }
 
 impl Turn<'_> {
@@ -68,6 +77,7 @@ impl Turn<'_> {
                 sides,
                 exchange,
                 traffic,
+                ..
             } = self;
             let moved = server.poll_read_with(cx, |cx, bytes| {
                 if bytes.is_empty() {
@@ -120,8 +130,14 @@ impl Turn<'_> {
             });
             match moved {
                 Poll::Ready(Ok(false)) => has_come = true,
-                Poll::Ready(Ok(true) | Err(_)) if self.exchange.has_goodbye() => break,
-                Poll::Ready(Ok(true) | Err(_)) => return Err(Pause::End(End::ClientLost)),
+                Poll::Ready(Ok(true) | Err(_)) => {
+                    let patience = self.patience;
+                    let gone = self.gone.get_or_insert_with(|| Box::pin(sleep(patience)));
+                    if !self.exchange.has_goodbye() || gone.as_mut().poll(cx).is_ready() {
+                        return Err(Pause::End(End::ClientLost));
+                    }
+                    break;
+                }
                 Poll::Pending => break,
             }
         }

@@ -60,6 +60,7 @@ impl Desk {
                 self.remember(self.ledger.answered, 0, sides);
                 if self.ledger.status == TransactionStatus::Idle && self.ledger.is_empty() {
                     sides.server.changing = None;
+                    sides.server.prepared.settle();
                     self.resetting.clear();
                 }
             }

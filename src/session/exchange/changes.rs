@@ -224,7 +224,8 @@ impl Desk {
         is_query: bool,
         sides: &mut Sides<'_>,
     ) {
-        if effects.intersects(Effects::PREPARED | Effects::DEALLOCATE) {
+        let is_known = matches!(command, Command::Execute { .. }) && named.is_some();
+        if effects.intersects(Effects::PREPARED | Effects::DEALLOCATE) && !is_known {
             // It may have named one of Postern's, or be refused.
             sides.server.prepared.doubt();
         }

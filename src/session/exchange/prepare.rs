@@ -71,21 +71,17 @@ impl Desk {
             self.unknown(frame, name, 0, out);
             return Ok(());
         }
-        let mut statement = sides.texts.intern(tail, sides.server);
+        // What may be read under settings that aren't the session's is nobody else's.
+        let is_shared = !sides.client.run.may_set();
+        let mut statement = sides.texts.intern(tail, is_shared, sides.server);
         let has_it = sides.client.statements.has(&statement);
         let is_outdated = sides
             .server
             .ran
             .since()
             .is_some_and(|epoch| epoch != sides.texts.epoch());
-        if has_it
-            || is_outdated
-            || statement.has_constants && !statement.is_read_under(sides.server)
-            || sides.client.run.may_set()
-            || sides.client.pins.contains(Reason::Temporary)
-        {
-            // A second name for the same text, and errors must tell the two apart; or it may be read under settings that aren't
-            // known.
+        if has_it || is_outdated || sides.client.pins.contains(Reason::Temporary) {
+            // A second name for the same text, and errors must tell the two apart.
             statement = sides.texts.apart(&statement, None);
         }
         if let Some(named) = self.statement_of(statement.text(), &statement.command, sides) {
@@ -115,8 +111,7 @@ impl Desk {
     /// The client has a statement of that name, and if nothing else is wrong with the new one, the server must say so. Whether
     /// it could prepare the old one here doesn't matter; one without a text it always can.
     fn parse_taken(&mut self, frame: Frame<'_>, name: &[u8], sides: &mut Sides<'_>, out: &mut Vec<u8>) {
-        let empty = sides.texts.intern(EMPTY, sides.server);
-        let taken = sides.texts.apart(&empty, None);
+        let taken = sides.texts.intern(EMPTY, false, sides.server);
         self.ensure(&taken, sides, out);
         self.was(name, &taken);
         self.changes.push(Change::Nothing);
@@ -177,6 +172,7 @@ impl Desk {
     ) -> bool {
         if sides.server.prepared.touch(statement) {
             self.used.found += 1;
+            self.uses(statement, sides);
             return false;
         }
         let knows = !statement.has_constants || self.knows_constants(sides);
@@ -192,16 +188,31 @@ impl Desk {
         self.prepare(statement, Whose::Own, out);
         let now = others.iter().map(|(name, _, now)| (&**name, now.as_deref()));
         self.set_locally(now, sides, out);
-        if !knows {
-            sides.server.prepared.misread(statement);
-        }
+        self.uses(statement, sides);
         true
+    }
+
+    /// Notes that `statement` is used: the server may read its text anew, and if that is under settings that aren't those of all
+    /// who share it, or that nobody knows, nobody else must have it like that.
+    #[inline]
+    fn uses(&self, statement: &Statement, sides: &mut Sides<'_>) {
+        if statement.has_constants
+            && (!self.knows_constants(sides)
+                || statement.is_shared() && !statement.is_read_under(sides.server))
+        {
+            sides.server.prepared.spoil(statement);
+        }
     }
 
     /// The client's statement of this `name`, or in its place one of its own whose constants stay what they are: where settings
     /// are others than when it was prepared, the server may read its text anew, and it would be another one for all who share it.
     #[inline]
-    pub(super) fn own(&self, name: &[u8], statement: Rc<Statement>, sides: &mut Sides<'_>) -> Rc<Statement> {
+    pub(super) fn own(
+        &mut self,
+        name: &[u8],
+        statement: Rc<Statement>,
+        sides: &mut Sides<'_>,
+    ) -> Rc<Statement> {
         if !statement.has_constants
             || !statement.is_shared()
             || !self.knows_constants(sides)
@@ -210,6 +221,7 @@ impl Desk {
             return statement;
         }
         let own = sides.texts.apart(&statement, None);
+        self.was(name, &statement);
         sides.client.statements.insert(name.into(), own.clone());
         own
     }
@@ -219,7 +231,7 @@ impl Desk {
     #[inline]
     fn knows_constants(&self, sides: &Sides<'_>) -> bool {
         let run = &sides.client.run;
-        !self.is_in_failed() && (self.ledger.is_told() || !run.changes_reading()) && !run.decides_unreported()
+        !self.is_in_failed() && (self.ledger.is_told() || !run.changes_constants()) && !run.has_unreported()
     }
 
     /// Sets these until the transaction ends.
@@ -248,14 +260,11 @@ impl Desk {
 
     /// Notes that `statement` is about to be prepared.
     pub(super) fn make_room(&mut self, statement: &Rc<Statement>, sides: &mut Sides<'_>, out: &mut Vec<u8>) {
+        let may_have = sides.server.prepared.may_have(statement);
         let evicted = sides.server.prepared.insert(statement);
         self.used.prepared += 1;
         self.used.evicted += u32::from(evicted.is_some());
-        let doubtful = sides
-            .server
-            .prepared
-            .is_doubtful()
-            .then(|| statement.server_name.clone());
+        let doubtful = may_have.then(|| statement.server_name.clone());
         for name in evicted.into_iter().chain(doubtful) {
             request::close_statement(&name, out);
             self.changes.push(Change::Own);

@@ -158,7 +158,7 @@ fn settings_are_named() {
         ),
     ] {
         let (found, names, _) = read(body, Language::PlPgSql);
-        assert_eq!(found.without(Effects::DECIDES), effects, "{body}");
+        assert_eq!(found.without(Effects::DECIDING), effects, "{body}");
         assert_eq!(names, settings, "{body}");
     }
 }

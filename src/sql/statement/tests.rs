@@ -41,7 +41,7 @@ fn read(text: &str) -> Analysis {
 
 fn check(rows: &[(&str, Effects)]) {
     for (text, effects) in rows {
-        let left_behind = read(text).effects.without(Effects::LOCAL | Effects::DECIDES);
+        let left_behind = read(text).effects.without(Effects::LOCAL | Effects::DECIDING);
         assert_eq!(left_behind, *effects, "{text}");
     }
 }
@@ -71,8 +71,17 @@ fn settings_that_decide_how_texts_are_read_are_seen() {
         "DISCARD TEMP",
         "SELECT 'SET DateStyle = DMY'",
     ] {
-        assert!(!read(text).effects.intersects(Effects::DECIDES), "{text}");
+        assert!(!read(text).effects.intersects(Effects::DECIDING), "{text}");
     }
+    let kinds = |text| read(text).effects.common(Effects::DECIDING);
+    assert_eq!(kinds("SET TIME ZONE 'UTC'"), Effects::DECIDES);
+    assert_eq!(
+        kinds("SET NAMES 'UTF8'"),
+        Effects::DECIDES | Effects::DECIDES_WORDS
+    );
+    let unreported = Effects::DECIDES | Effects::DECIDES_UNREPORTED;
+    assert_eq!(kinds("SELECT set_config('Array_Nulls', 'off', true)"), unreported);
+    assert_eq!(kinds("SELECT set_config($1, 'off', true)"), Effects::DECIDING);
 }
 
 #[test]

@@ -177,3 +177,117 @@ fn a_statement_that_makes_room() {
     one.say(&["Q begin", "Q set local work_mem = '5MB'"]);
     assert_eq!(one.say(&["B s", "S"]), "(1) SELECT 1 T");
 }
+
+#[test]
+fn a_statement_that_another_has_read_anew_in_a_transaction() {
+    for (before, condition) in [
+        ("Q begin; set local datestyle = 'SQL, DMY'", "a = '01/02/2026'"),
+        (
+            "Q begin; do $$ begin perform set_config('datestyle', 'SQL, DMY', false); end $$",
+            "a = '01/02/2026'",
+        ),
+        ("Q begin; set local transform_null_equals = on", "a = null"),
+    ] {
+        let (_lab, gateway) = with_free_pool(ONE);
+        let [mut one, mut two] = clients(&gateway);
+        two.say(&[
+            "Q create table t (a date)",
+            "Q insert into t values ('2026-02-01'), (null)",
+        ]);
+        settled();
+        for client in [&mut one, &mut two] {
+            client.say(&[&format!("P s select count(*) from t where {condition}"), "S"]);
+        }
+        two.say(&["Q analyze t"]);
+        settled();
+        one.say(&[before, "B s", "S", "Q rollback"]);
+        settled();
+        assert_eq!(two.say(&["B s", "S"]), "(0) SELECT 1 I", "{before}");
+    }
+}
+
+#[test]
+fn a_statement_that_execute_names() {
+    let (_lab, gateway) = with_free_pool(ONE);
+    let [mut one, mut two] = clients(&gateway);
+    two.say(&[
+        "Q create table t (a date)",
+        "Q insert into t values ('2026-02-01')",
+    ]);
+    settled();
+    let text = "P s select count(*) from t where a = '01/02/2026'";
+    two.say(&[text, "S"]);
+    one.say(&[text, "S", "Q set datestyle = 'SQL, DMY'"]);
+    two.say(&["Q analyze t"]);
+    settled();
+    one.say(&["Q execute s", "P - execute s", "B -", "S"]);
+    settled();
+    assert_eq!(two.say(&["B s", "S"]), "(0) SELECT 1 I");
+    one.say(&["C s", DATE, "S", "Q reset datestyle"]);
+    assert_eq!(
+        one.say(&["Q execute s", "B s", "S"]),
+        "(31) SELECT 1 I (31) SELECT 1 I"
+    );
+}
+
+#[test]
+fn a_setting_of_each_transaction_has_statements_prepared_once() {
+    for setting in [
+        "set local time zone 'UTC'",
+        "select set_config('timezone', 'UTC', true)",
+        "set local lc_monetary = 'C'",
+    ] {
+        let (_lab, gateway) = with_free_pool(TWO);
+        let [mut one, mut two] = clients(&gateway);
+        two.say(&["Q begin"]);
+        one.say(&[DATE, "S"]);
+        two.say(&["Q rollback"]);
+        for _ in 0..10 {
+            one.say(&["Q begin", &format!("Q {setting}")]);
+            for _ in 0..10 {
+                assert_eq!(one.say(&["B s", "S"]), "(1) SELECT 1 T");
+            }
+            one.say(&["Q commit"]);
+        }
+        let prepared = gateway.metric("postern_pool_statements_total", &["app_rw", "prepared"]);
+        assert!(prepared <= 12.0, "{setting}: {prepared}");
+    }
+}
+
+#[test]
+fn a_setting_of_one_transaction_ends_no_sharing() {
+    let (_lab, gateway) = with_free_pool(ONE);
+    let [mut one, mut two] = clients(&gateway);
+    one.say(&[
+        "Q begin; set local time zone 'Europe/Berlin'",
+        DATE,
+        "B s",
+        "S",
+        "Q commit",
+    ]);
+    for _ in 0..20 {
+        two.say(&[DATE, "B s", "C s", "S"]);
+    }
+    let prepared = gateway.metric("postern_pool_statements_total", &["app_rw", "prepared"]);
+    assert!(prepared <= 2.0, "{prepared}");
+}
+
+#[test]
+fn statements_on_a_connection_are_bounded() {
+    let (_lab, gateway) = with_free_pool(TWO);
+    let [mut one, mut two] = clients(&gateway);
+    let parses: Vec<_> = (0..700)
+        .map(|number| format!("P s{number} select '{number}'"))
+        .collect();
+    let mut said: Vec<_> = parses.iter().map(String::as_str).collect();
+    said.push("S");
+    one.say(&said);
+    two.say(&["Q begin"]);
+    let binds: Vec<_> = (0..700).map(|number| format!("B s{number}")).collect();
+    let mut said: Vec<_> = vec!["Q begin; set local lc_monetary = 'C'"];
+    said.extend(binds.iter().map(String::as_str));
+    said.push("S");
+    one.say(&said);
+    let count = one.say(&["Q select count(*) < 510 from pg_prepared_statements"]);
+    assert_eq!(count, "(t) SELECT 1 T");
+}

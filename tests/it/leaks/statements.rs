@@ -53,6 +53,74 @@ fn a_text_behind_what_decides_for_the_transaction_how_it_is_read() {
 }
 
 #[test]
+fn a_statement_parsed_behind_what_decides_how_it_is_read() {
+    let off = "set local standard_conforming_strings = off";
+    let parse = "P s select '\\'', set_config('app.x', 'evil', false) as a --'";
+    let session = vec!["P - set standard_conforming_strings = off", "B -", parse, "S"];
+    let hidden = format!("Q begin; {off}");
+    for (first, later) in [
+        (session, vec!["B s", "S"]),
+        (vec![&hidden, parse, "S"], vec!["B s", "S", "Q commit"]),
+    ] {
+        let (_lab, gateway) = with_free_pool(TWO);
+        let [mut one, mut two] = clients(&gateway);
+        two.say(&["Q select 1"]);
+        settled();
+        one.say(&first);
+        settled();
+        one.say(&later);
+        settled();
+        assert_eq!(two.say(&[&seen("x")]), "() SELECT 1 I", "{first:?}");
+    }
+}
+
+#[test]
+fn a_text_that_another_has_read_otherwise() {
+    let (_lab, gateway) = with_free_pool(TWO);
+    let [mut one, mut two, mut three] = clients(&gateway);
+    three.say(&["Q select 1"]);
+    settled();
+    let text = "P s select '\\', set_config('app.x', 'evil', false) as a --'";
+    one.say(&["Q begin", "Q set local standard_conforming_strings = off"]);
+    one.say(&[text, "S", "Q rollback"]);
+    settled();
+    two.say(&[text, "S"]);
+    settled();
+    two.say(&["B s", "S"]);
+    settled();
+    assert_eq!(three.say(&[&seen("x")]), "() SELECT 1 I");
+}
+
+#[test]
+fn a_time_zone_ties_nobody() {
+    let (_lab, gateway) = with_free_pool(TWO);
+    let [mut one, mut two] = clients(&gateway);
+    two.say(&["Q select 1"]);
+    settled();
+    for zone in [
+        "set local time zone 'UTC'",
+        "select set_config('timezone', 'UTC', true)",
+    ] {
+        one.say(&[
+            "P - begin",
+            "B -",
+            &format!("P - {zone}"),
+            "B -",
+            "P - select 'café'",
+            "B -",
+            "P - commit",
+            "B -",
+            "S",
+        ]);
+        one.say(&["Q begin", &format!("Q {zone}"), "Q select 'café'"]);
+        two.say(&["Q create table if not exists u (a int)"]);
+        one.say(&["Q commit"]);
+        settled();
+    }
+    assert_eq!(gateway.metric("postern_pool_pinned_clients", &["app_rw"]), 0.0);
+}
+
+#[test]
 fn a_text_behind_a_flush() {
     let (_lab, gateway) = with_free_pool(TWO);
     let [mut one, mut two] = clients(&gateway);
