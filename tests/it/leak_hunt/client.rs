@@ -251,6 +251,15 @@ impl Client {
         resets && self.login != Login(0) || prepares
     }
 
+    /// A statement that runs next, perhaps within a pipeline.
+    fn next_statement(&self, dice: &mut Dice, rules: Rules) -> Statement {
+        if self.open {
+            self.kept_statement(dice, rules)
+        } else {
+            self.statement(dice, rules)
+        }
+    }
+
     /// A statement that may be prepared now and executed later.
     fn kept_statement(&self, dice: &mut Dice, rules: Rules) -> Statement {
         loop {
@@ -265,7 +274,7 @@ impl Client {
         let mut plan = Plan::say(Vec::new());
         let mut texts = Vec::new();
         for _ in 0..count {
-            let statement = self.statement(dice, rules);
+            let statement = self.next_statement(dice, rules);
             // The name may be that of a statement of the protocol.
             let mut named = ["prepare", "execute", "deallocate"].iter();
             let shows = named.any(|command| statement.sql.starts_with(command))
@@ -287,7 +296,7 @@ impl Client {
     /// Parse to Sync with the unnamed statement.
     fn one_shot(&self, dice: &mut Dice, rules: Rules) -> Plan {
         let mut plan = Plan::say(Vec::new());
-        let statement = self.statement(dice, rules);
+        let statement = self.next_statement(dice, rules);
         let keeps = statement.may_be_kept();
         Self::add_one_shot(&mut plan, dice, statement);
         plan.add(Said::Sync);
