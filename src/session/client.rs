@@ -38,6 +38,23 @@ const OF_TRANSACTION: [&str; 3] = [
 /// Settings that are kept account of by name in one transaction.
 const MAX_NAMED: usize = 1_000;
 
+/// After any of these a setting may have changed whose name nobody has seen.
+const MAY_SET_ANY: Effects = Effects::CODE
+    .union(Effects::DYNAMIC)
+    .union(Effects::DYNAMIC_SETTING)
+    .union(Effects::DOUBT);
+
+/// What is known of settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Knowledge {
+    /// They are as they are known to be.
+    Sure,
+    /// They most likely are.
+    Unsure,
+    /// They were set since.
+    Changed,
+}
+
 /// A client's session.
 #[derive(Debug)]
 pub struct ClientSession {
@@ -100,6 +117,8 @@ pub struct Run {
     has_local: bool,
     /// How what was set or reset decides how texts are read.
     decides: Effects,
+    /// The effects of what was run since the server has told last how things are.
+    untold: Effects,
 }
 
 impl ClientSession {
@@ -127,11 +146,9 @@ impl ClientSession {
     #[inline]
     pub(super) fn runs(&mut self, text: &[u8], effects: Effects, command: Command, epoch: u64) -> Effects {
         self.run.has_local |= effects.intersects(Effects::LOCAL);
-        self.run.decides |= effects.common(Effects::DECIDING);
+        let mut decides = effects.common(Effects::DECIDING);
         let mut effects = effects.without(Effects::LOCAL | Effects::DECIDING);
         if effects.intersects(Effects::PREPARED) {
-            self.prepared_decides |= self.run.decides;
-            self.run.decides |= self.prepared_decides;
             // PREPARE has the effects of what it prepares, and EXECUTE doesn't say what that was.
             if !self.prepared_effects.is_empty() && self.prepared_as_of != epoch {
                 // Nor what it does by now.
@@ -139,13 +156,17 @@ impl ClientSession {
             }
             if !matches!(command, Command::Execute { .. }) {
                 self.prepared_effects |= effects;
+                self.prepared_decides |= decides;
                 self.prepared_as_of = epoch;
             }
             effects |= self.prepared_effects;
+            decides |= self.prepared_decides;
             if effects.intersects(Effects::SETTING | Effects::DOUBT) {
                 effects |= Effects::DYNAMIC_SETTING;
             }
         }
+        self.run.decides |= decides;
+        self.run.untold |= decides | effects;
         if effects.is_empty() {
             return effects;
         }
@@ -157,6 +178,7 @@ impl ClientSession {
     #[inline]
     pub fn leaves_nothing(&mut self) {
         (self.run.has_local, self.run.decides) = (false, Effects::NONE);
+        self.run.untold = Effects::NONE;
     }
 
     /// Takes over what was found out about the session after what was run; `pins` are those that the server told of.
@@ -220,19 +242,38 @@ impl Run {
         self.may_decide(Effects::DECIDES_WORDS)
     }
 
-    /// Whether constants in them may mean something else then.
-    pub(super) fn changes_constants(&self) -> bool {
-        self.may_decide(Effects::DECIDES)
-    }
-
-    /// Whether something was set or reset that decides about them, and that the server may not report.
-    pub(super) fn has_unreported(&self) -> bool {
-        self.decides.intersects(Effects::DECIDES_UNREPORTED)
-    }
-
     fn may_decide(&self, what: Effects) -> bool {
-        let code = Effects::CODE | Effects::DYNAMIC | Effects::DYNAMIC_SETTING | Effects::DOUBT;
-        self.decides.intersects(what) || self.effects.intersects(code)
+        self.decides.intersects(what) || self.effects.intersects(MAY_SET_ANY)
+    }
+
+    /// Notes that the server has told of all that it reports.
+    #[inline]
+    pub(super) fn is_told(&mut self) {
+        self.untold = Effects::NONE;
+    }
+
+    /// What is known of the settings that decide about constants and that the server reports, if it `has_told` of them.
+    pub(super) fn reported(&self, has_told: bool) -> Knowledge {
+        if has_told {
+            Knowledge::Sure
+        } else if self.untold.intersects(Effects::DECIDES) {
+            Knowledge::Changed
+        } else if self.decides.intersects(Effects::DECIDES) || self.untold.intersects(MAY_SET_ANY) {
+            Knowledge::Unsure
+        } else {
+            Knowledge::Sure
+        }
+    }
+
+    /// The same of those that it doesn't report.
+    pub(super) fn unreported(&self) -> Knowledge {
+        if self.decides.intersects(Effects::DECIDES_UNREPORTED) {
+            Knowledge::Changed
+        } else if self.effects.intersects(MAY_SET_ANY) {
+            Knowledge::Unsure
+        } else {
+            Knowledge::Sure
+        }
     }
 
     /// Judges again what `ran`: `judge` says by what is known now what running a text may have left behind, if that can be

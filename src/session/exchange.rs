@@ -64,6 +64,8 @@ pub trait Texts {
     ) -> Option<Changing>;
     /// The statement whose Parse has this `tail`, one for all unless it isn't to be shared.
     fn intern(&self, tail: &[u8], is_shared: bool, server: &ServerSession) -> Rc<Statement>;
+    /// The one in its place for all who share it and have the settings of now.
+    fn under(&self, statement: &Statement, server: &ServerSession) -> Rc<Statement>;
     /// One like `statement`, its constants read as that one's were, that is prepared anew, shared with nobody. `named`: its text names that statement, and where.
     fn apart(&self, statement: &Statement, named: Option<(Range<usize>, Rc<Statement>)>) -> Rc<Statement>;
 }

@@ -30,10 +30,14 @@ pub fn settings(given: impl IntoIterator<Item = Setting>) -> Settings {
     map.into_iter().collect()
 }
 
+/// Whether `name` is one that decides what constants mean, and that the server doesn't report.
+pub fn decides_unreported(name: &str) -> bool {
+    DECIDING_UNREPORTED.contains(&name)
+}
+
 /// Those of them that decide what constants mean, and that the server doesn't report.
 pub fn deciding(settings: &Settings) -> impl Iterator<Item = &Setting> {
-    let is_deciding = |(name, _): &&Setting| DECIDING_UNREPORTED.contains(&name.as_str());
-    settings.iter().filter(is_deciding)
+    settings.iter().filter(|(name, _)| decides_unreported(name))
 }
 
 /// `old` with `changed` in place of what it has under their names.

@@ -14,6 +14,7 @@ use std::rc::Rc;
 use super::parameters::Reading;
 use super::server::ServerSession;
 use super::settings::{self, Setting, Settings};
+use crate::ids::SessionId;
 use crate::sql::{self, Command, Effects};
 use crate::wire::body::Body;
 
@@ -46,8 +47,10 @@ pub struct Statement {
     pub tail: Box<[u8]>,
     /// The statement of the same client's that it names, in SQL, by the name on server connections.
     pub names: Option<Rc<Self>>,
-    /// What it is found by: the same, and the settings that it was parsed under.
+    /// What it is found by: the same, and the settings that it was parsed under, and others that it is used under.
     key: Box<[u8]>,
+    /// The length of the last.
+    variant: usize,
     /// What it is.
     pub command: Command,
     /// How it was read when it was prepared first.
@@ -56,6 +59,8 @@ pub struct Statement {
     pub has_constants: bool,
     /// The settings under which these were read then; empty if nobody knows.
     pub constants_under: Settings,
+    /// Those that all who share it have now: the server may read it anew.
+    used_under: Settings,
     /// What running it may leave behind, and when that was thought.
     effects: Cell<(u64, Effects)>,
 }
@@ -126,10 +131,10 @@ struct Used {
 enum State {
     /// As it was read first.
     Good,
-    /// Its client has used it under settings that aren't known, and the server may have read it anew.
-    Spoiled,
-    /// That client is done: it must be prepared anew.
-    Stale,
+    /// That client has used it under settings that aren't known, and the server may have read it anew.
+    Spoiled(SessionId),
+    /// The client is done: others must prepare it anew.
+    Stale(SessionId),
 }
 
 impl Statement {
@@ -158,15 +163,19 @@ impl Statement {
         !self.key.is_empty()
     }
 
-    /// Whether its constants were read under the settings of now.
+    /// Whether all who share it have the settings of now.
     #[inline]
-    pub fn is_read_under(&self, server: &ServerSession) -> bool {
-        self.constants_under.iter().eq(deciding(server))
+    pub fn is_used_under(&self, server: &ServerSession) -> bool {
+        self.used_under.iter().eq(deciding(server))
     }
 
     /// The settings that its constants were read under where they are others now: name, what it was, what it is. Nothing is what
-    /// the server began with.
-    pub fn read_otherwise(&self, server: &ServerSession) -> Vec<(String, Option<String>, Option<String>)> {
+    /// the server began with. `all`: also those that the server doesn't report.
+    pub fn read_otherwise(
+        &self,
+        server: &ServerSession,
+        all: bool,
+    ) -> Vec<(String, Option<String>, Option<String>)> {
         let then: BTreeMap<_, _> = self
             .constants_under
             .iter()
@@ -177,6 +186,7 @@ impl Statement {
         names.sort_unstable();
         names.dedup();
         names.retain(|name| !then.is_empty() && then.get(name) != now.get(name));
+        names.retain(|name| all || !settings::decides_unreported(name));
         let value = |of: &BTreeMap<&String, &String>, name| of.get(name).map(|value| (*value).clone());
         let others = names
             .into_iter()
@@ -186,6 +196,7 @@ impl Statement {
 
     /// Notes that it is prepared first as the server reads it now; nothing, if that isn't known.
     pub fn is_read_now(&mut self, server: Option<&ServerSession>) {
+        self.key = Box::default();
         self.effects.set((u64::MAX, Effects::NONE));
         self.reading = server.and_then(|server| server.parameters.reading());
         self.constants_under =
@@ -273,7 +284,7 @@ impl Registry {
         if is_shared
             && let Some(ByKey(known)) = self.statements.get(key.as_ref())
             // What connections begin with may have changed.
-            && (!known.has_constants || known.is_read_under(server))
+            && (!known.has_constants || known.is_used_under(server))
         {
             return known.clone();
         }
@@ -289,10 +300,12 @@ impl Registry {
             tail: tail.into(),
             names: None,
             key: key.into(),
+            variant: 0,
             command,
             reading: server.parameters.reading(),
             has_constants: sql::has_constants(Body::new(tail).cstring().unwrap_or_default()),
             constants_under: deciding(server).cloned().collect(),
+            used_under: deciding(server).cloned().collect(),
             effects: Cell::new((epoch, effects)),
         });
         // What clients hold is bounded by their own limits; beyond ours, texts are no longer shared.
@@ -324,12 +337,46 @@ impl Registry {
             tail,
             names: named.map_or_else(|| statement.names.clone(), |(_, named)| Some(named)),
             key: Box::default(),
+            variant: 0,
             command: statement.command.clone(),
             reading: statement.reading,
             has_constants: statement.has_constants,
             constants_under: statement.constants_under.clone(),
+            used_under: Settings::default(),
             effects: statement.effects.clone(),
         })
+    }
+
+    /// The statement in whose place all have this one who share `statement` and have the settings of now.
+    pub fn under(&mut self, statement: &Statement, server: &ServerSession) -> Rc<Statement> {
+        let now: Settings = deciding(server).cloned().collect();
+        let of = statement.key.len() - statement.variant;
+        let mut key = statement.key.get(..of).unwrap_or_default().to_vec();
+        if now != statement.constants_under {
+            // No text has one of these in it.
+            for text in now.iter().flat_map(|(name, value)| [name, value]) {
+                key.extend_from_slice(b"\0\0");
+                key.extend_from_slice(text.as_bytes());
+            }
+        }
+        match self.statements.get(key.as_slice()) {
+            Some(ByKey(known)) if known.constants_under == statement.constants_under => return known.clone(),
+            // What connections begin with has changed since.
+            Some(_) => return self.apart(statement, None),
+            None => {}
+        }
+        let mut variant = self.apart(statement, None);
+        if self.statements.len() < MAX_SHARED
+            && self.bytes < MAX_SHARED_BYTES
+            && let Some(new) = Rc::get_mut(&mut variant)
+        {
+            new.variant = key.len() - of;
+            new.key = key.into();
+            new.used_under = now;
+            self.bytes += new.tail.len();
+            self.statements.insert(ByKey(variant.clone()));
+        }
+        variant
     }
 
     /// Forgets what is known of the texts: catalogs have changed, and with them what a text may do and return. Clients
@@ -361,12 +408,12 @@ fn deciding(server: &ServerSession) -> impl Iterator<Item = &Setting> {
 }
 
 impl Prepared {
-    /// Whether the connection has it; then it counts as used.
+    /// Whether the connection has it for `id`; then it counts as used.
     #[inline]
-    pub fn touch(&mut self, statement: &Statement) -> bool {
+    pub fn touch(&mut self, statement: &Statement, id: SessionId) -> bool {
         self.clock += 1;
         match self.used.get_mut(&statement.id) {
-            Some(used) if used.state != State::Stale => {
+            Some(used) if !matches!(used.state, State::Stale(by) if by != id) => {
                 used.clock = self.clock;
                 true
             }
@@ -398,20 +445,24 @@ impl Prepared {
         self.used.remove(&statement.id);
     }
 
-    /// Notes that its client uses it under settings that aren't known.
-    pub fn spoil(&mut self, statement: &Statement) {
+    /// Notes that `id` uses it under settings that aren't known.
+    pub fn spoil(&mut self, statement: &Statement, id: SessionId) {
         if let Some(used) = self.used.get_mut(&statement.id) {
-            used.state = State::Spoiled;
+            used.state = State::Spoiled(id);
             self.has_spoiled = true;
         }
     }
 
-    /// Notes that its client is done: what it has spoiled must be prepared anew.
+    /// Notes that its client is done: what it has spoiled others must prepare anew.
     #[inline]
     pub fn settle(&mut self) {
-        if std::mem::take(&mut self.has_spoiled) {
-            let spoiled = self.used.values_mut().filter(|used| used.state == State::Spoiled);
-            spoiled.for_each(|used| used.state = State::Stale);
+        if !std::mem::take(&mut self.has_spoiled) {
+            return;
+        }
+        for used in self.used.values_mut() {
+            if let State::Spoiled(by) = used.state {
+                used.state = State::Stale(by);
+            }
         }
     }
 

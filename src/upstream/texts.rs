@@ -202,10 +202,7 @@ impl KnownTexts {
             // Code does, by names that the text doesn't have.
             Some(Vec::new())
         };
-        (
-            defined.without(Effects::LOCAL | Effects::DECIDING | Effects::DOUBT),
-            names,
-        )
+        (defined.without(Effects::LOCAL | Effects::DOUBT), names)
     }
 
     /// What the code that a DO or a CREATE FUNCTION quotes may leave behind; CALL has none. Settings that it names and no
@@ -319,6 +316,10 @@ impl Texts for KnownTexts {
         analysis
     }
 
+    fn under(&self, statement: &Statement, server: &ServerSession) -> Rc<Statement> {
+        self.registry.borrow_mut().under(statement, server)
+    }
+
     fn apart(&self, statement: &Statement, named: Option<(Range<usize>, Rc<Statement>)>) -> Rc<Statement> {
         let mut registry = self.registry.borrow_mut();
         registry.apart(statement, named)
@@ -344,7 +345,6 @@ impl Texts for KnownTexts {
 const HARMLESS: Effects = Effects::DDL
     .union(Effects::SEQUENCE_WRITE)
     .union(Effects::LOCAL)
-    .union(Effects::DECIDING)
     .union(Effects::DOUBT);
 
 /// What the server doesn't tell of, and DISCARD ALL ends or a new seed makes nobody's.

@@ -7,7 +7,7 @@ use super::Sides;
 use super::changes::Change;
 use super::desk::{Desk, UNREAD, malformed};
 use crate::pin::Reason;
-use crate::session::client::Unnamed;
+use crate::session::client::{Knowledge, Unnamed};
 use crate::session::ledger::Whose;
 use crate::session::statements::{MAX_CLIENT_BYTES, NAME_PREFIX, Statement};
 use crate::sql::{Command, Effects, Identifier, MAX_NAME_BYTES};
@@ -88,10 +88,11 @@ impl Desk {
             statement = sides.texts.apart(&statement, Some(named));
         }
         if let Some(own) = Rc::get_mut(&mut statement) {
-            let knows = self.knows_constants(sides);
+            let (reported, unreported) = self.knows_constants(sides);
+            let knows = reported != Knowledge::Changed && unreported != Knowledge::Changed;
             own.is_read_now(knows.then_some(sides.server));
         }
-        let is_there = sides.server.prepared.touch(&statement);
+        let is_there = sides.server.prepared.touch(&statement, sides.client.id);
         sides.client.statements.insert(name.into(), statement.clone());
         self.used.found += u32::from(is_there);
         if is_there && !self.is_in_failed() {
@@ -170,14 +171,17 @@ impl Desk {
         sides: &mut Sides<'_>,
         out: &mut Vec<u8>,
     ) -> bool {
-        if sides.server.prepared.touch(statement) {
+        let spoils = self.spoils(statement, sides);
+        if sides.server.prepared.touch(statement, sides.client.id) {
             self.used.found += 1;
-            self.uses(statement, sides);
+            if spoils {
+                sides.server.prepared.spoil(statement, sides.client.id);
+            }
             return false;
         }
-        let knows = !statement.has_constants || self.knows_constants(sides);
-        let others = if statement.has_constants && knows {
-            statement.read_otherwise(sides.server)
+        let (reported, unreported) = self.knows_constants(sides);
+        let others = if statement.has_constants && reported != Knowledge::Changed {
+            statement.read_otherwise(sides.server, unreported != Knowledge::Changed)
         } else {
             Vec::new()
         };
@@ -188,24 +192,23 @@ impl Desk {
         self.prepare(statement, Whose::Own, out);
         let now = others.iter().map(|(name, _, now)| (&**name, now.as_deref()));
         self.set_locally(now, sides, out);
-        self.uses(statement, sides);
+        if spoils {
+            sides.server.prepared.spoil(statement, sides.client.id);
+        }
         true
     }
 
-    /// Notes that `statement` is used: the server may read its text anew, and if that is under settings that aren't those of all
-    /// who share it, or that nobody knows, nobody else must have it like that.
+    /// Whether nobody else must have `statement` once it was used: the server may read its text anew, and that under settings that
+    /// aren't those of all who share it, or that nobody knows.
     #[inline]
-    fn uses(&self, statement: &Statement, sides: &mut Sides<'_>) {
-        if statement.has_constants
-            && (!self.knows_constants(sides)
-                || statement.is_shared() && !statement.is_read_under(sides.server))
-        {
-            sides.server.prepared.spoil(statement);
-        }
+    fn spoils(&self, statement: &Statement, sides: &Sides<'_>) -> bool {
+        statement.has_constants
+            && statement.is_shared()
+            && (!self.is_sure(sides) || !statement.is_used_under(sides.server))
     }
 
-    /// The client's statement of this `name`, or in its place one of its own whose constants stay what they are: where settings
-    /// are others than when it was prepared, the server may read its text anew, and it would be another one for all who share it.
+    /// The client's statement of this `name`, or the one in its place of all whose settings are the client's: where they are others
+    /// than when it was prepared, the server may read its text anew, and it would be another one for those who have these.
     #[inline]
     pub(super) fn own(
         &mut self,
@@ -215,23 +218,34 @@ impl Desk {
     ) -> Rc<Statement> {
         if !statement.has_constants
             || !statement.is_shared()
-            || !self.knows_constants(sides)
-            || statement.is_read_under(sides.server)
+            || statement.is_used_under(sides.server)
+            || !self.is_sure(sides)
         {
             return statement;
         }
-        let own = sides.texts.apart(&statement, None);
+        let mut own = sides.texts.under(&statement, sides.server);
+        if sides.client.statements.has(&own) {
+            // It has another name for that one.
+            own = sides.texts.apart(&statement, None);
+        }
         self.was(name, &statement);
         sides.client.statements.insert(name.into(), own.clone());
         own
     }
 
-    /// Whether it is known what the server takes constants for. What is under way may change that, and what the server doesn't
-    /// report is known only once all is over.
+    /// What is known of what the server takes constants for, by settings that it reports, and by others.
     #[inline]
-    fn knows_constants(&self, sides: &Sides<'_>) -> bool {
+    fn knows_constants(&self, sides: &Sides<'_>) -> (Knowledge, Knowledge) {
         let run = &sides.client.run;
-        !self.is_in_failed() && (self.ledger.is_told() || !run.changes_constants()) && !run.has_unreported()
+        if self.is_in_failed() {
+            return (Knowledge::Changed, Knowledge::Changed);
+        }
+        (run.reported(self.ledger.is_told()), run.unreported())
+    }
+
+    #[inline]
+    fn is_sure(&self, sides: &Sides<'_>) -> bool {
+        self.knows_constants(sides) == (Knowledge::Sure, Knowledge::Sure)
     }
 
     /// Sets these until the transaction ends.

@@ -1,7 +1,10 @@
 //! Constants of prepared statements, which settings decide about when they are read.
 
 use super::TWO;
-use crate::short::{ONE, clients, settled, with_free_pool};
+use crate::short::{ONE, clients, sets, settled, with_free_pool};
+
+/// The same in other words.
+const OTHER: &str = "P b select date '01/02/2026' - date '2026-01-01' as b";
 
 /// 1 if it is read with the month first, 31 if with the day.
 const DATE: &str = "P s select date '01/02/2026' - date '2026-01-01'";
@@ -290,4 +293,106 @@ fn statements_on_a_connection_are_bounded() {
     one.say(&said);
     let count = one.say(&["Q select count(*) < 510 from pg_prepared_statements"]);
     assert_eq!(count, "(t) SELECT 1 T");
+}
+
+#[test]
+fn what_was_told_is_known_in_a_pipeline() {
+    let (_lab, gateway) = with_free_pool(ONE);
+    let [mut one] = clients(&gateway);
+    one.say(&[DATE, OTHER, "S"]);
+    for round in 0..20 {
+        one.say(&["Q begin", "Q set local datestyle = 'SQL, DMY'"]);
+        let answers = one.say(&["B s", "B b", "S"]);
+        one.say(&["Q commit"]);
+        assert_eq!(answers, "(1) SELECT 1 (1) SELECT 1 T", "round {round}");
+    }
+    let prepared = gateway.metric("postern_pool_statements_total", &["app_rw", "prepared"]);
+    assert!(prepared <= 5.0, "{prepared}");
+}
+
+#[test]
+fn constants_behind_what_may_set_anything() {
+    let (_lab, gateway) = with_free_pool(ONE);
+    let [mut one] = clients(&gateway);
+    one.say(&["Q create procedure p() language plpgsql as $$ begin perform 1; end $$"]);
+    settled();
+    one.say(&["P x select 1", OTHER, "S", "Q set datestyle = 'SQL, DMY'"]);
+    settled();
+    for round in 0..3 {
+        assert_eq!(
+            one.say(&["P - call p()", "B -", "B b", "S"]),
+            "CALL (1) SELECT 1 I",
+            "round {round}"
+        );
+        for before in ["Q set local lc_monetary = 'C'", "Q execute x"] {
+            one.say(&["Q begin", before]);
+            let answers = one.say(&["B b", "S"]);
+            one.say(&["Q commit"]);
+            assert_eq!(answers, "(1) SELECT 1 T", "{before}, round {round}");
+        }
+    }
+}
+
+#[test]
+fn constants_while_another_defines_code() {
+    let (_lab, gateway) = with_free_pool(TWO);
+    let [mut one, mut two] = clients(&gateway);
+    two.say(&["Q create table u (a int)"]);
+    settled();
+    one.say(&[DATE, OTHER, "S", "Q set datestyle = 'SQL, DMY'"]);
+    settled();
+    two.say(&["Q begin", &format!("Q {}", sets("f"))]);
+    for _ in 0..3 {
+        assert_eq!(one.say(&["B s", "B b", "S"]), "(1) SELECT 1 (1) SELECT 1 I");
+    }
+}
+
+#[test]
+fn constants_behind_code_that_is_new_in_its_transaction() {
+    let (_lab, gateway) = with_free_pool(ONE);
+    let [mut one, mut two] = clients(&gateway);
+    two.say(&[
+        "Q create table t (a date)",
+        "Q insert into t values ('2026-02-01'), (null)",
+    ]);
+    settled();
+    for client in [&mut one, &mut two] {
+        client.say(&["P s select count(*) from t where a = null", "S"]);
+        settled();
+    }
+    assert_eq!(two.say(&["B s", "S"]), "(0) SELECT 1 I");
+    two.say(&["Q analyze t"]);
+    settled();
+    one.say(&["Q begin; create function f() returns text language sql as $$ select set_config('transform_null_equals', 'on', true) $$"]);
+    one.say(&["Q select f()"]);
+    one.say(&["B s", "S"]);
+    one.say(&["Q rollback"]);
+    settled();
+    assert_eq!(two.say(&["B s", "S"]), "(0) SELECT 1 I");
+}
+
+#[test]
+fn a_zone_of_each_transaction_keeps_sharing() {
+    let (_lab, gateway) = with_free_pool(ONE);
+    let [mut one, mut two] = clients(&gateway);
+    let parses: Vec<_> = (0..200)
+        .map(|number| format!("P s{number} select '{number}'"))
+        .collect();
+    let mut said: Vec<_> = parses.iter().map(String::as_str).collect();
+    said.push("S");
+    one.say(&said);
+    settled();
+    two.say(&said);
+    for _ in 0..3 {
+        for client in [&mut one, &mut two] {
+            client.say(&["Q begin", "Q set local time zone 'Europe/Berlin'"]);
+            for number in 0..200 {
+                client.say(&[&format!("B s{number}"), "S"]);
+            }
+            client.say(&["Q commit"]);
+            settled();
+        }
+    }
+    let prepared = gateway.metric("postern_pool_statements_total", &["app_rw", "prepared"]);
+    assert!(prepared < 500.0, "{prepared}");
 }
