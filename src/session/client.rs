@@ -44,6 +44,9 @@ const MAY_SET_ANY: Effects = Effects::CODE
     .union(Effects::DYNAMIC_SETTING)
     .union(Effects::DOUBT);
 
+/// After these it is rather likely.
+const SETS_ANY: Effects = Effects::DYNAMIC.union(Effects::DYNAMIC_SETTING);
+
 /// What is known of settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Knowledge {
@@ -256,9 +259,10 @@ impl Run {
     pub(super) fn reported(&self, has_told: bool) -> Knowledge {
         if has_told {
             Knowledge::Sure
-        } else if self.untold.intersects(Effects::DECIDES) {
+        } else if self.untold.intersects(Effects::DECIDES | SETS_ANY) {
             Knowledge::Changed
-        } else if self.decides.intersects(Effects::DECIDES) || self.untold.intersects(MAY_SET_ANY) {
+        } else if self.decides.intersects(Effects::DECIDES) || self.effects.intersects(MAY_SET_ANY) {
+            // A transaction or savepoint may have ended since.
             Knowledge::Unsure
         } else {
             Knowledge::Sure
@@ -267,7 +271,7 @@ impl Run {
 
     /// The same of those that it doesn't report.
     pub(super) fn unreported(&self) -> Knowledge {
-        if self.decides.intersects(Effects::DECIDES_UNREPORTED) {
+        if self.decides.intersects(Effects::DECIDES_UNREPORTED) || self.effects.intersects(SETS_ANY) {
             Knowledge::Changed
         } else if self.effects.intersects(MAY_SET_ANY) {
             Knowledge::Unsure

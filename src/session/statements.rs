@@ -132,9 +132,9 @@ enum State {
     /// As it was read first.
     Good,
     /// That client has used it under settings that aren't known, and the server may have read it anew.
-    Spoiled(SessionId),
+    Spoiled(Option<SessionId>),
     /// The client is done: others must prepare it anew.
-    Stale(SessionId),
+    Stale(Option<SessionId>),
 }
 
 impl Statement {
@@ -284,6 +284,7 @@ impl Registry {
         if is_shared
             && let Some(ByKey(known)) = self.statements.get(key.as_ref())
             // What connections begin with may have changed.
+            && *known.tail == *tail
             && (!known.has_constants || known.is_used_under(server))
         {
             return known.clone();
@@ -360,7 +361,11 @@ impl Registry {
             }
         }
         match self.statements.get(key.as_slice()) {
-            Some(ByKey(known)) if known.constants_under == statement.constants_under => return known.clone(),
+            Some(ByKey(known))
+                if known.constants_under == statement.constants_under && known.tail == statement.tail =>
+            {
+                return known.clone();
+            }
             // What connections begin with has changed since.
             Some(_) => return self.apart(statement, None),
             None => {}
@@ -410,10 +415,10 @@ fn deciding(server: &ServerSession) -> impl Iterator<Item = &Setting> {
 impl Prepared {
     /// Whether the connection has it for `id`; then it counts as used.
     #[inline]
-    pub fn touch(&mut self, statement: &Statement, id: SessionId) -> bool {
+    pub fn touch(&mut self, statement: &Statement, id: Option<SessionId>) -> bool {
         self.clock += 1;
         match self.used.get_mut(&statement.id) {
-            Some(used) if !matches!(used.state, State::Stale(by) if by != id) => {
+            Some(used) if !matches!(used.state, State::Stale(by) if by.is_none() || by != id) => {
                 used.clock = self.clock;
                 true
             }
@@ -446,8 +451,10 @@ impl Prepared {
     }
 
     /// Notes that `id` uses it under settings that aren't known.
-    pub fn spoil(&mut self, statement: &Statement, id: SessionId) {
-        if let Some(used) = self.used.get_mut(&statement.id) {
+    pub fn spoil(&mut self, statement: &Statement, id: Option<SessionId>) {
+        if let Some(used) = self.used.get_mut(&statement.id)
+            && used.state != State::Spoiled(None)
+        {
             used.state = State::Spoiled(id);
             self.has_spoiled = true;
         }

@@ -5,12 +5,12 @@ use std::rc::Rc;
 
 use super::Sides;
 use super::changes::Change;
-use super::desk::{Desk, UNREAD, malformed};
+use super::desk::{Desk, UNREAD, malformed, runs};
 use crate::pin::Reason;
 use crate::session::client::{Knowledge, Unnamed};
 use crate::session::ledger::Whose;
 use crate::session::statements::{MAX_CLIENT_BYTES, NAME_PREFIX, Statement};
-use crate::sql::{Command, Effects, Identifier, MAX_NAME_BYTES};
+use crate::sql::{self, Command, Effects, Identifier, MAX_NAME_BYTES};
 use crate::wire::body::Body;
 use crate::wire::frame::{BadLength, Frame};
 use crate::wire::request;
@@ -92,7 +92,7 @@ impl Desk {
             let knows = reported != Knowledge::Changed && unreported != Knowledge::Changed;
             own.is_read_now(knows.then_some(sides.server));
         }
-        let is_there = sides.server.prepared.touch(&statement, sides.client.id);
+        let is_there = sides.server.prepared.touch(&statement, None);
         sides.client.statements.insert(name.into(), statement.clone());
         self.used.found += u32::from(is_there);
         if is_there && !self.is_in_failed() {
@@ -172,10 +172,10 @@ impl Desk {
         out: &mut Vec<u8>,
     ) -> bool {
         let spoils = self.spoils(statement, sides);
-        if sides.server.prepared.touch(statement, sides.client.id) {
+        if sides.server.prepared.touch(statement, Some(sides.client.id)) {
             self.used.found += 1;
             if spoils {
-                sides.server.prepared.spoil(statement, sides.client.id);
+                sides.server.prepared.spoil(statement, Some(sides.client.id));
             }
             return false;
         }
@@ -192,8 +192,14 @@ impl Desk {
         self.prepare(statement, Whose::Own, out);
         let now = others.iter().map(|(name, _, now)| (&**name, now.as_deref()));
         self.set_locally(now, sides, out);
-        if spoils {
-            sides.server.prepared.spoil(statement, sides.client.id);
+        if statement.has_constants && (reported, unreported) != (Knowledge::Sure, Knowledge::Sure) {
+            // Nobody knows how it was read just now.
+            sides.server.prepared.spoil(statement, None);
+            if sides.client.run.changes_reading() && !sql::reads_alike(statement.text()) {
+                runs(sides, &[], UNREAD, Command::Other);
+            }
+        } else if spoils {
+            sides.server.prepared.spoil(statement, Some(sides.client.id));
         }
         true
     }

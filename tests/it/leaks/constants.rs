@@ -1,7 +1,8 @@
 //! Constants of prepared statements, which settings decide about when they are read.
 
 use super::TWO;
-use crate::short::{ONE, clients, sets, settled, with_free_pool};
+use crate::raw::frame;
+use crate::short::{ONE, clients, seen, sets, settled, with_free_pool};
 
 /// The same in other words.
 const OTHER: &str = "P b select date '01/02/2026' - date '2026-01-01' as b";
@@ -395,4 +396,108 @@ fn a_zone_of_each_transaction_keeps_sharing() {
     }
     let prepared = gateway.metric("postern_pool_statements_total", &["app_rw", "prepared"]);
     assert!(prepared < 500.0, "{prepared}");
+}
+
+#[test]
+fn a_statement_that_was_prepared_while_words_were_read_otherwise() {
+    let text = "P s select 'a\\', $q$', set_config('app.x', 'evil', false), '$q$ -- '";
+    for own in [false, true] {
+        let (_lab, gateway) = with_free_pool(TWO);
+        let [mut one, mut two] = clients(&gateway);
+        if own {
+            one.say(&["Q begin", "Q set local work_mem = '5MB'", text, "S", "Q commit"]);
+        } else {
+            one.say(&[text, "S"]);
+        }
+        settled();
+        two.say(&["Q deallocate all"]);
+        settled();
+        let described = [
+            frame('Q', b"begin; set local standard_conforming_strings = off\0"),
+            frame('D', b"Ss\0"),
+            frame('S', b""),
+            frame('Q', b"rollback\0"),
+        ];
+        one.0.send(&described.concat());
+        one.told(3);
+        settled();
+        one.say(&["B s", "S"]);
+        settled();
+        assert_eq!(two.say(&[&seen("x")]), "() SELECT 1 I", "{own}");
+    }
+}
+
+#[test]
+fn constants_after_a_transaction_that_read_them_otherwise() {
+    let set = "Q begin; set local datestyle = 'SQL, DMY'";
+    for later in [vec!["B s", "S"], vec!["C s", DATE, "B s", "S"]] {
+        let (_lab, gateway) = with_free_pool(ONE);
+        let [mut one, mut two] = clients(&gateway);
+        one.say(&[DATE, "B s", "S"]);
+        two.say(&["Q deallocate all"]);
+        settled();
+        one.say(&[set, "B s", "S", "Q commit"]);
+        settled();
+        assert_eq!(one.say(&later), "(1) SELECT 1 I", "{later:?}");
+    }
+    let (_lab, gateway) = with_free_pool(ONE);
+    let [mut one, mut two] = clients(&gateway);
+    one.say(&["Q create table t (a date)", "Q insert into t values (null)"]);
+    settled();
+    let text = "P s select count(*) from t where a = null";
+    one.say(&[text, "B s", "S"]);
+    two.say(&["Q analyze t"]);
+    settled();
+    let on = "Q set local transform_null_equals = on";
+    one.say(&["Q begin", on, "B s", "S", "Q commit"]);
+    settled();
+    assert_eq!(one.say(&["C s", text, "B s", "S"]), "(0) SELECT 1 I");
+}
+
+#[test]
+fn a_text_that_is_none_is_nobody_elses() {
+    let (_lab, gateway) = with_free_pool(ONE);
+    let [mut one, mut two] = clients(&gateway);
+    let zone = one.say(&["Q show timezone"]);
+    let zone = zone.trim_start_matches('(').split(')').next().unwrap().to_owned();
+    one.say(&[DATE, "S"]);
+    settled();
+    let text = DATE.strip_prefix("P s ").unwrap().as_bytes();
+    let mut body = [b"x\0", text, b"\0\0\0"].concat();
+    for (name, value) in [
+        ("client_encoding", "UTF8"),
+        ("DateStyle", "SQL, DMY"),
+        ("IntervalStyle", "postgres"),
+        ("TimeZone", zone.as_str()),
+        ("standard_conforming_strings", "on"),
+    ] {
+        body.extend([b"\0\0", name.as_bytes(), b"\0\0", value.as_bytes()].concat());
+    }
+    two.0.send(&[frame('P', &body), frame('S', b"")].concat());
+    two.told(1);
+    settled();
+    one.say(&["Q begin", "Q set local datestyle = 'SQL, DMY'"]);
+    assert_eq!(one.say(&["B s", "S"]), "(1) SELECT 1 T");
+}
+
+#[test]
+fn what_code_sets_stays() {
+    let (_lab, gateway) = with_free_pool(TWO);
+    let [mut one, mut two] = clients(&gateway);
+    one.say(&["Q create function f(v text) returns int language plpgsql as \
+         $$ begin execute format('set local datestyle = %L', v); return 1; end $$"]);
+    settled();
+    one.say(&[DATE, "S"]);
+    one.say(&["Q set datestyle = 'SQL, DMY'"]);
+    settled();
+    two.say(&["Q begin"]);
+    let answers = one.say(&[
+        "P - select f('German, DMY')",
+        "B -",
+        "B s",
+        "P - show datestyle",
+        "B -",
+        "S",
+    ]);
+    assert!(answers.contains("(German, DMY) SHOW"), "{answers}");
 }
