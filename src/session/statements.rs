@@ -131,9 +131,10 @@ struct Used {
 enum State {
     /// As it was read first.
     Good,
-    /// That client has used it under settings that aren't known, and the server may have read it anew.
+    /// That client has used it under settings that aren't known, and the server may have read it anew; nobody's, if it was prepared
+    /// under such.
     Spoiled(Option<SessionId>),
-    /// The client is done: others must prepare it anew.
+    /// The client is done: others must prepare it anew, or everybody.
     Stale(Option<SessionId>),
 }
 
@@ -413,7 +414,7 @@ fn deciding(server: &ServerSession) -> impl Iterator<Item = &Setting> {
 }
 
 impl Prepared {
-    /// Whether the connection has it for `id`; then it counts as used.
+    /// Whether the connection has it for `id`, or for whoever it is; then it counts as used.
     #[inline]
     pub fn touch(&mut self, statement: &Statement, id: Option<SessionId>) -> bool {
         self.clock += 1;
@@ -450,7 +451,7 @@ impl Prepared {
         self.used.remove(&statement.id);
     }
 
-    /// Notes that `id` uses it under settings that aren't known.
+    /// Notes that `id` uses it under settings that aren't known; without one, that it was prepared under such.
     pub fn spoil(&mut self, statement: &Statement, id: Option<SessionId>) {
         if let Some(used) = self.used.get_mut(&statement.id)
             && used.state != State::Spoiled(None)

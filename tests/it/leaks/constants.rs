@@ -2,13 +2,22 @@
 
 use super::TWO;
 use crate::raw::frame;
-use crate::short::{ONE, clients, seen, sets, settled, with_free_pool};
+use crate::short::{Client, ONE, clients, seen, sets, settled, with_free_pool};
 
 /// The same in other words.
 const OTHER: &str = "P b select date '01/02/2026' - date '2026-01-01' as b";
 
 /// 1 if it is read with the month first, 31 if with the day.
 const DATE: &str = "P s select date '01/02/2026' - date '2026-01-01'";
+
+/// Makes a table of a date that is the first of a month, and of none.
+fn with_dates(client: &mut Client) {
+    client.say(&[
+        "Q create table t (a date)",
+        "Q insert into t values ('2026-02-01'), (null)",
+    ]);
+    settled();
+}
 
 #[test]
 fn constants_are_read_as_when_their_statement_was_prepared() {
@@ -89,11 +98,7 @@ fn plans_that_another_discards() {
 fn a_statement_that_another_has_read_anew() {
     let (_lab, gateway) = with_free_pool(ONE);
     let [mut one, mut two] = clients(&gateway);
-    two.say(&[
-        "Q create table t (a date)",
-        "Q insert into t values ('2026-02-01')",
-    ]);
-    settled();
+    with_dates(&mut two);
     for client in [&mut one, &mut two] {
         client.say(&["P s select count(*) from t where a = '01/02/2026'", "S"]);
     }
@@ -194,11 +199,7 @@ fn a_statement_that_another_has_read_anew_in_a_transaction() {
     ] {
         let (_lab, gateway) = with_free_pool(ONE);
         let [mut one, mut two] = clients(&gateway);
-        two.say(&[
-            "Q create table t (a date)",
-            "Q insert into t values ('2026-02-01'), (null)",
-        ]);
-        settled();
+        with_dates(&mut two);
         for client in [&mut one, &mut two] {
             client.say(&[&format!("P s select count(*) from t where {condition}"), "S"]);
         }
@@ -214,11 +215,7 @@ fn a_statement_that_another_has_read_anew_in_a_transaction() {
 fn a_statement_that_execute_names() {
     let (_lab, gateway) = with_free_pool(ONE);
     let [mut one, mut two] = clients(&gateway);
-    two.say(&[
-        "Q create table t (a date)",
-        "Q insert into t values ('2026-02-01')",
-    ]);
-    settled();
+    with_dates(&mut two);
     let text = "P s select count(*) from t where a = '01/02/2026'";
     two.say(&[text, "S"]);
     one.say(&[text, "S", "Q set datestyle = 'SQL, DMY'"]);
@@ -352,11 +349,7 @@ fn constants_while_another_defines_code() {
 fn constants_behind_code_that_is_new_in_its_transaction() {
     let (_lab, gateway) = with_free_pool(ONE);
     let [mut one, mut two] = clients(&gateway);
-    two.say(&[
-        "Q create table t (a date)",
-        "Q insert into t values ('2026-02-01'), (null)",
-    ]);
-    settled();
+    with_dates(&mut two);
     for client in [&mut one, &mut two] {
         client.say(&["P s select count(*) from t where a = null", "S"]);
         settled();
@@ -442,8 +435,7 @@ fn constants_after_a_transaction_that_read_them_otherwise() {
     }
     let (_lab, gateway) = with_free_pool(ONE);
     let [mut one, mut two] = clients(&gateway);
-    one.say(&["Q create table t (a date)", "Q insert into t values (null)"]);
-    settled();
+    with_dates(&mut one);
     let text = "P s select count(*) from t where a = null";
     one.say(&[text, "B s", "S"]);
     two.say(&["Q analyze t"]);
