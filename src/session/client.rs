@@ -111,6 +111,8 @@ pub struct Run {
     pub unnamed: bool,
     /// The session was discarded, and nothing was run since that leaves anything.
     pub discarded: bool,
+    /// What the client began with may have been reset, and isn't set again before it is settled what the client has.
+    pub(super) resets: bool,
     statements: u32,
     /// How many of them there were with the last DISCARD ALL.
     last_discard: u32,

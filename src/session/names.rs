@@ -123,20 +123,23 @@ const KEYWORDS: [&str; 107] = [
 /// More names than anybody looks through.
 const MAX_NAMES: usize = 1_000;
 
-/// The names of `text`, which defines something: all of them, and of a single CREATE FUNCTION only that of what it makes.
+/// The names of `text`, which defines something: all of them but the types of casts (`::`), and of a single CREATE FUNCTION only
+/// that of what it makes.
 pub fn defined(text: &[u8], options: Options) -> Names {
     if let Command::CreateRoutine { name } = sql::analyse(text, options, |_| Effects::NONE).lone {
         let name = Identifier::parse(text.get(name)?)?;
         return Some(vec![Box::from(name.fold(&mut [0; MAX_NAME_BYTES])?)]);
     }
     let tokens = Lexer::new(text, options.standard_conforming_strings);
+    let mut is_cast = false;
     let identifiers = tokens.filter_map(|token| {
+        let is_type = std::mem::replace(&mut is_cast, text.get(token.start..token.end) == Some(b"::"));
         let is_keyword = token.kind == Kind::Word
             && text
                 .get(token.start..token.end)
                 .and_then(|word| std::str::from_utf8(word).ok())
                 .is_some_and(|word| KEYWORDS.contains(&word.to_ascii_lowercase().as_str()));
-        if is_keyword {
+        if is_keyword || is_type {
             None
         } else {
             Identifier::of(text, &token)
@@ -207,6 +210,10 @@ mod tests {
         assert_eq!(names(&two), some(&["f"]));
         let view = names(&defined("create view v as select set_config('a', 'b', false)"));
         assert_eq!(view, some(&["v"]));
+        let cast = names(&defined(
+            "create domain text as int; select 'a'::name::Other[], b",
+        ));
+        assert_eq!(cast, some(&["domain", "text", "int", "b"]));
         let trigger = names(&defined(
             "create trigger t before insert on \"select\" for each row execute function f()",
         ));

@@ -80,6 +80,16 @@ fn what_a_client_sets_after_discard_all_is_its_own() {
 }
 
 #[test]
+fn what_is_set_behind_a_reset_is_told_at_once() {
+    let (_lab, gateway) = with_pool(ONE);
+    let mut one = Client::new(&gateway, &[("TimeZone", "Asia/Tokyo")]);
+    one.say(&["Q begin", "Q reset work_mem"]);
+    assert_eq!(one.say(&["Q set timezone = 'UTC'"]), "SET [TimeZone=UTC] T");
+    assert_eq!(one.say(&["Q reset timezone"]), "RESET [TimeZone=Asia/Tokyo] T");
+    one.say(&["Q commit"]);
+}
+
+#[test]
 fn statements_that_a_pipeline_skips_are_prepared_after_it() {
     let (_lab, gateway) = with_pool(ONE);
     let [mut one, mut two] = clients(&gateway);

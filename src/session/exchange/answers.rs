@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::Sides;
 use super::desk::Desk;
-use super::restore::{hides, may_reset};
+use super::restore::hides;
 use crate::session::ledger::{Request, TransactionStatus, Whose};
 use crate::wire::frame::Frame;
 use crate::wire::reply::state_and_message;
@@ -70,7 +70,7 @@ impl Desk {
             b'S' => {
                 Rc::make_mut(&mut sides.server.parameters).report(frame.body);
                 if whose == Whose::Client && self.restores.is_empty() && !hides(sides, frame) {
-                    if may_reset(sides) {
+                    if sides.client.run.resets {
                         Rc::make_mut(&mut sides.client.told).report(frame.body);
                     } else {
                         sides.client.told = sides.server.parameters.clone();

@@ -246,7 +246,8 @@ impl Desk {
             sides.server.ran.note(statement.text(), epoch);
         } else {
             runs(sides, statement.text(), effects, statement.command.clone());
-            self.binds(portal, Restore::of(statement.text(), effects, &statement.command));
+            let resets = Restore::of(statement.text(), effects, &statement.command);
+            self.binds(portal, resets, sides);
             let named = statement.names.as_ref();
             self.executes(&statement.command, named, sides);
             self.forget(
@@ -297,7 +298,7 @@ impl Desk {
         // Of a text that was too long to be kept, nothing is known.
         let (_, before) = sides.client.unnamed_effects;
         effects |= before | self.misread(text, sides);
-        self.binds(portal, Restore::of(text, effects, &command));
+        self.binds(portal, Restore::of(text, effects, &command), sides);
         let named = sides.client.unnamed.names.clone();
         self.executes(&command, named.as_ref(), sides);
         self.forget(effects, &command, named.as_deref(), false, sides);
@@ -375,7 +376,10 @@ pub(super) fn runs(sides: &mut Sides<'_>, text: &[u8], effects: Effects, command
         sides.server.ran.discards();
     }
     let is_temporary = command == Command::CreateTemporary;
+    // It may stand among others, or the text doesn't show it.
+    let shows = command != Command::Other && Restore::of(text, effects, &command) != Restore::Nothing;
     let effects = sides.client.runs(text, effects, command, epoch);
+    sides.client.run.resets |= effects.intersects(Effects::RESET) && !shows;
     if effects.intersects(Effects::DDL)
         && let Some(changing) =
             sides

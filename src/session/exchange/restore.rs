@@ -53,6 +53,7 @@ impl Desk {
         let portal = Body::new(execute.body).cstring().unwrap_or_default();
         let place = self.resetting.iter().position(|(name, _)| **name == *portal);
         // More of the Execute follows if it was too long to be gathered; what is reset then is seen when it is settled.
+        sides.client.run.resets |= execute.is_cut();
         if let Some(place) = place.filter(|_| !execute.is_cut()) {
             let (_, what) = self.resetting.swap_remove(place);
             self.set_again(&what, sides, out);
@@ -60,10 +61,15 @@ impl Desk {
     }
 
     /// Notes that `portal` runs a statement.
-    pub(super) fn binds(&mut self, portal: &[u8], what: Restore) {
+    pub(super) fn binds(&mut self, portal: &[u8], what: Restore, sides: &mut Sides<'_>) {
         self.resetting.retain(|(name, _)| **name != *portal);
-        if what != Restore::Nothing && self.resetting.len() < MAX_RESETTING {
+        if what == Restore::Nothing {
+            return;
+        }
+        if self.resetting.len() < MAX_RESETTING {
             self.resetting.push((portal.into(), what));
+        } else {
+            sides.client.run.resets = true;
         }
     }
 
@@ -110,15 +116,10 @@ pub(super) fn reset_in_other_words(text: &[u8]) -> Option<&'static str> {
     (is_time_zone && (resets || next_is(&["local", "default"]))).then_some("timezone")
 }
 
-/// Whether what the client began with may have been reset, and isn't set again before it is settled what the client has.
-pub(super) fn may_reset(sides: &Sides<'_>) -> bool {
-    sides.client.run.effects.intersects(Effects::RESET)
-}
-
 /// Whether a ParameterStatus says that such a setting is as the server has it: then the client is told of it when it is
 /// settled what it has, if it is so then.
 pub(super) fn hides(sides: &Sides<'_>, frame: Frame<'_>) -> bool {
-    if !may_reset(sides) {
+    if !sides.client.run.resets {
         return false;
     }
     let mut body = Body::new(frame.body);
