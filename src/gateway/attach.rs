@@ -52,7 +52,7 @@ pub(super) async fn attach(
     loop {
         let mut lease = checked_out(stream, client, pool).await?;
         attempts -= 1;
-        match lease.apply(client.session, settings).await {
+        match lease.apply(client.session, settings, false).await {
             Ok(()) => {
                 pool.learn(settings, &mut lease.session.parameters);
                 return Ok(lease);

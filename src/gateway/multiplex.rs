@@ -189,8 +189,9 @@ impl Sharer<'_> {
     ) -> Result<Option<End>, Box<ClientError>> {
         // Nothing of the client's is sent before this is answered: it might run under another client's settings.
         let server = &lease.session;
-        if !server.is_ready_for(self.session.id, &self.session.settings)
-            || server.is_behind(self.pool.texts().surprises())
+        let texts = self.pool.texts();
+        if !server.is_ready_for(self.session.id, &self.session.settings, || texts.keep_constants())
+            || server.is_behind(texts.surprises())
         {
             let handed_over = Box::pin(self.hand_over(lease)).await;
             handed_over.map_err(|error| Box::new(ClientError::settings(&error)))?;
@@ -260,11 +261,12 @@ impl Sharer<'_> {
             lease.touch();
             lease.session.known_as_of(surprises);
         }
-        match lease.apply(id, settings).await {
+        let keeps_constants = self.pool.texts().keep_constants();
+        match lease.apply(id, settings, keeps_constants).await {
             Err(SettingsError::Refused { .. }) => {
                 lease.clean(Tracker::default(), Farewell::Said).await?;
                 lease.touch();
-                lease.apply(id, settings).await
+                lease.apply(id, settings, keeps_constants).await
             }
             done => done,
         }
@@ -310,7 +312,7 @@ impl Sharer<'_> {
         // The client may have another one by the time it comes back.
         lease.session.lose_unnamed();
         if lease.session.settings.iter().any(|(name, _)| name == ENDS_IDLE)
-            && let Err(error) = Box::pin(lease.apply(SessionId(0), &Settings::default())).await
+            && let Err(error) = Box::pin(lease.apply(SessionId(0), &Settings::default(), false)).await
         {
             debug!(session = %self.client.session, %error, "a server connection is closed and not given back");
             return false;

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use crate::sql::{Effects, Found, Identifier, Language, MAX_NAME_BYTES, routine_effects};
+use crate::sql::{Effects, Found, Identifier, Language, MAX_NAME_BYTES, has_constants, routine_effects};
 
 /// A routine as the catalogs have it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,6 +46,7 @@ pub struct Routines {
     ambient: Effects,
     on_ddl: Effects,
     custom: Vec<String>,
+    keeps_constants: bool,
 }
 
 /// A name and where it leads.
@@ -101,6 +102,7 @@ impl Routines {
             }
         }
         spread(&mut nodes);
+        let keeps_constants = catalogs.routines.iter().any(keeps_constants);
         custom.sort_unstable();
         custom.dedup();
         let effects_of = |name: &[u8]| {
@@ -123,6 +125,7 @@ impl Routines {
             ambient,
             on_ddl,
             custom,
+            keeps_constants,
         }
     }
 
@@ -149,10 +152,20 @@ impl Routines {
         self.on_ddl
     }
 
+    /// Whether a server connection may keep, for whoever calls a routine, what its constants meant for whoever called it first.
+    pub fn keeps_constants(&self) -> bool {
+        self.keeps_constants
+    }
+
     /// Settings that routines set and that no view lists.
     pub fn custom(&self) -> &[String] {
         &self.custom
     }
+}
+
+/// Whether the server reads constants in its body when it plans it, and keeps the plan (documentation, "PL/pgSQL under the Hood").
+fn keeps_constants(routine: &Routine) -> bool {
+    matches!(routine.language.as_str(), "sql" | "plpgsql") && has_constants(routine.body.as_bytes())
 }
 
 /// The effects of the body alone.

@@ -54,7 +54,7 @@ pub(super) enum Knowledge {
     Sure,
     /// They most likely are.
     Unsure,
-    /// They were set since.
+    /// They may well have been set, or what was set may have ended.
     Changed,
 }
 
@@ -122,8 +122,6 @@ pub struct Run {
     has_local: bool,
     /// How what was set or reset decides how texts are read.
     decides: Effects,
-    /// The effects of what was run since the server has told last how things are.
-    untold: Effects,
 }
 
 impl ClientSession {
@@ -171,7 +169,6 @@ impl ClientSession {
             }
         }
         self.run.decides |= decides;
-        self.run.untold |= decides | effects;
         if effects.is_empty() {
             return effects;
         }
@@ -183,7 +180,6 @@ impl ClientSession {
     #[inline]
     pub fn leaves_nothing(&mut self) {
         (self.run.has_local, self.run.decides) = (false, Effects::NONE);
-        self.run.untold = Effects::NONE;
     }
 
     /// Takes over what was found out about the session after what was run; `pins` are those that the server told of.
@@ -251,29 +247,14 @@ impl Run {
         self.decides.intersects(what) || self.effects.intersects(MAY_SET_ANY)
     }
 
-    /// Notes that the server has told of all that it reports.
-    #[inline]
-    pub(super) fn is_told(&mut self) {
-        self.untold = Effects::NONE;
+    /// All that it may have left behind, and how what was set meanwhile decides how texts are read.
+    pub fn traces(&self) -> Effects {
+        self.effects | self.decides
     }
 
-    /// What is known of the settings that decide about constants and that the server reports, if it `has_told` of them.
-    pub(super) fn reported(&self, has_told: bool) -> Knowledge {
-        if has_told {
-            Knowledge::Sure
-        } else if self.untold.intersects(Effects::DECIDES | SETS_ANY) {
-            Knowledge::Changed
-        } else if self.decides.intersects(Effects::DECIDES) || self.effects.intersects(MAY_SET_ANY) {
-            // A transaction or savepoint may have ended since.
-            Knowledge::Unsure
-        } else {
-            Knowledge::Sure
-        }
-    }
-
-    /// The same of those that it doesn't report.
-    pub(super) fn unreported(&self) -> Knowledge {
-        if self.decides.intersects(Effects::DECIDES_UNREPORTED) || self.effects.intersects(SETS_ANY) {
+    /// What is known of the settings that `decide` so, where the server hasn't told of them since what was run.
+    pub(super) fn knows(&self, decide: Effects) -> Knowledge {
+        if self.decides.intersects(decide) || self.effects.intersects(SETS_ANY) {
             Knowledge::Changed
         } else if self.effects.intersects(MAY_SET_ANY) {
             Knowledge::Unsure

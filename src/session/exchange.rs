@@ -121,7 +121,7 @@ impl Exchange {
                 Ok(Some(frame)) => frame,
                 Err(error) => return Some(Ended::BadLength(error)),
             };
-            self.desk.looks_at(frame);
+            self.desk.looks_at(frame, sides);
             match frame.tag {
                 b'X' => return Some(Ended::Goodbye),
                 tag if !is_frontend(tag) => return Some(Ended::BadType(tag)),

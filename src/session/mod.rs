@@ -10,6 +10,7 @@ pub mod exchange;
 pub mod ledger;
 pub mod names;
 pub mod parameters;
+pub mod prepared;
 pub mod ran;
 pub mod server;
 pub mod settings;

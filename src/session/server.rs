@@ -4,11 +4,12 @@ use std::rc::Rc;
 
 use super::doubt::Changing;
 use super::parameters::Parameters;
+use super::prepared::Prepared;
 use super::ran::Ran;
-use super::settings::{Settings, difference, settings};
-use super::statements::Prepared;
+use super::settings::{Settings, difference, settings, value};
 use crate::ids::SessionId;
 use crate::sql::Effects;
+use crate::sql::{DECIDING_REPORTED, DECIDING_UNREPORTED};
 use crate::wire::request;
 
 /// A server connection's session.
@@ -34,6 +35,8 @@ pub struct ServerSession {
     pub(super) sequences_of: Option<SessionId>,
     /// Who may have seeded `random()` by code that no text shows.
     seeded_by: Option<SessionId>,
+    /// Who may have set, for the time being, what decides about constants: code may have been planned then.
+    planned_by: Option<SessionId>,
     /// As of which surprise it is known what clients have left on it.
     known_as_of: u64,
 }
@@ -57,6 +60,7 @@ impl ServerSession {
             unnamed_of: None,
             sequences_of: None,
             seeded_by: None,
+            planned_by: None,
             known_as_of: 0,
         }
     }
@@ -69,11 +73,15 @@ impl ServerSession {
         self.changing = None;
         self.unnamed_of = None;
         self.sequences_of = None;
+        self.planned_by = None;
     }
 
-    /// Notes that `id` has run what may leave these behind.
+    /// Notes that `id` has run what may leave these behind, deciding effects among them.
     #[inline]
     pub fn noted(&mut self, id: SessionId, effects: Effects) {
+        if effects.intersects(Effects::DECIDES | Effects::DYNAMIC | Effects::DYNAMIC_SETTING) {
+            self.planned_by = Some(id);
+        }
         if effects.intersects(Effects::ADVANCES) {
             self.sequences_of = Some(id);
         }
@@ -90,7 +98,7 @@ impl ServerSession {
     /// Notes that `id` may have left on it what nobody can know of.
     pub fn distrust(&mut self, id: SessionId) {
         self.known_as_of = u64::MAX;
-        self.seeded_by = Some(id);
+        (self.seeded_by, self.planned_by) = (Some(id), Some(id));
     }
 
     /// Whether more may have been left on it than is known.
@@ -110,22 +118,32 @@ impl ServerSession {
     }
 
     /// Appends what makes the settings `wanted`, and what `currval` remembers nobody's or `id`'s, to `into`, and the types of
-    /// these messages to `sent`. Nothing is appended if it is so already.
-    pub fn hand_over(&mut self, id: SessionId, wanted: &Settings, into: &mut Vec<u8>, sent: &mut Vec<u8>) {
-        let sequences = self.sequences_of.is_some_and(|other| other != id);
+    /// these messages to `sent`. Nothing is appended if it is so already. `keeps_constants`: the connection may keep what
+    /// constants in code meant under others' settings, so that its plans have to go.
+    pub fn hand_over(
+        &mut self,
+        id: SessionId,
+        wanted: &Settings,
+        keeps_constants: bool,
+        into: &mut Vec<u8>,
+        sent: &mut Vec<u8>,
+    ) {
+        let sequences = is_others(self.sequences_of, id);
         if sequences {
             self.sequences_of = None;
         }
         let is_same = self.has(wanted);
-        let reseeds = self.seeded_by.is_some_and(|other| other != id);
-        if is_same && !sequences && !reseeds {
+        let reseeds = is_others(self.seeded_by, id);
+        let decides_otherwise = !self.decides_alike(wanted);
+        let replans = keeps_constants && (is_others(self.planned_by, id) || decides_otherwise);
+        if is_same && !sequences && !reseeds && !replans {
             return;
         }
         self.lose_unnamed();
         let mut present = std::mem::replace(&mut self.settings, wanted.clone());
         let mut first: Vec<String> = Vec::new();
         let is_deferrable = is_deferrable(&present);
-        if is_deferrable || sequences || reseeds {
+        if is_deferrable || sequences || reseeds || replans {
             first.push("SET TRANSACTION NOT DEFERRABLE".to_owned());
         }
         if is_deferrable {
@@ -143,6 +161,13 @@ impl ServerSession {
         }
         if reseeds {
             first.push(RESEED.to_owned());
+        }
+        if replans {
+            first.push("DISCARD PLANS".to_owned());
+            self.prepared.replan();
+            self.planned_by = None;
+        } else if decides_otherwise {
+            self.planned_by = Some(id);
         }
         // The role first, and set last: what else there is to do is done as the user that is logged in.
         if !is_same && present.iter().any(|(name, _)| is_role(name)) {
@@ -187,16 +212,38 @@ impl ServerSession {
         self.seeded_by = self.seeded_by.filter(|by| *by == id);
     }
 
+    /// Whether constants mean the same under the `wanted` settings as under those that it has.
+    fn decides_alike(&self, wanted: &Settings) -> bool {
+        Rc::ptr_eq(&self.settings, wanted) || {
+            let effective = |settings| {
+                let names = DECIDING_REPORTED.iter().chain(&DECIDING_UNREPORTED);
+                names.map(move |name| value(settings, name).or_else(|| self.defaults.get(name)))
+            };
+            effective(&self.settings).eq(effective(wanted))
+        }
+    }
+
     fn has(&self, settings: &Settings) -> bool {
         Rc::ptr_eq(&self.settings, settings) || self.settings == *settings
     }
 
     /// Whether the connection is `id`'s with these settings as it is, so that nothing has to be handed over.
     #[inline]
-    pub fn is_ready_for(&self, id: SessionId, wanted: &Settings) -> bool {
-        let is_others = |of: Option<SessionId>| of.is_some_and(|other| other != id);
-        !is_others(self.sequences_of) && !is_others(self.seeded_by) && self.has(wanted)
+    pub fn is_ready_for(
+        &self,
+        id: SessionId,
+        wanted: &Settings,
+        keeps_constants: impl FnOnce() -> bool,
+    ) -> bool {
+        let others = is_others(self.sequences_of, id)
+            || is_others(self.seeded_by, id)
+            || is_others(self.planned_by, id) && keeps_constants();
+        !others && self.has(wanted)
     }
+}
+
+fn is_others(of: Option<SessionId>, id: SessionId) -> bool {
+    of.is_some_and(|other| other != id)
 }
 
 fn is_deferrable(settings: &Settings) -> bool {

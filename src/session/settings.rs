@@ -30,14 +30,17 @@ pub fn settings(given: impl IntoIterator<Item = Setting>) -> Settings {
     map.into_iter().collect()
 }
 
-/// Whether `name` is one that decides what constants mean, and that the server doesn't report.
-pub fn decides_unreported(name: &str) -> bool {
-    DECIDING_UNREPORTED.contains(&name)
-}
-
 /// Those of them that decide what constants mean, and that the server doesn't report.
 pub fn deciding(settings: &Settings) -> impl Iterator<Item = &Setting> {
-    settings.iter().filter(|(name, _)| decides_unreported(name))
+    settings
+        .iter()
+        .filter(|(name, _)| DECIDING_UNREPORTED.contains(&name.as_str()))
+}
+
+/// The value of `name`, whose case doesn't matter.
+pub fn value<'a>(settings: &'a Settings, name: &str) -> Option<&'a str> {
+    let mut known = settings.iter();
+    known.find_map(|(known, value)| known.eq_ignore_ascii_case(name).then_some(value.as_str()))
 }
 
 /// `old` with `changed` in place of what it has under their names.

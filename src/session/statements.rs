@@ -1,21 +1,20 @@
 //! Prepared statements of the protocol, which travel: a client's name stands for a text that all clients of a pool share,
 //! and a server connection has it under a name of Postern's own.
 //!
-//! [`Registry`] knows the texts of a pool, [`Prepared`] what one server connection has. Which of a client's names
+//! [`Registry`] knows the texts of a pool, [`Prepared`](super::prepared::Prepared) what one server connection has. Which of a client's names
 //! means what is a plain map in its session.
 
 use std::borrow::{Borrow, Cow};
 use std::cell::Cell;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 use std::ops::Range;
 use std::rc::Rc;
 
 use super::parameters::Reading;
 use super::server::ServerSession;
-use super::settings::{self, Setting, Settings};
-use crate::ids::SessionId;
-use crate::sql::{self, Command, Effects};
+use super::settings::{self, Setting, Settings, value};
+use crate::sql::{self, Command, DECIDING_NAMES, DECIDING_REPORTED, DECIDING_UNREPORTED, Effects};
 use crate::wire::body::Body;
 
 /// How the names of statements on server connections begin. A client's own name may begin so too: it stands for
@@ -34,13 +33,10 @@ const MAX_SHARED_BYTES: usize = 32 * 1024 * 1024;
 /// What the named statements of one client may amount to. With more it keeps its server connection.
 pub const MAX_CLIENT_BYTES: usize = 16 * 1024 * 1024;
 
-/// Statements on one server connection; PostgreSQL keeps each one's plan in the memory of its process.
-const MAX_PREPARED: usize = 500;
-
 /// One text with the types of its parameters.
 #[derive(Debug)]
 pub struct Statement {
-    id: u64,
+    pub(super) id: u64,
     /// Its name on server connections.
     pub server_name: Box<str>,
     /// The rest of a Parse after the name: text, NUL, types.
@@ -59,6 +55,8 @@ pub struct Statement {
     pub has_constants: bool,
     /// The settings under which these were read then; empty if nobody knows.
     pub constants_under: Settings,
+    /// The settings that decided then what names stand for, if they are known.
+    names_under: Option<Settings>,
     /// Those that all who share it have now: the server may read it anew.
     used_under: Settings,
     /// What running it may leave behind, and when that was thought.
@@ -106,38 +104,6 @@ impl PartialEq for ByKey {
 
 impl Eq for ByKey {}
 
-/// The statements that a server connection has, and when each was last used.
-#[derive(Debug, Default)]
-pub struct Prepared {
-    used: HashMap<u64, Used>,
-    clock: u64,
-    /// Some are spoiled.
-    has_spoiled: bool,
-    /// There may be more than these: they must be closed before they are prepared anew.
-    is_doubtful: bool,
-}
-
-/// A statement on a server connection.
-#[derive(Debug)]
-struct Used {
-    /// When.
-    clock: u64,
-    name: Box<str>,
-    state: State,
-}
-
-/// How the server has read a statement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// As it was read first.
-    Good,
-    /// That client has used it under settings that aren't known, and the server may have read it anew; nobody's, if it was prepared
-    /// under such.
-    Spoiled(Option<SessionId>),
-    /// The client is done: others must prepare it anew, or everybody.
-    Stale(Option<SessionId>),
-}
-
 impl Statement {
     /// What running it may leave behind, if that was thought in this `epoch`.
     #[inline]
@@ -170,38 +136,51 @@ impl Statement {
         self.used_under.iter().eq(deciding(server))
     }
 
-    /// The settings that its constants were read under where they are others now: name, what it was, what it is. Nothing is what
-    /// the server began with. `all`: also those that the server doesn't report.
+    /// The settings that it was read under first where they are others now: name, what it was, what it is. Nothing is what the
+    /// server began with.
     pub fn read_otherwise(
         &self,
         server: &ServerSession,
-        all: bool,
-    ) -> Vec<(String, Option<String>, Option<String>)> {
-        let then: BTreeMap<_, _> = self
-            .constants_under
-            .iter()
-            .map(|(name, value)| (name, value))
-            .collect();
-        let now: BTreeMap<_, _> = deciding(server).map(|(name, value)| (name, value)).collect();
-        let mut names: Vec<_> = then.keys().chain(now.keys()).copied().collect();
-        names.sort_unstable();
-        names.dedup();
-        names.retain(|name| !then.is_empty() && then.get(name) != now.get(name));
-        names.retain(|name| all || !settings::decides_unreported(name));
-        let value = |of: &BTreeMap<&String, &String>, name| of.get(name).map(|value| (*value).clone());
-        let others = names
-            .into_iter()
-            .map(|name| (name.clone(), value(&then, name), value(&now, name)));
-        others.collect()
+    ) -> Vec<(&'static str, Option<String>, Option<String>)> {
+        let others = self.first_read_under().map(|(name, then)| {
+            let now = value(server.parameters.deciding(), name).or_else(|| value(&server.settings, name));
+            let now = now.map(str::to_owned);
+            (name, then, now)
+        });
+        others.filter(|(_, then, now)| then != now).collect()
     }
 
-    /// Notes that it is prepared first as the server reads it now; nothing, if that isn't known.
-    pub fn is_read_now(&mut self, server: Option<&ServerSession>) {
+    /// The settings that it was read under first, and that decide how, as far as they are known.
+    pub fn first_read_under(&self) -> impl Iterator<Item = (&'static str, Option<String>)> {
+        let constants = self.has_constants && self.knows_constants();
+        let constants = DECIDING_REPORTED
+            .iter()
+            .chain(&DECIDING_UNREPORTED)
+            .filter(move |_| constants);
+        let constants = constants.map(|name| (*name, value(&self.constants_under, name).map(str::to_owned)));
+        let names = self
+            .names_under
+            .iter()
+            .flat_map(|under| DECIDING_NAMES.map(|name| (name, value(under, name).map(str::to_owned))));
+        constants.chain(names)
+    }
+
+    /// Whether all of that is known.
+    pub fn knows_first_reading(&self) -> bool {
+        self.names_under.is_some() && (!self.has_constants || self.knows_constants())
+    }
+
+    fn knows_constants(&self) -> bool {
+        !self.constants_under.is_empty()
+    }
+
+    /// Notes that it is prepared first as the server reads it now, as far as it `knows` what decides about constants and names.
+    pub fn is_read_now(&mut self, server: &ServerSession, knows_constants: bool, knows_names: bool) {
         self.key = Box::default();
         self.effects.set((u64::MAX, Effects::NONE));
-        self.reading = server.and_then(|server| server.parameters.reading());
-        self.constants_under =
-            server.map_or_else(Settings::default, |server| deciding(server).cloned().collect());
+        self.reading = server.parameters.reading().filter(|_| knows_constants);
+        self.constants_under = deciding(server).filter(|_| knows_constants).cloned().collect();
+        self.names_under = knows_names.then(|| names(server));
     }
 
     /// The text, without its NUL.
@@ -307,6 +286,7 @@ impl Registry {
             reading: server.parameters.reading(),
             has_constants: sql::has_constants(Body::new(tail).cstring().unwrap_or_default()),
             constants_under: deciding(server).cloned().collect(),
+            names_under: Some(names(server)),
             used_under: deciding(server).cloned().collect(),
             effects: Cell::new((epoch, effects)),
         });
@@ -344,6 +324,7 @@ impl Registry {
             reading: statement.reading,
             has_constants: statement.has_constants,
             constants_under: statement.constants_under.clone(),
+            names_under: statement.names_under.clone(),
             used_under: Settings::default(),
             effects: statement.effects.clone(),
         })
@@ -407,91 +388,17 @@ fn key<'a>(tail: &'a [u8], settings: &Settings) -> Cow<'a, [u8]> {
     Cow::Owned(key)
 }
 
+/// What decides what names stand for.
+fn names(server: &ServerSession) -> Settings {
+    let known = server.settings.iter();
+    known
+        .filter(|(name, _)| DECIDING_NAMES.contains(&name.as_str()))
+        .cloned()
+        .collect()
+}
+
 /// What decides about constants.
 fn deciding(server: &ServerSession) -> impl Iterator<Item = &Setting> {
     let others = settings::deciding(&server.settings);
     server.parameters.deciding().iter().chain(others)
-}
-
-impl Prepared {
-    /// Whether the connection has it for `id`, or for whoever it is; then it counts as used.
-    #[inline]
-    pub fn touch(&mut self, statement: &Statement, id: Option<SessionId>) -> bool {
-        self.clock += 1;
-        match self.used.get_mut(&statement.id) {
-            Some(used) if !matches!(used.state, State::Stale(by) if by.is_none() || by != id) => {
-                used.clock = self.clock;
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// Notes that it is being prepared; the name of the one that has to make room for it.
-    pub fn insert(&mut self, statement: &Statement) -> Option<Box<str>> {
-        let evicted = if self.used.len() >= MAX_PREPARED && !self.used.contains_key(&statement.id) {
-            let oldest = self.used.iter().min_by_key(|(_, used)| used.clock);
-            oldest.map(|(id, _)| *id)
-        } else {
-            None
-        };
-        let evicted = evicted.and_then(|id| self.used.remove(&id)).map(|used| used.name);
-        self.clock += 1;
-        let used = Used {
-            clock: self.clock,
-            name: statement.server_name.clone(),
-            state: State::Good,
-        };
-        self.used.insert(statement.id, used);
-        evicted
-    }
-
-    /// Notes that it isn't there after all.
-    pub fn remove(&mut self, statement: &Statement) {
-        self.used.remove(&statement.id);
-    }
-
-    /// Notes that `id` uses it under settings that aren't known; without one, that it was prepared under such.
-    pub fn spoil(&mut self, statement: &Statement, id: Option<SessionId>) {
-        if let Some(used) = self.used.get_mut(&statement.id)
-            && used.state != State::Spoiled(None)
-        {
-            used.state = State::Spoiled(id);
-            self.has_spoiled = true;
-        }
-    }
-
-    /// Notes that its client is done: what it has spoiled others must prepare anew.
-    #[inline]
-    pub fn settle(&mut self) {
-        if !std::mem::take(&mut self.has_spoiled) {
-            return;
-        }
-        for used in self.used.values_mut() {
-            if let State::Spoiled(by) = used.state {
-                used.state = State::Stale(by);
-            }
-        }
-    }
-
-    /// Notes that all of them may be gone, or may still be there.
-    pub fn doubt(&mut self) {
-        self.used.clear();
-        self.is_doubtful = true;
-    }
-
-    /// Whether it may be there though [`Self::touch`] says that it isn't: then it must be closed first.
-    pub fn may_have(&self, statement: &Statement) -> bool {
-        self.is_doubtful || self.used.contains_key(&statement.id)
-    }
-
-    /// How many are known of.
-    pub fn len(&self) -> usize {
-        self.used.len()
-    }
-
-    /// Whether none is known of.
-    pub fn is_empty(&self) -> bool {
-        self.used.is_empty()
-    }
 }

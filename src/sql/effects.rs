@@ -59,6 +59,8 @@ impl Effects {
     pub const DECIDES_UNREPORTED: Self = Self(1 << 22);
     /// What is set decides where the words of a text begin and end.
     pub const DECIDES_WORDS: Self = Self(1 << 23);
+    /// What is set decides what names stand for.
+    pub const DECIDES_NAMES: Self = Self(1 << 24);
     /// Not understood: may have any effect at all.
     pub const UNKNOWN: Self = Self(1 << 18);
     /// May have any effect, as long as it isn't known what names stand for; to be judged again once it is.
@@ -81,12 +83,13 @@ impl Effects {
     pub const ADVANCES: Self = Self(Self::PROBE.0 | Self::SEQUENCE_WRITE.0);
 
     /// What is set decides how texts are read.
-    pub const DECIDING: Self = Self(Self::DECIDES.0 | Self::DECIDES_UNREPORTED.0 | Self::DECIDES_WORDS.0);
+    pub const DECIDING: Self =
+        Self(Self::DECIDES.0 | Self::DECIDES_UNREPORTED.0 | Self::DECIDES_WORDS.0 | Self::DECIDES_NAMES.0);
 
     /// What no query to the server shows reliably.
     pub const UNSEEN: Self = Self(Self::SEED.0 | Self::LASTING.0);
 
-    const NAMES: [(&'static str, Self); 24] = [
+    const NAMES: [(&'static str, Self); 25] = [
         ("SETTING", Self::SETTING),
         ("DYNAMIC_SETTING", Self::DYNAMIC_SETTING),
         ("RESET", Self::RESET),
@@ -111,6 +114,7 @@ impl Effects {
         ("DECIDES", Self::DECIDES),
         ("DECIDES_UNREPORTED", Self::DECIDES_UNREPORTED),
         ("DECIDES_WORDS", Self::DECIDES_WORDS),
+        ("DECIDES_NAMES", Self::DECIDES_NAMES),
     ];
 
     /// These and those.

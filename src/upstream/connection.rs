@@ -183,10 +183,17 @@ impl Connection {
         self.touched = false;
     }
 
-    /// Makes the session's settings what a client wants, by difference to what they are.
-    pub async fn apply(&mut self, id: SessionId, settings: &Settings) -> Result<(), SettingsError> {
+    /// Makes the session's settings what a client wants, by difference to what they are; `keeps_constants` as
+    /// [`ServerSession::hand_over`](crate::session::server::ServerSession::hand_over) has it.
+    pub async fn apply(
+        &mut self,
+        id: SessionId,
+        settings: &Settings,
+        keeps_constants: bool,
+    ) -> Result<(), SettingsError> {
         let (mut message, mut tags) = (Vec::new(), Vec::new());
-        self.session.hand_over(id, settings, &mut message, &mut tags);
+        self.session
+            .hand_over(id, settings, keeps_constants, &mut message, &mut tags);
         if tags.is_empty() {
             return Ok(());
         }

@@ -256,6 +256,16 @@ impl KnownTexts {
         true
     }
 
+    /// Whether server connections may keep what constants in code meant when it was run first: not if it is known that none has any.
+    pub fn keep_constants(&self) -> bool {
+        self.is_doubtful()
+            || self
+                .routines
+                .borrow()
+                .as_ref()
+                .is_none_or(Routines::keeps_constants)
+    }
+
     /// Settings that routines set, or did, and that no view lists.
     pub fn custom(&self) -> Ref<'_, BTreeSet<String>> {
         self.custom.borrow()

@@ -48,8 +48,8 @@ pub fn flush(into: &mut Vec<u8>) {
     message(b'H', into, |_| {});
 }
 
-/// The portal of [`set_config`], so that the one without a name stays its owner's.
-const PORTAL: &[u8] = b"postern_set_config\0";
+/// The portal of [`set_config`] and [`run`], so that the one without a name stays its owner's.
+const PORTAL: &[u8] = b"postern\0";
 
 /// The types of the messages of [`set_config`] for `count` settings, in order.
 pub fn set_config_types(count: usize) -> impl Iterator<Item = u8> {
@@ -91,6 +91,32 @@ pub fn set_config<'a>(
             body.extend_from_slice(PORTAL);
         });
     }
+    close_statement("", into);
+}
+
+/// The types of the messages of [`run`], in order.
+pub const RUN_TYPES: [u8; 5] = [b'P', b'B', b'E', b'C', b'C'];
+
+/// Runs a statement that returns nothing within an extended query: Parse, Bind, Execute, and Close of the portal and the unnamed
+/// statement.
+pub fn run(text: &str, into: &mut Vec<u8>) {
+    message(b'P', into, |body| {
+        body.push(0);
+        body.extend_from_slice(text.as_bytes());
+        body.extend_from_slice(&[0, 0, 0]);
+    });
+    message(b'B', into, |body| {
+        body.extend_from_slice(PORTAL);
+        body.extend_from_slice(&[0; 7]);
+    });
+    message(b'E', into, |body| {
+        body.extend_from_slice(PORTAL);
+        body.extend_from_slice(&[0; 4]);
+    });
+    message(b'C', into, |body| {
+        body.push(b'P');
+        body.extend_from_slice(PORTAL);
+    });
     close_statement("", into);
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 mod constants;
 mod definitions;
 mod discard;
+mod readings;
 mod settings;
 mod statements;
 

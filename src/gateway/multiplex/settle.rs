@@ -92,7 +92,7 @@ impl Sharer<'_> {
         if !pins.is_empty() {
             // It stays, so nobody will hand the connection over to it.
             let (id, wanted) = (self.session.id, self.session.settings.clone());
-            lease.apply(id, &wanted).await?;
+            lease.apply(id, &wanted, false).await?;
         }
         Ok(())
     }
@@ -117,7 +117,7 @@ impl Sharer<'_> {
             Err(error) => return Err(error),
         }
         lease.session.ran.clear();
-        lease.session.noted(self.session.id, self.session.run.effects);
+        lease.session.noted(self.session.id, self.session.run.traces());
         Ok(())
     }
 

@@ -5,10 +5,11 @@ use std::rc::Rc;
 
 use super::Sides;
 use super::desk::Desk;
-use crate::session::client::Unnamed;
+use crate::session::client::{Knowledge, Unnamed};
 use crate::session::ledger::{Request, TransactionStatus};
 use crate::session::statements::{ClientStatements, MAX_CLIENT_BYTES, NAME_PREFIX, Statement};
 use crate::sql::{Command, Discarded, Effects};
+use crate::wire::body::Body;
 use crate::wire::frame::Frame;
 use crate::wire::reply::state_and_message;
 use crate::wire::sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE;
@@ -139,6 +140,7 @@ impl Desk {
         let is_undecided = self.changes.named > 0
             || !self.forgotten.is_empty()
             || self.wants_unnamed && self.changes.unnamed > 0
+            || self.wants_settings
             || self.ledger.status == TransactionStatus::Failed;
         is_undecided && self.ledger.owes_ready()
     }
@@ -148,9 +150,10 @@ impl Desk {
         self.ledger.status == TransactionStatus::Failed && !self.rolls_back
     }
 
-    /// Notes whether `frame` needs the unnamed statement as it was before the last Sync.
+    /// Notes whether `frame` needs the unnamed statement as it was before the last Sync, or settings that aren't known yet.
     #[inline]
-    pub(super) fn looks_at(&mut self, frame: Frame<'_>) {
+    pub(super) fn looks_at(&mut self, frame: Frame<'_>, sides: &Sides<'_>) {
+        self.wants_settings = self.ledger.owes_ready() && self.is_new(frame, sides);
         self.wants_unnamed = !self.has_new_unnamed
             && match (frame.tag, frame.body) {
                 (b'D', body) => body == b"S\0",
@@ -160,6 +163,28 @@ impl Desk {
                 }
                 _ => false,
             };
+    }
+
+    /// Whether `frame` is about a named statement that the server is yet to be told, while it isn't known how it reads texts.
+    fn is_new(&self, frame: Frame<'_>, sides: &Sides<'_>) -> bool {
+        if self.is_sure(sides) && self.knows_names(sides) == Knowledge::Sure {
+            return false;
+        }
+        let mut body = Body::new(frame.body);
+        let name = match frame.tag {
+            b'P' | b'D' => body.cstring(),
+            b'B' => body.cstring().and_then(|_| body.cstring()),
+            _ => return false,
+        };
+        let name = name.unwrap_or_default();
+        let name = if frame.tag == b'D' {
+            name.strip_prefix(b"S").unwrap_or_default()
+        } else {
+            name
+        };
+        let known = sides.client.statements.get(name);
+        !name.is_empty()
+            && known.is_none_or(|statement| !sides.server.prepared.has(statement, sides.client.id))
     }
 
     /// Takes back what requests would have changed that the server will skip, the last one first.

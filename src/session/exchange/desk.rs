@@ -33,6 +33,8 @@ pub(super) struct Desk {
     pub(super) has_new_unnamed: bool,
     /// What is to be taken next needs one of before.
     pub(super) wants_unnamed: bool,
+    /// What is to be taken next depends on settings that the server has yet to tell of.
+    pub(super) wants_settings: bool,
     /// A COPY FROM was bound, and it isn't known yet whether the server wants its data.
     pub(super) may_copy: bool,
     /// What is to be taken next is a Sync that the server ignores if it does.
@@ -73,6 +75,7 @@ impl Default for Desk {
             changes: Changes::default(),
             has_new_unnamed: false,
             wants_unnamed: false,
+            wants_settings: false,
             may_copy: false,
             holds_sync: false,
             used: StatementUse::default(),
@@ -389,7 +392,7 @@ pub(super) fn runs(sides: &mut Sides<'_>, text: &[u8], effects: Effects, command
         let known = sides.server.changing.take();
         sides.server.changing = Some(known.filter(Changing::is_pending).unwrap_or(changing));
     }
-    sides.server.noted(sides.client.id, sides.client.run.effects);
+    sides.server.noted(sides.client.id, sides.client.run.traces());
 }
 
 /// The name of the statement that a Describe or Close is about; `None` if it is about a portal.

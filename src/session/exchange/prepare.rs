@@ -8,7 +8,7 @@ use super::changes::Change;
 use super::desk::{Desk, UNREAD, malformed, runs};
 use crate::pin::Reason;
 use crate::session::client::{Knowledge, Unnamed};
-use crate::session::ledger::Whose;
+use crate::session::ledger::{TransactionStatus, Whose};
 use crate::session::statements::{MAX_CLIENT_BYTES, NAME_PREFIX, Statement};
 use crate::sql::{self, Command, Effects, Identifier, MAX_NAME_BYTES};
 use crate::wire::body::Body;
@@ -90,7 +90,8 @@ impl Desk {
         if let Some(own) = Rc::get_mut(&mut statement) {
             let (reported, unreported) = self.knows_constants(sides);
             let knows = reported != Knowledge::Changed && unreported != Knowledge::Changed;
-            own.is_read_now(knows.then_some(sides.server));
+            let knows_names = self.knows_names(sides) != Knowledge::Changed;
+            own.is_read_now(sides.server, knows, knows_names);
         }
         let is_there = sides.server.prepared.touch(&statement, None);
         sides.client.statements.insert(name.into(), statement.clone());
@@ -179,29 +180,64 @@ impl Desk {
             }
             return false;
         }
-        let (reported, unreported) = self.knows_constants(sides);
-        let others = if statement.has_constants && reported != Knowledge::Changed {
-            statement.read_otherwise(sides.server, unreported != Knowledge::Changed)
-        } else {
-            Vec::new()
-        };
         self.make_room(statement, sides, out);
-        let then = others.iter().map(|(name, then, _)| (&**name, then.as_deref()));
-        self.set_locally(then, sides, out);
-        self.changes.push(Change::Defined(None, Some(statement.clone())));
-        self.prepare(statement, Whose::Own, out);
-        let now = others.iter().map(|(name, _, now)| (&**name, now.as_deref()));
-        self.set_locally(now, sides, out);
-        if statement.has_constants && (reported, unreported) != (Knowledge::Sure, Knowledge::Sure) {
+        let mut knows = self.knows_names(sides);
+        if statement.has_constants {
+            let (reported, unreported) = self.knows_constants(sides);
+            knows = knows.max(reported).max(unreported);
+        }
+        let can_nest = self.ledger.status == TransactionStatus::InTransaction && self.ledger.is_told();
+        let mut is_read_as_first = knows == Knowledge::Sure;
+        if knows != Knowledge::Sure && can_nest && statement.knows_first_reading() {
+            self.prepare_nested(statement, sides, out);
+            is_read_as_first = true;
+        } else if knows == Knowledge::Changed {
+            self.prepare_own(statement, out);
+        } else {
+            let others = statement.read_otherwise(sides.server);
+            let then = others.iter().map(|(name, then, _)| (*name, then.as_deref()));
+            self.set_locally(then, sides, out);
+            self.prepare_own(statement, out);
+            let now = others.iter().map(|(name, _, now)| (*name, now.as_deref()));
+            self.set_locally(now, sides, out);
+        }
+        let has_objects_of_its_own = sides.client.run.effects.intersects(Effects::DDL)
+            || sides.client.pins.contains(Reason::Temporary);
+        if !is_read_as_first {
             // Nobody knows how it was read just now.
             sides.server.prepared.spoil(statement, None);
             if sides.client.run.changes_reading() && !sql::reads_alike(statement.text()) {
                 runs(sides, &[], UNREAD, Command::Other);
             }
+        } else if has_objects_of_its_own {
+            sides.server.prepared.spoil(statement, None);
         } else if spoils {
             sides.server.prepared.spoil(statement, Some(sides.client.id));
         }
         true
+    }
+
+    /// In a transaction, prepares `statement` as it was read first, whatever is set now, and leaves that as it is: what is prepared
+    /// within a savepoint stays so, and what is set doesn't.
+    fn prepare_nested(&mut self, statement: &Rc<Statement>, sides: &mut Sides<'_>, out: &mut Vec<u8>) {
+        self.run_own("SAVEPOINT postern", out);
+        let then: Vec<_> = statement.first_read_under().collect();
+        let then = then.iter().map(|(name, value)| (*name, value.as_deref()));
+        self.set_locally(then, sides, out);
+        self.prepare_own(statement, out);
+        self.run_own("ROLLBACK TO postern", out);
+        self.run_own("RELEASE postern", out);
+        sides.server.unnamed_of = None;
+    }
+
+    fn prepare_own(&mut self, statement: &Rc<Statement>, out: &mut Vec<u8>) {
+        self.changes.push(Change::Defined(None, Some(statement.clone())));
+        self.prepare(statement, Whose::Own, out);
+    }
+
+    fn run_own(&mut self, text: &str, out: &mut Vec<u8>) {
+        request::run(text, out);
+        request::RUN_TYPES.iter().for_each(|tag| self.sent_own(*tag));
     }
 
     /// Whether nobody else must have `statement` once it was used: the server may read its text anew, and that under settings that
@@ -246,12 +282,26 @@ impl Desk {
         if self.is_in_failed() {
             return (Knowledge::Changed, Knowledge::Changed);
         }
-        (run.reported(self.ledger.is_told()), run.unreported())
+        let reported = if self.ledger.is_told() {
+            Knowledge::Sure
+        } else {
+            run.knows(Effects::DECIDES)
+        };
+        (reported, run.knows(Effects::DECIDES_UNREPORTED))
     }
 
     #[inline]
-    fn is_sure(&self, sides: &Sides<'_>) -> bool {
+    pub(super) fn is_sure(&self, sides: &Sides<'_>) -> bool {
         self.knows_constants(sides) == (Knowledge::Sure, Knowledge::Sure)
+    }
+
+    /// What is known of what decides which objects names stand for.
+    #[inline]
+    pub(super) fn knows_names(&self, sides: &Sides<'_>) -> Knowledge {
+        if self.is_in_failed() {
+            return Knowledge::Changed;
+        }
+        sides.client.run.knows(Effects::DECIDES_NAMES)
     }
 
     /// Sets these until the transaction ends.

@@ -67,7 +67,6 @@ fn settings_that_decide_how_texts_are_read_are_seen() {
         "SET work_mem = '1MB'",
         "SET LOCAL app.datestyle = 'x'",
         "SELECT set_config('app.tenant', $1, true)",
-        "RESET ROLE",
         "DISCARD TEMP",
         "SELECT 'SET DateStyle = DMY'",
     ] {
@@ -82,6 +81,14 @@ fn settings_that_decide_how_texts_are_read_are_seen() {
     let unreported = Effects::DECIDES | Effects::DECIDES_UNREPORTED;
     assert_eq!(kinds("SELECT set_config('Array_Nulls', 'off', true)"), unreported);
     assert_eq!(kinds("SELECT set_config($1, 'off', true)"), Effects::DECIDING);
+    for names in [
+        "RESET ROLE",
+        "SET LOCAL ROLE a",
+        "SET SCHEMA 'a'",
+        "SET LOCAL search_path = a",
+    ] {
+        assert_eq!(kinds(names), Effects::DECIDES_NAMES, "{names}");
+    }
 }
 
 #[test]

@@ -17,6 +17,7 @@ pub(super) struct Server {
     /// The time zone: now, if the transaction is rolled back, after a RESET, and as last reported.
     pub(super) zone: String,
     committed: String,
+    saved: String,
     reset: String,
     reported: String,
     status: u8,
@@ -37,6 +38,7 @@ impl Server {
             portals: BTreeMap::new(),
             zone: zone.to_owned(),
             committed: zone.to_owned(),
+            saved: String::new(),
             reset: reset.to_owned(),
             reported: zone.to_owned(),
             status: b'I',
@@ -228,6 +230,15 @@ impl Server {
                 (self.status, self.portals) = (b'I', BTreeMap::new());
                 "ROLLBACK"
             }
+            "SAVEPOINT postern" => {
+                self.saved = self.zone.clone();
+                "SAVEPOINT"
+            }
+            "ROLLBACK TO postern" => {
+                self.zone = self.saved.clone();
+                "ROLLBACK"
+            }
+            "RELEASE postern" => "RELEASE",
             "deallocate all" => {
                 self.statements.retain(|name, _| name.is_empty());
                 "DEALLOCATE ALL"
@@ -250,8 +261,10 @@ impl Server {
                     self.statements.remove(name);
                     "DEALLOCATE"
                 }
-                (None, [_, value]) => {
-                    self.zone.clone_from(value);
+                (None, [name, value]) => {
+                    if name.eq_ignore_ascii_case("timezone") {
+                        self.zone.clone_from(value);
+                    }
                     return Ok(row(value, "SELECT 1"));
                 }
                 (None, _) => return Ok(row(text, "SELECT 1")),
@@ -261,14 +274,14 @@ impl Server {
     }
 }
 
-/// The values of a Bind's parameters, which are text.
+/// The values of a Bind's parameters, which are text; NULL is taken for an empty one.
 fn values(body: &[u8]) -> Vec<String> {
     let number = |at: usize| usize::from(u16::from_be_bytes([body[at], body[at + 1]]));
     let mut at = 2 + 2 * number(0);
     let count = number(at);
     at += 2;
     let each = (0..count).map(|_| {
-        let length = u32::from_be_bytes(body[at..at + 4].try_into().unwrap()) as usize;
+        let length = i32::from_be_bytes(body[at..at + 4].try_into().unwrap()).max(0) as usize;
         at += 4 + length;
         String::from_utf8_lossy(&body[at - length..at]).into_owned()
     });
