@@ -180,7 +180,6 @@ impl Desk {
             }
             return false;
         }
-        self.make_room(statement, sides, out);
         let mut knows = self.knows_names(sides);
         if statement.has_constants {
             let (reported, unreported) = self.knows_constants(sides);
@@ -188,6 +187,7 @@ impl Desk {
         }
         let can_nest = self.ledger.status == TransactionStatus::InTransaction && self.ledger.is_told();
         let mut is_read_as_first = knows == Knowledge::Sure;
+        self.make_room(statement, sides, out);
         if knows != Knowledge::Sure && can_nest && statement.knows_first_reading() {
             self.prepare_nested(statement, sides, out);
             is_read_as_first = true;

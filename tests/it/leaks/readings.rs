@@ -7,6 +7,14 @@ use crate::short::{Client, ONE, clients, settled, with_free_pool};
 /// A date that is another one under another `DateStyle`.
 const DAY: &str = "P s select date '01/02/2026'";
 
+/// Runs these, each in a transaction of its own and once it is known what the one before has left.
+fn makes(client: &mut Client, texts: &[&str]) {
+    for text in texts {
+        client.say(&[text]);
+        settled();
+    }
+}
+
 /// Each of them prepares `text` as `s`.
 fn prepare(text: &str, clients: &mut [&mut Client]) {
     for client in clients {
@@ -24,9 +32,11 @@ fn bind_seven(client: &mut Client) -> String {
     client.told(1)
 }
 
-/// `one` has [`DAY`] prepared, and no server connection has it.
+/// `one` has [`DAY`] prepared, which is a day in February, and no server connection has it.
 fn nowhere(one: &mut Client, two: &mut Client) {
+    one.say(&["Q set datestyle = 'SQL, DMY'"]);
     one.say(&[DAY, "S"]);
+    one.say(&["Q reset datestyle"]);
     settled();
     two.say(&["Q deallocate all"]);
     settled();
@@ -91,14 +101,16 @@ fn code_within_a_statement_that_another_has_run() {
 fn names_that_stand_for_other_tables_by_now() {
     let (_lab, gateway) = with_free_pool(TWO);
     let [mut one, mut two, mut three] = clients(&gateway);
-    two.say(&[
-        "Q create schema p1",
-        "Q create schema p2",
-        "Q create table p1.t (a int)",
-        "Q create table p2.t (a text, b text)",
-        "Q insert into p1.t values (1)",
-    ]);
-    settled();
+    makes(
+        &mut two,
+        &[
+            "Q create schema p1",
+            "Q create schema p2",
+            "Q create table p1.t (a int)",
+            "Q create table p2.t (a text, b text)",
+            "Q insert into p1.t values (1)",
+        ],
+    );
     for client in [&mut one, &mut two] {
         client.say(&["Q set search_path = p1"]);
         settled();
@@ -124,12 +136,14 @@ fn types_of_parameters_under_another_search_path() {
     ] {
         let (_lab, gateway) = with_free_pool(TWO);
         let [mut one, mut two, mut three] = clients(&gateway);
-        two.say(&[
-            "Q create table t (a int)",
-            "Q create schema p2",
-            "Q create table p2.t (a int8)",
-        ]);
-        settled();
+        makes(
+            &mut two,
+            &[
+                "Q create table t (a int)",
+                "Q create schema p2",
+                "Q create table p2.t (a int8)",
+            ],
+        );
         prepare("insert into t values ($1)", &mut [&mut one, &mut two]);
         three.say(&["Q begin"]);
         one.say(sets);
@@ -144,7 +158,7 @@ fn types_of_parameters_under_another_search_path() {
 
 #[test]
 fn tables_that_only_one_of_them_sees() {
-    for (makes, ends) in [
+    for (begins, ends) in [
         (
             &["Q create temp table t (a text, b text)"][..],
             "Q drop table pg_temp.t",
@@ -153,11 +167,13 @@ fn tables_that_only_one_of_them_sees() {
     ] {
         let (_lab, gateway) = with_free_pool(TWO);
         let [mut one, mut two, mut three] = clients(&gateway);
-        two.say(&["Q create table t (a int)", "Q insert into t values (1)"]);
-        settled();
+        makes(
+            &mut two,
+            &["Q create table t (a int)", "Q insert into t values (1)"],
+        );
         prepare("select * from t", &mut [&mut one, &mut two]);
         three.say(&["Q begin"]);
-        one.say(makes);
+        one.say(begins);
         one.say(&["B s", "S"]);
         one.say(&[ends]);
         settled();
@@ -183,7 +199,7 @@ fn settings_that_end_in_the_same_pipeline() {
         let status = if ends == "Q rollback to a" { 'T' } else { 'I' };
         assert_eq!(
             answers,
-            format!("{shows} [DateStyle=ISO, MDY] {status} (2026-01-02) SELECT 1 (ISO, MDY) SHOW {status}"),
+            format!("{shows} [DateStyle=ISO, MDY] {status} (2026-02-01) SELECT 1 (ISO, MDY) SHOW {status}"),
             "{sets} {ends}"
         );
         one.say(&["Q rollback"]);
@@ -198,7 +214,7 @@ fn settings_that_end_while_the_next_transaction_begins() {
     nowhere(&mut one, &mut two);
     one.say(&["Q begin", "Q set datestyle = 'German, DMY'"]);
     let answers = one.say(&["Q rollback", "Q begin", "B s", "S"]);
-    assert!(answers.ends_with("(2026-01-02) SELECT 1 T"), "{answers}");
+    assert!(answers.ends_with("(2026-02-01) SELECT 1 T"), "{answers}");
     assert_eq!(one.say(&["Q show datestyle"]), "(ISO, MDY) SHOW T");
 }
 
