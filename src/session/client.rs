@@ -122,6 +122,19 @@ pub struct Run {
     has_local: bool,
     /// How what was set or reset decides how texts are read.
     decides: Effects,
+    /// The same of what was set, reset or undone since the server has told last how things are, and what else was run.
+    untold: Effects,
+}
+
+/// What is known of settings that `decide` so, where what was set `decides` and what was run had these `effects`.
+fn knowledge(decide: Effects, decides: Effects, effects: Effects) -> Knowledge {
+    if decides.intersects(decide) || effects.intersects(SETS_ANY) {
+        Knowledge::Changed
+    } else if effects.intersects(MAY_SET_ANY) {
+        Knowledge::Unsure
+    } else {
+        Knowledge::Sure
+    }
 }
 
 impl ClientSession {
@@ -150,7 +163,8 @@ impl ClientSession {
     pub(super) fn runs(&mut self, text: &[u8], effects: Effects, command: Command, epoch: u64) -> Effects {
         self.run.has_local |= effects.intersects(Effects::LOCAL);
         let mut decides = effects.common(Effects::DECIDING);
-        let mut effects = effects.without(Effects::LOCAL | Effects::DECIDING);
+        let ends = effects.intersects(Effects::ENDS_TRANSACTION);
+        let mut effects = effects.without(Effects::PASSING);
         if effects.intersects(Effects::PREPARED) {
             // PREPARE has the effects of what it prepares, and EXECUTE doesn't say what that was.
             if !self.prepared_effects.is_empty() && self.prepared_as_of != epoch {
@@ -169,6 +183,10 @@ impl ClientSession {
             }
         }
         self.run.decides |= decides;
+        self.run.untold |= decides | effects;
+        if ends {
+            self.run.untold |= self.run.decides | Effects::ENDS_TRANSACTION;
+        }
         if effects.is_empty() {
             return effects;
         }
@@ -179,7 +197,7 @@ impl ClientSession {
     /// The transaction has ended, and nothing in it can have left anything behind.
     #[inline]
     pub fn leaves_nothing(&mut self) {
-        (self.run.has_local, self.run.decides) = (false, Effects::NONE);
+        (self.run.has_local, self.run.decides, self.run.untold) = (false, Effects::NONE, Effects::NONE);
     }
 
     /// Takes over what was found out about the session after what was run; `pins` are those that the server told of.
@@ -252,15 +270,25 @@ impl Run {
         self.effects | self.decides
     }
 
-    /// What is known of the settings that `decide` so, where the server hasn't told of them since what was run.
-    pub(super) fn knows(&self, decide: Effects) -> Knowledge {
-        if self.decides.intersects(decide) || self.effects.intersects(SETS_ANY) {
-            Knowledge::Changed
-        } else if self.effects.intersects(MAY_SET_ANY) {
-            Knowledge::Unsure
-        } else {
-            Knowledge::Sure
-        }
+    /// Notes that the server has told of all that it reports.
+    #[inline]
+    pub(super) fn is_told(&mut self) {
+        self.untold = Effects::NONE;
+    }
+
+    /// Whether a transaction is known to go on that went on when the server has told last.
+    pub(super) fn goes_on(&self) -> bool {
+        !self.untold.intersects(Effects::ENDS_TRANSACTION)
+    }
+
+    /// What is known of the settings that decide about constants and that the server reports.
+    pub(super) fn reported(&self) -> Knowledge {
+        knowledge(Effects::DECIDES, self.untold, self.untold)
+    }
+
+    /// The same of others that `decide` so.
+    pub(super) fn unreported(&self, decide: Effects) -> Knowledge {
+        knowledge(decide, self.decides, self.effects)
     }
 
     /// Judges again what `ran`: `judge` says by what is known now what running a text may have left behind, if that can be
@@ -277,7 +305,7 @@ impl Run {
                 return false;
             };
             self.decides |= effects.common(Effects::DECIDING);
-            self.note(text, effects.without(Effects::LOCAL | Effects::DECIDING), lone);
+            self.note(text, effects.without(Effects::PASSING), lone);
         }
         true
     }

@@ -8,7 +8,7 @@ use crate::ids::SessionId;
 use crate::sql::Effects;
 
 /// Changes whose own effects are kept apart; of more, the oldest are taken together.
-const MAX_KEPT: usize = 64;
+const MAX_KEPT: usize = 1_000;
 
 /// One pool's; shared with whatever is about to change catalogs.
 #[derive(Debug, Default)]

@@ -14,7 +14,7 @@ use std::rc::Rc;
 use super::parameters::Reading;
 use super::server::ServerSession;
 use super::settings::{self, Setting, Settings, value};
-use crate::sql::{self, Command, DECIDING_NAMES, DECIDING_REPORTED, DECIDING_UNREPORTED, Effects};
+use crate::sql::{self, Command, DECIDING_REPORTED, DECIDING_UNREPORTED, Effects};
 use crate::wire::body::Body;
 
 /// How the names of statements on server connections begin. A client's own name may begin so too: it stands for
@@ -55,7 +55,7 @@ pub struct Statement {
     pub has_constants: bool,
     /// The settings under which these were read then; empty if nobody knows.
     pub constants_under: Settings,
-    /// The settings that decided then what names stand for, if they are known.
+    /// The settings under which it is to be prepared since they decide what names stand for, if they are known.
     names_under: Option<Settings>,
     /// Those that all who share it have now: the server may read it anew.
     used_under: Settings,
@@ -136,41 +136,35 @@ impl Statement {
         self.used_under.iter().eq(deciding(server))
     }
 
-    /// The settings that it was read under first where they are others now: name, what it was, what it is. Nothing is what the
-    /// server began with.
+    /// Whether its names are to stand for what they stand for now.
+    #[inline]
+    pub fn is_named_under(&self, server: &ServerSession) -> bool {
+        let known = self.names_under.as_ref();
+        known.is_some_and(|under| under.iter().eq(settings::naming(&server.settings)))
+    }
+
+    /// The settings that its constants were read under first where they are others now: name, what it was, what it is. Nothing is
+    /// what the server began with.
     pub fn read_otherwise(
         &self,
         server: &ServerSession,
     ) -> Vec<(&'static str, Option<String>, Option<String>)> {
         let others = self.first_read_under().map(|(name, then)| {
             let now = value(server.parameters.deciding(), name).or_else(|| value(&server.settings, name));
-            let now = now.map(str::to_owned);
-            (name, then, now)
+            (name, then, now.map(str::to_owned))
         });
         others.filter(|(_, then, now)| then != now).collect()
     }
 
-    /// The settings that it was read under first, and that decide how, as far as they are known.
+    /// The settings that decide about its constants, as they were when these were read first; none if nobody knows.
     pub fn first_read_under(&self) -> impl Iterator<Item = (&'static str, Option<String>)> {
-        let constants = self.has_constants && self.knows_constants();
-        let constants = DECIDING_REPORTED
-            .iter()
-            .chain(&DECIDING_UNREPORTED)
-            .filter(move |_| constants);
-        let constants = constants.map(|name| (*name, value(&self.constants_under, name).map(str::to_owned)));
-        let names = self
-            .names_under
-            .iter()
-            .flat_map(|under| DECIDING_NAMES.map(|name| (name, value(under, name).map(str::to_owned))));
-        constants.chain(names)
+        let names = DECIDING_REPORTED.iter().chain(&DECIDING_UNREPORTED);
+        let names = names.filter(|_| self.has_constants && self.knows_constants());
+        names.map(|name| (*name, value(&self.constants_under, name).map(str::to_owned)))
     }
 
-    /// Whether all of that is known.
-    pub fn knows_first_reading(&self) -> bool {
-        self.names_under.is_some() && (!self.has_constants || self.knows_constants())
-    }
-
-    fn knows_constants(&self) -> bool {
+    /// Whether it is known what its constants were read under first.
+    pub fn knows_constants(&self) -> bool {
         !self.constants_under.is_empty()
     }
 
@@ -180,7 +174,7 @@ impl Statement {
         self.effects.set((u64::MAX, Effects::NONE));
         self.reading = server.parameters.reading().filter(|_| knows_constants);
         self.constants_under = deciding(server).filter(|_| knows_constants).cloned().collect();
-        self.names_under = knows_names.then(|| names(server));
+        self.names_under = knows_names.then(|| naming(server));
     }
 
     /// The text, without its NUL.
@@ -284,9 +278,9 @@ impl Registry {
             variant: 0,
             command,
             reading: server.parameters.reading(),
-            has_constants: sql::has_constants(Body::new(tail).cstring().unwrap_or_default()),
+            has_constants: sql::keeps_constants(Body::new(tail).cstring().unwrap_or_default()),
             constants_under: deciding(server).cloned().collect(),
-            names_under: Some(names(server)),
+            names_under: Some(naming(server)),
             used_under: deciding(server).cloned().collect(),
             effects: Cell::new((epoch, effects)),
         });
@@ -333,14 +327,17 @@ impl Registry {
     /// The statement in whose place all have this one who share `statement` and have the settings of now.
     pub fn under(&mut self, statement: &Statement, server: &ServerSession) -> Rc<Statement> {
         let now: Settings = deciding(server).cloned().collect();
+        let named = naming(server);
         let of = statement.key.len() - statement.variant;
         let mut key = statement.key.get(..of).unwrap_or_default().to_vec();
-        if now != statement.constants_under {
-            // No text has one of these in it.
-            for text in now.iter().flat_map(|(name, value)| [name, value]) {
-                key.extend_from_slice(b"\0\0");
-                key.extend_from_slice(text.as_bytes());
-            }
+        // No text has one of these in it.
+        for text in now
+            .iter()
+            .chain(named.iter())
+            .flat_map(|(name, value)| [name, value])
+        {
+            key.extend_from_slice(b"\0\0");
+            key.extend_from_slice(text.as_bytes());
         }
         match self.statements.get(key.as_slice()) {
             Some(ByKey(known))
@@ -359,7 +356,7 @@ impl Registry {
         {
             new.variant = key.len() - of;
             new.key = key.into();
-            new.used_under = now;
+            (new.used_under, new.names_under) = (now, Some(named));
             self.bytes += new.tail.len();
             self.statements.insert(ByKey(variant.clone()));
         }
@@ -389,12 +386,8 @@ fn key<'a>(tail: &'a [u8], settings: &Settings) -> Cow<'a, [u8]> {
 }
 
 /// What decides what names stand for.
-fn names(server: &ServerSession) -> Settings {
-    let known = server.settings.iter();
-    known
-        .filter(|(name, _)| DECIDING_NAMES.contains(&name.as_str()))
-        .cloned()
-        .collect()
+fn naming(server: &ServerSession) -> Settings {
+    settings::naming(&server.settings).cloned().collect()
 }
 
 /// What decides about constants.

@@ -61,6 +61,8 @@ impl Effects {
     pub const DECIDES_WORDS: Self = Self(1 << 23);
     /// What is set decides what names stand for.
     pub const DECIDES_NAMES: Self = Self(1 << 24);
+    /// A transaction may end, or go back to a savepoint, and with it what was set: COMMIT, ROLLBACK, PREPARE TRANSACTION.
+    pub const ENDS_TRANSACTION: Self = Self(1 << 25);
     /// Not understood: may have any effect at all.
     pub const UNKNOWN: Self = Self(1 << 18);
     /// May have any effect, as long as it isn't known what names stand for; to be judged again once it is.
@@ -86,10 +88,13 @@ impl Effects {
     pub const DECIDING: Self =
         Self(Self::DECIDES.0 | Self::DECIDES_UNREPORTED.0 | Self::DECIDES_WORDS.0 | Self::DECIDES_NAMES.0);
 
+    /// These leave nothing behind when the transaction is over.
+    pub const PASSING: Self = Self(Self::LOCAL.0 | Self::DECIDING.0 | Self::ENDS_TRANSACTION.0);
+
     /// What no query to the server shows reliably.
     pub const UNSEEN: Self = Self(Self::SEED.0 | Self::LASTING.0);
 
-    const NAMES: [(&'static str, Self); 25] = [
+    const NAMES: [(&'static str, Self); 26] = [
         ("SETTING", Self::SETTING),
         ("DYNAMIC_SETTING", Self::DYNAMIC_SETTING),
         ("RESET", Self::RESET),
@@ -115,6 +120,7 @@ impl Effects {
         ("DECIDES_UNREPORTED", Self::DECIDES_UNREPORTED),
         ("DECIDES_WORDS", Self::DECIDES_WORDS),
         ("DECIDES_NAMES", Self::DECIDES_NAMES),
+        ("ENDS_TRANSACTION", Self::ENDS_TRANSACTION),
     ];
 
     /// These and those.

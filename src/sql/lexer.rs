@@ -262,6 +262,25 @@ pub fn reads_alike(text: &[u8]) -> bool {
     text.is_ascii() && !text.contains(&b'\\') && !text.windows(2).any(|pair| pair == b"&'")
 }
 
+/// How statements begin that the server looks at when they are prepared, and not only when they run (`analyze_requires_snapshot`
+/// in PostgreSQL's `analyze.c`).
+const ANALYSED: [&str; 12] = [
+    "call", "create", "declare", "delete", "explain", "insert", "merge", "select", "table", "update",
+    "values", "with",
+];
+
+/// Whether a server that prepares `text` keeps what its constants mean then.
+pub fn keeps_constants(text: &[u8]) -> bool {
+    let mut tokens = Lexer::new(text, true).skip_while(|token| token.kind == Kind::Symbol(b'('));
+    let first = tokens.next().and_then(|token| text.get(token.start..token.end));
+    let is_analysed = first.is_some_and(|first| {
+        ANALYSED
+            .iter()
+            .any(|word| first.eq_ignore_ascii_case(word.as_bytes()))
+    });
+    is_analysed && has_constants(text)
+}
+
 /// Whether what `text` means may depend on more than its words: it has a constant in quotes, a NULL (`transform_null_equals`), or
 /// characters that aren't ASCII.
 pub fn has_constants(text: &[u8]) -> bool {

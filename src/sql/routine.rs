@@ -38,7 +38,8 @@ pub fn routine_effects(body: &[u8], language: Language, mut found: impl FnMut(Fo
     if body.contains(&b'\\') {
         effects |= read(body, language, false, &mut found);
     }
-    effects
+    // Where a procedure may do that, it runs in no transaction of the caller's.
+    effects.without(Effects::ENDS_TRANSACTION)
 }
 
 fn read(body: &[u8], language: Language, conforming: bool, found: &mut impl FnMut(Found<'_>)) -> Effects {

@@ -331,8 +331,7 @@ impl<V: Visitor> Scan<'_, V> {
                 .peek()
                 .is_some_and(|next| !next.is(b'(') && next.word != Word::As)
         {
-            self.skip();
-            return (Command::Other, None);
+            return (self.with(Effects::ENDS_TRANSACTION, Command::Other), None);
         }
         self.effects |= Effects::PREPARED;
         let command = match self.name_of(name) {
@@ -401,6 +400,7 @@ impl<V: Visitor> Scan<'_, V> {
 
     /// COMMIT and ROLLBACK in their plain forms.
     fn ends_transaction(&mut self, plain: Command) -> Command {
+        self.effects |= Effects::ENDS_TRANSACTION;
         let mut command = plain;
         while let Some(step) = self.step() {
             if step.is(b';') {

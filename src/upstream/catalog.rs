@@ -208,6 +208,7 @@ fn of_kind(kind: &str) -> Option<Effects> {
         "READ" => Effects::SEQUENCE_READ,
         "LASTING" => Effects::LASTING,
         "DYNAMIC" => Effects::DYNAMIC,
+        "DECIDES" => Effects::DECIDES,
         _ => return None,
     })
 }

@@ -114,6 +114,13 @@ SELECT 'a', o.oprname::pg_catalog.text, f.kind FROM pg_catalog.pg_operator o JOI
 UNION ALL
 SELECT 'a', '', f.kind FROM pg_catalog.pg_cast c JOIN lastingly f ON f.oid = c.castfunc
 UNION ALL
+-- What a routine sets while it runs is set for whatever it calls.
+SELECT 'x', own.proname::pg_catalog.text, 'DECIDES'
+FROM own JOIN pg_catalog.pg_proc p ON p.oid = own.oid
+WHERE EXISTS (SELECT FROM pg_catalog.unnest(p.proconfig) c
+  WHERE pg_catalog.lower(pg_catalog.split_part(c, '=', 1)) IN ('client_encoding', 'datestyle', 'intervalstyle', 'timezone', 'standard_conforming_strings',
+    'array_nulls', 'backslash_quote', 'lc_monetary', 'timezone_abbreviations', 'transform_null_equals', 'xmloption'))
+UNION ALL
 -- An identity column draws from its sequence without an expression that says so.
 SELECT 'x', rel.relname::pg_catalog.text, 'WRITE'
 FROM rel WHERE EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = rel.oid AND a.attidentity <> '')

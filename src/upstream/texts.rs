@@ -202,7 +202,10 @@ impl KnownTexts {
             // Code does, by names that the text doesn't have.
             Some(Vec::new())
         };
-        (defined.without(Effects::LOCAL | Effects::DOUBT), names)
+        (
+            defined.without(Effects::LOCAL | Effects::ENDS_TRANSACTION | Effects::DOUBT),
+            names,
+        )
     }
 
     /// What the code that a DO or a CREATE FUNCTION quotes may leave behind; CALL has none. Settings that it names and no
@@ -355,6 +358,7 @@ impl Texts for KnownTexts {
 const HARMLESS: Effects = Effects::DDL
     .union(Effects::SEQUENCE_WRITE)
     .union(Effects::LOCAL)
+    .union(Effects::ENDS_TRANSACTION)
     .union(Effects::DOUBT);
 
 /// What the server doesn't tell of, and DISCARD ALL ends or a new seed makes nobody's.
@@ -385,7 +389,7 @@ fn is_ascii_but_for_values(text: &[u8], options: Options) -> bool {
     });
     is_ascii && {
         let analysis = sql::analyse(text, options, |_| Effects::NONE);
-        let alone = Effects::SEQUENCE_WRITE | Effects::LOCAL | Effects::DECIDING;
+        let alone = Effects::SEQUENCE_WRITE | Effects::PASSING;
         analysis.effects.without(alone).is_empty() || matches!(analysis.lone, Command::Set { .. })
     }
 }

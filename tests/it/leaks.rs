@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+mod compared;
 mod constants;
 mod definitions;
 mod discard;

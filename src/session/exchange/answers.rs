@@ -57,6 +57,9 @@ impl Desk {
             }
             b'Z' => {
                 self.rolls_back = false;
+                if self.ledger.is_told() {
+                    sides.client.run.is_told();
+                }
                 self.remember(self.ledger.answered, 0, sides);
                 if self.ledger.status == TransactionStatus::Idle && self.ledger.is_empty() {
                     sides.server.changing = None;

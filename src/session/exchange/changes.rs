@@ -5,10 +5,10 @@ use std::rc::Rc;
 
 use super::Sides;
 use super::desk::Desk;
-use crate::session::client::{Knowledge, Unnamed};
+use crate::session::client::Unnamed;
 use crate::session::ledger::{Request, TransactionStatus};
 use crate::session::statements::{ClientStatements, MAX_CLIENT_BYTES, NAME_PREFIX, Statement};
-use crate::sql::{Command, Discarded, Effects};
+use crate::sql::{self, Command, Discarded, Effects};
 use crate::wire::body::Body;
 use crate::wire::frame::Frame;
 use crate::wire::reply::state_and_message;
@@ -165,26 +165,26 @@ impl Desk {
             };
     }
 
-    /// Whether `frame` is about a named statement that the server is yet to be told, while it isn't known how it reads texts.
+    /// Whether `frame` is about a named statement with constants that the server is yet to be told, while it isn't known how it
+    /// reads them.
     fn is_new(&self, frame: Frame<'_>, sides: &Sides<'_>) -> bool {
-        if self.is_sure(sides) && self.knows_names(sides) == Knowledge::Sure {
+        if self.is_sure(sides) {
             return false;
         }
         let mut body = Body::new(frame.body);
+        let (first, second) = (
+            body.cstring().unwrap_or_default(),
+            body.cstring().unwrap_or_default(),
+        );
         let name = match frame.tag {
-            b'P' | b'D' => body.cstring(),
-            b'B' => body.cstring().and_then(|_| body.cstring()),
+            b'P' => return !first.is_empty() && sql::keeps_constants(second),
+            b'B' => second,
+            b'D' => first.strip_prefix(b"S").unwrap_or_default(),
             _ => return false,
         };
-        let name = name.unwrap_or_default();
-        let name = if frame.tag == b'D' {
-            name.strip_prefix(b"S").unwrap_or_default()
-        } else {
-            name
-        };
-        let known = sides.client.statements.get(name);
-        !name.is_empty()
-            && known.is_none_or(|statement| !sides.server.prepared.has(statement, sides.client.id))
+        sides.client.statements.get(name).is_some_and(|statement| {
+            statement.has_constants && !sides.server.prepared.has(statement, sides.client.id)
+        })
     }
 
     /// Takes back what requests would have changed that the server will skip, the last one first.

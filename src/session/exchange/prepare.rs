@@ -90,8 +90,7 @@ impl Desk {
         if let Some(own) = Rc::get_mut(&mut statement) {
             let (reported, unreported) = self.knows_constants(sides);
             let knows = reported != Knowledge::Changed && unreported != Knowledge::Changed;
-            let knows_names = self.knows_names(sides) != Knowledge::Changed;
-            own.is_read_now(sides.server, knows, knows_names);
+            own.is_read_now(sides.server, knows, self.has_sure_names(sides));
         }
         let is_there = sides.server.prepared.touch(&statement, None);
         sides.client.statements.insert(name.into(), statement.clone());
@@ -180,17 +179,20 @@ impl Desk {
             }
             return false;
         }
-        let mut knows = self.knows_names(sides);
-        if statement.has_constants {
+        let names_are_sure = self.has_sure_names(sides) && statement.is_named_under(sides.server);
+        let is_new_to_it = sides.client.run.effects.intersects(Effects::DDL)
+            || sides.client.pins.contains(Reason::Temporary);
+        let knows = if statement.has_constants {
             let (reported, unreported) = self.knows_constants(sides);
-            knows = knows.max(reported).max(unreported);
-        }
-        let can_nest = self.ledger.status == TransactionStatus::InTransaction && self.ledger.is_told();
-        let mut is_read_as_first = knows == Knowledge::Sure;
+            reported.max(unreported)
+        } else {
+            Knowledge::Sure
+        };
+        let can_nest = self.ledger.status == TransactionStatus::InTransaction && sides.client.run.goes_on();
         self.make_room(statement, sides, out);
-        if knows != Knowledge::Sure && can_nest && statement.knows_first_reading() {
+        let nests = knows != Knowledge::Sure && can_nest && statement.knows_constants();
+        if nests {
             self.prepare_nested(statement, sides, out);
-            is_read_as_first = true;
         } else if knows == Knowledge::Changed {
             self.prepare_own(statement, out);
         } else {
@@ -201,15 +203,15 @@ impl Desk {
             let now = others.iter().map(|(name, _, now)| (*name, now.as_deref()));
             self.set_locally(now, sides, out);
         }
-        let has_objects_of_its_own = sides.client.run.effects.intersects(Effects::DDL)
-            || sides.client.pins.contains(Reason::Temporary);
+        let is_read_as_first = nests || knows == Knowledge::Sure;
         if !is_read_as_first {
             // Nobody knows how it was read just now.
             sides.server.prepared.spoil(statement, None);
             if sides.client.run.changes_reading() && !sql::reads_alike(statement.text()) {
                 runs(sides, &[], UNREAD, Command::Other);
             }
-        } else if has_objects_of_its_own {
+        } else if !names_are_sure || is_new_to_it {
+            // Its names may stand for something that they stand for with nobody else, or not any more.
             sides.server.prepared.spoil(statement, None);
         } else if spoils {
             sides.server.prepared.spoil(statement, Some(sides.client.id));
@@ -220,13 +222,13 @@ impl Desk {
     /// In a transaction, prepares `statement` as it was read first, whatever is set now, and leaves that as it is: what is prepared
     /// within a savepoint stays so, and what is set doesn't.
     fn prepare_nested(&mut self, statement: &Rc<Statement>, sides: &mut Sides<'_>, out: &mut Vec<u8>) {
-        self.run_own("SAVEPOINT postern", out);
+        self.run_own(r#"SAVEPOINT "postern: prepares""#, out);
         let then: Vec<_> = statement.first_read_under().collect();
         let then = then.iter().map(|(name, value)| (*name, value.as_deref()));
         self.set_locally(then, sides, out);
         self.prepare_own(statement, out);
-        self.run_own("ROLLBACK TO postern", out);
-        self.run_own("RELEASE postern", out);
+        self.run_own(r#"ROLLBACK TO "postern: prepares""#, out);
+        self.run_own(r#"RELEASE "postern: prepares""#, out);
         sides.server.unnamed_of = None;
     }
 
@@ -258,10 +260,12 @@ impl Desk {
         statement: Rc<Statement>,
         sides: &mut Sides<'_>,
     ) -> Rc<Statement> {
-        if !statement.has_constants
+        let is_own = statement.is_named_under(sides.server)
+            && (!statement.has_constants || statement.is_used_under(sides.server));
+        if is_own
             || !statement.is_shared()
-            || statement.is_used_under(sides.server)
-            || !self.is_sure(sides)
+            || !self.has_sure_names(sides)
+            || statement.has_constants && !self.is_sure(sides)
         {
             return statement;
         }
@@ -282,12 +286,7 @@ impl Desk {
         if self.is_in_failed() {
             return (Knowledge::Changed, Knowledge::Changed);
         }
-        let reported = if self.ledger.is_told() {
-            Knowledge::Sure
-        } else {
-            run.knows(Effects::DECIDES)
-        };
-        (reported, run.knows(Effects::DECIDES_UNREPORTED))
+        (run.reported(), run.unreported(Effects::DECIDES_UNREPORTED))
     }
 
     #[inline]
@@ -295,13 +294,10 @@ impl Desk {
         self.knows_constants(sides) == (Knowledge::Sure, Knowledge::Sure)
     }
 
-    /// What is known of what decides which objects names stand for.
+    /// Whether it is known which settings decide what names stand for.
     #[inline]
-    pub(super) fn knows_names(&self, sides: &Sides<'_>) -> Knowledge {
-        if self.is_in_failed() {
-            return Knowledge::Changed;
-        }
-        sides.client.run.knows(Effects::DECIDES_NAMES)
+    fn has_sure_names(&self, sides: &Sides<'_>) -> bool {
+        !self.is_in_failed() && sides.client.run.unreported(Effects::DECIDES_NAMES) == Knowledge::Sure
     }
 
     /// Sets these until the transaction ends.

@@ -177,3 +177,25 @@ proptest! {
         tiles(fragments.concat().as_bytes(), conforming);
     }
 }
+
+#[test]
+fn constants_are_kept_by_what_is_analysed_when_it_is_prepared() {
+    for text in [
+        "select '1'",
+        "((SELECT '1') union select 1)",
+        "insert into t values ('a')",
+        "-- a\nWITH a AS (select null) table a",
+    ] {
+        assert!(keeps_constants(text.as_bytes()), "{text}");
+    }
+    for text in [
+        "",
+        "select 1",
+        "set timezone = 'UTC'",
+        "lock table t",
+        "vacuum \"'\"",
+        "comment on table t is 'a'",
+    ] {
+        assert!(!keeps_constants(text.as_bytes()), "{text}");
+    }
+}

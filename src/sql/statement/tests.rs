@@ -41,7 +41,7 @@ fn read(text: &str) -> Analysis {
 
 fn check(rows: &[(&str, Effects)]) {
     for (text, effects) in rows {
-        let left_behind = read(text).effects.without(Effects::LOCAL | Effects::DECIDING);
+        let left_behind = read(text).effects.without(Effects::PASSING);
         assert_eq!(left_behind, *effects, "{text}");
     }
 }
@@ -88,6 +88,30 @@ fn settings_that_decide_how_texts_are_read_are_seen() {
         "SET LOCAL search_path = a",
     ] {
         assert_eq!(kinds(names), Effects::DECIDES_NAMES, "{names}");
+    }
+}
+
+#[test]
+fn what_ends_a_transaction_is_seen() {
+    let ends = |text| read(text).effects.intersects(Effects::ENDS_TRANSACTION);
+    for text in [
+        "COMMIT",
+        "end work",
+        "ABORT AND CHAIN",
+        "ROLLBACK TO a",
+        "SELECT 1; COMMIT; SELECT 2",
+        "PREPARE TRANSACTION 'a'",
+    ] {
+        assert!(ends(text), "{text}");
+    }
+    for text in [
+        "BEGIN",
+        "SAVEPOINT a",
+        "RELEASE a",
+        "SELECT 'COMMIT'",
+        "PREPARE a AS SELECT 1",
+    ] {
+        assert!(!ends(text), "{text}");
     }
 }
 

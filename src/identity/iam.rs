@@ -1,0 +1,255 @@
+//! IAM principals, by the ARNs that AWS gives its callers.
+//!
+//! An ARN says more than AWS vouches for: whoever assumes a role chooses the session name at its end (IAM User Guide, "Use
+//! IAM role sessions", `RoleSessionName`), except where IAM Identity Center does it for him with the name of its user. What a
+//! caller can choose is shown to people and never compared with a rule.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// How the roles begin that IAM Identity Center makes, one for each permission set: nobody else can make them, and it alone
+/// names their sessions (IAM Identity Center User Guide, "Referencing permission sets in resource policies").
+const SSO_ROLE: &str = "AWSReservedSSO_";
+
+/// The length of what such a role's name ends in, in hexadecimal digits.
+const SSO_SUFFIX_LEN: usize = 16;
+
+/// The longest ARN that is taken (`DescribeSessions`, `Owner`: at most 256 characters).
+const MAX_ARN_BYTES: usize = 256;
+
+/// An IAM principal that AWS has vouched for.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct IamPrincipal {
+    arn: Arc<str>,
+    account: Range<usize>,
+    kind: Kind,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Kind {
+    /// A user of IAM Identity Center; the session name is that user's name.
+    Sso {
+        permission_set: Range<usize>,
+        name: Range<usize>,
+    },
+    /// A session of any other role.
+    Role { session: Range<usize> },
+    /// An IAM user, or a federated one.
+    User { name: Range<usize> },
+}
+
+/// Why a text is no ARN of a principal that may be let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadArn {
+    /// It isn't one.
+    #[error("it isn't the ARN of an IAM user or of a session of a role")]
+    Malformed,
+    /// It is the account itself, which nobody should work as.
+    #[error("it is the root user of an account")]
+    Root,
+}
+
+impl IamPrincipal {
+    /// From an ARN as AWS gives it: of an assumed role, an IAM user or a federated user.
+    pub fn parse(arn: &str) -> Result<Self, BadArn> {
+        if arn.len() > MAX_ARN_BYTES || !arn.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(BadArn::Malformed);
+        }
+        let mut parts = arn.splitn(6, ':');
+        let mut next = || parts.next().ok_or(BadArn::Malformed);
+        let (scheme, partition, service, region) = (next()?, next()?, next()?, next()?);
+        let (account, resource) = (next()?, next()?);
+        let is_account = account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit());
+        let is_partition = partition == "aws" || partition.starts_with("aws-");
+        if scheme != "arn" || !is_partition || !region.is_empty() || !is_account {
+            return Err(BadArn::Malformed);
+        }
+        let place = |part: &str| {
+            let start = part.as_ptr() as usize - arn.as_ptr() as usize;
+            start..start + part.len()
+        };
+        let kind = match (service, resource.split_once('/')) {
+            ("iam", None) if resource == "root" => return Err(BadArn::Root),
+            ("iam", Some(("user", path))) => Kind::User {
+                name: place(last(path)?),
+            },
+            ("sts", Some(("federated-user", name))) if is_name(name) => Kind::User { name: place(name) },
+            ("sts", Some(("assumed-role", rest))) => {
+                let (role, session) = rest.split_once('/').ok_or(BadArn::Malformed)?;
+                if !is_name(role) || !is_name(session) {
+                    return Err(BadArn::Malformed);
+                }
+                match permission_set(role) {
+                    Some(set) => Kind::Sso {
+                        permission_set: place(set),
+                        name: place(session),
+                    },
+                    None => Kind::Role {
+                        session: place(session),
+                    },
+                }
+            }
+            _ => return Err(BadArn::Malformed),
+        };
+        Ok(Self {
+            account: place(account),
+            arn: arn.into(),
+            kind,
+        })
+    }
+
+    /// The ARN as AWS gave it, with what the caller may have chosen: for people and for the record.
+    pub fn arn(&self) -> &str {
+        &self.arn
+    }
+
+    /// The account, twelve digits.
+    pub fn account(&self) -> &str {
+        self.part(&self.account)
+    }
+
+    /// The permission set of IAM Identity Center.
+    pub fn permission_set(&self) -> Option<&str> {
+        match &self.kind {
+            Kind::Sso { permission_set, .. } => Some(self.part(permission_set)),
+            Kind::Role { .. } | Kind::User { .. } => None,
+        }
+    }
+
+    /// What people call whoever it is: the name of the user, or of the session. For display only.
+    pub fn person(&self) -> &str {
+        match &self.kind {
+            Kind::Sso { name, .. } | Kind::User { name } => self.part(name),
+            Kind::Role { session } => self.part(session),
+        }
+    }
+
+    /// Whether AWS vouches for [`Self::person`], so that it is always the same human or program.
+    pub fn is_person_vouched_for(&self) -> bool {
+        !matches!(self.kind, Kind::Role { .. })
+    }
+
+    /// What rules are compared with: the ARN, without a session name that the caller has chosen. It ends in `/` then, so that a
+    /// pattern `…:assumed-role/ROLE/*` fits, and one that asks for a certain session name doesn't.
+    pub fn canonical(&self) -> &str {
+        match &self.kind {
+            Kind::Role { session } => self.part(&(0..session.start)),
+            Kind::Sso { .. } | Kind::User { .. } => &self.arn,
+        }
+    }
+
+    fn part(&self, place: &Range<usize>) -> &str {
+        self.arn.get(place.clone()).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for IamPrincipal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.arn)
+    }
+}
+
+/// Names of roles, sessions and users (IAM User Guide, "IAM and AWS STS quotas, name requirements, and character limits").
+fn is_name(text: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_+=,.@-".contains(&byte);
+    !text.is_empty() && text.len() <= 64 && text.bytes().all(is_allowed)
+}
+
+/// The name of a user, behind its path.
+fn last(path: &str) -> Result<&str, BadArn> {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    if is_name(name) { Ok(name) } else { Err(BadArn::Malformed) }
+}
+
+/// The permission set that the role belongs to, if it is one of IAM Identity Center's.
+fn permission_set(role: &str) -> Option<&str> {
+    let (set, suffix) = role.strip_prefix(SSO_ROLE)?.rsplit_once('_')?;
+    let is_suffix = suffix.len() == SSO_SUFFIX_LEN
+        && suffix
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+    (is_suffix && !set.is_empty()).then_some(set)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SSO: &str =
+        "arn:aws:sts::123456789012:assumed-role/AWSReservedSSO_Data_Analyst_0123456789abcdef/alice@example.com";
+
+    #[test]
+    fn what_aws_vouches_for_is_told_from_what_a_caller_chooses() {
+        let rows = [
+            (SSO, SSO, "alice@example.com", Some("Data_Analyst"), true),
+            (
+                "arn:aws:sts::123456789012:assumed-role/Admin/alice",
+                "arn:aws:sts::123456789012:assumed-role/Admin/",
+                "alice",
+                None,
+                false,
+            ),
+            // Not as IAM Identity Center names them.
+            (
+                "arn:aws:sts::123456789012:assumed-role/AWSReservedSSO_Analyst/bob",
+                "arn:aws:sts::123456789012:assumed-role/AWSReservedSSO_Analyst/",
+                "bob",
+                None,
+                false,
+            ),
+            (
+                "arn:aws-us-gov:iam::123456789012:user/team/data/carol",
+                "arn:aws-us-gov:iam::123456789012:user/team/data/carol",
+                "carol",
+                None,
+                true,
+            ),
+            (
+                "arn:aws-cn:sts::123456789012:federated-user/dave",
+                "arn:aws-cn:sts::123456789012:federated-user/dave",
+                "dave",
+                None,
+                true,
+            ),
+        ];
+        for (arn, canonical, person, set, is_vouched_for) in rows {
+            let principal = IamPrincipal::parse(arn).unwrap();
+            assert_eq!(principal.arn(), arn);
+            assert_eq!(principal.canonical(), canonical);
+            assert_eq!(principal.person(), person);
+            assert_eq!(principal.permission_set(), set);
+            assert_eq!(principal.is_person_vouched_for(), is_vouched_for);
+            assert_eq!(principal.account(), "123456789012");
+        }
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        for arn in [
+            "",
+            "alice",
+            "arn:aws:sts::123456789012:assumed-role/Admin",
+            "arn:aws:sts::123456789012:assumed-role/Admin/",
+            "arn:aws:sts::123456789012:assumed-role//alice",
+            "arn:aws:sts::123456789012:assumed-role/Admin/alice/bob",
+            "arn:aws:sts::123456789012:assumed-role/Admin/al ice",
+            "arn:aws:sts::12345678901:assumed-role/Admin/alice",
+            "arn:aws:sts:eu-west-1:123456789012:assumed-role/Admin/alice",
+            "arn:awsx:sts::123456789012:assumed-role/Admin/alice",
+            "arn:aws:iam::123456789012:role/Admin",
+            "arn:aws:iam::123456789012:user/",
+            "arn:aws:sts::123456789012:federated-user/a/b",
+            "arn:aws:ec2::123456789012:user/alice",
+            "urn:aws:iam::123456789012:user/alice",
+        ] {
+            assert_eq!(IamPrincipal::parse(arn), Err(BadArn::Malformed), "{arn}");
+        }
+        let long = format!("arn:aws:iam::123456789012:user/{}/alice", "a".repeat(300));
+        assert_eq!(IamPrincipal::parse(&long), Err(BadArn::Malformed));
+        assert_eq!(
+            IamPrincipal::parse("arn:aws:iam::123456789012:root"),
+            Err(BadArn::Root)
+        );
+    }
+}
