@@ -24,6 +24,8 @@ pub const NAME_PREFIX: &str = "postern_";
 /// The largest Parse that is remembered. With a larger one a client keeps its server connection.
 pub const MAX_STATEMENT_BYTES: usize = 256 * 1024;
 
+const SEARCH_PATH: &str = "search_path";
+
 /// Texts that a pool shares between its clients.
 const MAX_SHARED: usize = 10_000;
 
@@ -51,11 +53,13 @@ pub struct Statement {
     pub command: Command,
     /// How it was read when it was prepared first.
     pub reading: Option<Reading>,
-    /// Whether it has constants that settings decide about.
+    /// Whether the server decides what its names stand for when it is prepared.
+    pub is_analysed: bool,
+    /// Whether it decides then about constants that it has.
     pub has_constants: bool,
     /// The settings under which these were read then; empty if nobody knows.
     pub constants_under: Settings,
-    /// The settings under which it is to be prepared since they decide what names stand for, if they are known.
+    /// The settings that decided then what its names stand for, if they are known.
     names_under: Option<Settings>,
     /// Those that all who share it have now: the server may read it anew.
     used_under: Settings,
@@ -136,15 +140,18 @@ impl Statement {
         self.used_under.iter().eq(deciding(server))
     }
 
-    /// Whether its names are to stand for what they stand for now.
+    /// Whether names stood for what they stand for now when it was read first, apart from `search_path`.
     #[inline]
     pub fn is_named_under(&self, server: &ServerSession) -> bool {
+        fn others(settings: &Settings) -> impl Iterator<Item = &Setting> {
+            settings::naming(settings).filter(|(name, _)| name != SEARCH_PATH)
+        }
         let known = self.names_under.as_ref();
-        known.is_some_and(|under| under.iter().eq(settings::naming(&server.settings)))
+        known.is_some_and(|under| others(under).eq(others(&server.settings)))
     }
 
-    /// The settings that its constants were read under first where they are others now: name, what it was, what it is. Nothing is
-    /// what the server began with.
+    /// The settings that it was read under first where they are others now: name, what it was, what it is. Nothing is what the
+    /// server began with.
     pub fn read_otherwise(
         &self,
         server: &ServerSession,
@@ -156,15 +163,22 @@ impl Statement {
         others.filter(|(_, then, now)| then != now).collect()
     }
 
-    /// The settings that decide about its constants, as they were when these were read first; none if nobody knows.
+    /// The settings that decide about its constants and names, as they were when it was read first, as far as they are known.
     pub fn first_read_under(&self) -> impl Iterator<Item = (&'static str, Option<String>)> {
         let names = DECIDING_REPORTED.iter().chain(&DECIDING_UNREPORTED);
         let names = names.filter(|_| self.has_constants && self.knows_constants());
-        names.map(|name| (*name, value(&self.constants_under, name).map(str::to_owned)))
+        let constants = names.map(|name| (*name, value(&self.constants_under, name).map(str::to_owned)));
+        let under = self.names_under.iter().filter(|_| self.is_analysed);
+        constants.chain(under.map(|under| (SEARCH_PATH, value(under, SEARCH_PATH).map(str::to_owned))))
+    }
+
+    /// Whether all of that is known.
+    pub fn knows_first_reading(&self) -> bool {
+        self.names_under.is_some() && (!self.has_constants || self.knows_constants())
     }
 
     /// Whether it is known what its constants were read under first.
-    pub fn knows_constants(&self) -> bool {
+    fn knows_constants(&self) -> bool {
         !self.constants_under.is_empty()
     }
 
@@ -268,6 +282,8 @@ impl Registry {
             self.bytes = self.statements.iter().map(|ByKey(known)| known.tail.len()).sum();
         }
         let (effects, command) = look();
+        let text = Body::new(tail).cstring().unwrap_or_default();
+        let is_analysed = sql::is_analysed(text);
         self.next += 1;
         let statement = Rc::new(Statement {
             id: self.next,
@@ -278,7 +294,8 @@ impl Registry {
             variant: 0,
             command,
             reading: server.parameters.reading(),
-            has_constants: sql::keeps_constants(Body::new(tail).cstring().unwrap_or_default()),
+            is_analysed,
+            has_constants: is_analysed && sql::has_constants(text),
             constants_under: deciding(server).cloned().collect(),
             names_under: Some(naming(server)),
             used_under: deciding(server).cloned().collect(),
@@ -316,6 +333,7 @@ impl Registry {
             variant: 0,
             command: statement.command.clone(),
             reading: statement.reading,
+            is_analysed: statement.is_analysed,
             has_constants: statement.has_constants,
             constants_under: statement.constants_under.clone(),
             names_under: statement.names_under.clone(),
@@ -327,17 +345,14 @@ impl Registry {
     /// The statement in whose place all have this one who share `statement` and have the settings of now.
     pub fn under(&mut self, statement: &Statement, server: &ServerSession) -> Rc<Statement> {
         let now: Settings = deciding(server).cloned().collect();
-        let named = naming(server);
         let of = statement.key.len() - statement.variant;
         let mut key = statement.key.get(..of).unwrap_or_default().to_vec();
-        // No text has one of these in it.
-        for text in now
-            .iter()
-            .chain(named.iter())
-            .flat_map(|(name, value)| [name, value])
-        {
-            key.extend_from_slice(b"\0\0");
-            key.extend_from_slice(text.as_bytes());
+        if now != statement.constants_under {
+            // No text has one of these in it.
+            for text in now.iter().flat_map(|(name, value)| [name, value]) {
+                key.extend_from_slice(b"\0\0");
+                key.extend_from_slice(text.as_bytes());
+            }
         }
         match self.statements.get(key.as_slice()) {
             Some(ByKey(known))
@@ -356,7 +371,7 @@ impl Registry {
         {
             new.variant = key.len() - of;
             new.key = key.into();
-            (new.used_under, new.names_under) = (now, Some(named));
+            new.used_under = now;
             self.bytes += new.tail.len();
             self.statements.insert(ByKey(variant.clone()));
         }

@@ -262,23 +262,27 @@ pub fn reads_alike(text: &[u8]) -> bool {
     text.is_ascii() && !text.contains(&b'\\') && !text.windows(2).any(|pair| pair == b"&'")
 }
 
-/// How statements begin that the server looks at when they are prepared, and not only when they run (`analyze_requires_snapshot`
-/// in PostgreSQL's `analyze.c`).
+/// How statements begin that the server looks into when they are prepared, and not only when they run (`transformStmt` in
+/// PostgreSQL's `analyze.c`); with CREATE only if it makes what a query returns.
 const ANALYSED: [&str; 12] = [
     "call", "create", "declare", "delete", "explain", "insert", "merge", "select", "table", "update",
     "values", "with",
 ];
 
-/// Whether a server that prepares `text` keeps what its constants mean then.
-pub fn keeps_constants(text: &[u8]) -> bool {
-    let mut tokens = Lexer::new(text, true).skip_while(|token| token.kind == Kind::Symbol(b'('));
-    let first = tokens.next().and_then(|token| text.get(token.start..token.end));
-    let is_analysed = first.is_some_and(|first| {
-        ANALYSED
-            .iter()
-            .any(|word| first.eq_ignore_ascii_case(word.as_bytes()))
-    });
-    is_analysed && has_constants(text)
+/// Whether a server that prepares `text` decides then what its names and constants stand for.
+pub fn is_analysed(text: &[u8]) -> bool {
+    let mut words = Lexer::new(text, true)
+        .skip_while(|token| matches!(token.kind, Kind::Symbol(b'(' | b';')))
+        .filter_map(|token| text.get(token.start..token.end));
+    let first = words.next().unwrap_or_default();
+    let is = |word: &[u8], text: &str| word.eq_ignore_ascii_case(text.as_bytes());
+    if is(first, "create") {
+        // CREATE [UNLOGGED | LOCAL TEMPORARY …] TABLE, CREATE MATERIALIZED VIEW.
+        return words
+            .take(3)
+            .any(|word| is(word, "table") || is(word, "materialized"));
+    }
+    ANALYSED.iter().any(|word| is(first, word))
 }
 
 /// Whether what `text` means may depend on more than its words: it has a constant in quotes, a NULL (`transform_null_equals`), or

@@ -51,6 +51,19 @@ pub const DECIDING_UNREPORTED: [&str; 6] = [
     "xmloption",
 ];
 
+/// Whether `text` contains the name of a setting that decides about constants, in whatever place: a function may be defined to set it.
+pub fn names_deciding(text: &[u8]) -> bool {
+    let names = DECIDING_REPORTED
+        .iter()
+        .chain(&DECIDING_UNREPORTED)
+        .chain(&["time zone"]);
+    let mut names = names.map(|name| name.as_bytes());
+    names.any(|name| {
+        text.windows(name.len())
+            .any(|part| part.eq_ignore_ascii_case(name))
+    })
+}
+
 /// Settings that decide which object a name stands for (documentation, "The Schema Search Path": `$user` is the role's).
 pub const DECIDING_NAMES: [&str; 2] = ["role", "search_path"];
 

@@ -49,7 +49,7 @@ pub fn flush(into: &mut Vec<u8>) {
 }
 
 /// The portal of [`set_config`] and [`run`], so that the one without a name stays its owner's.
-const PORTAL: &[u8] = b"postern\0";
+const PORTAL: &[u8] = b"postern: asks\0";
 
 /// The types of the messages of [`set_config`] for `count` settings, in order.
 pub fn set_config_types(count: usize) -> impl Iterator<Item = u8> {

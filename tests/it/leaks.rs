@@ -9,6 +9,7 @@ mod discard;
 mod readings;
 mod settings;
 mod statements;
+mod turns;
 
 const TWO: &str = "mode = \"auto\"\nsize = 2";
 

@@ -177,7 +177,7 @@ impl Desk {
             body.cstring().unwrap_or_default(),
         );
         let name = match frame.tag {
-            b'P' => return !first.is_empty() && sql::keeps_constants(second),
+            b'P' => return !first.is_empty() && sql::is_analysed(second) && sql::has_constants(second),
             b'B' => second,
             b'D' => first.strip_prefix(b"S").unwrap_or_default(),
             _ => return false,

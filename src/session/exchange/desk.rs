@@ -381,6 +381,13 @@ pub(super) fn runs(sides: &mut Sides<'_>, text: &[u8], effects: Effects, command
     let is_temporary = command == Command::CreateTemporary;
     // It may stand among others, or the text doesn't show it.
     let shows = command != Command::Other && Restore::of(text, effects, &command) != Restore::Nothing;
+    // What it defines may set something while it runs, and be gone before anybody looks.
+    let decides = effects.intersects(Effects::DDL) && sql::names_deciding(text);
+    let effects = if decides {
+        effects | Effects::DECIDES
+    } else {
+        effects
+    };
     let effects = sides.client.runs(text, effects, command, epoch);
     sides.client.run.resets |= effects.intersects(Effects::RESET) && !shows;
     if effects.intersects(Effects::DDL)

@@ -90,7 +90,8 @@ impl Desk {
         if let Some(own) = Rc::get_mut(&mut statement) {
             let (reported, unreported) = self.knows_constants(sides);
             let knows = reported != Knowledge::Changed && unreported != Knowledge::Changed;
-            own.is_read_now(sides.server, knows, self.has_sure_names(sides));
+            let knows_names = self.knows_names(sides) != Knowledge::Changed;
+            own.is_read_now(sides.server, knows, knows_names);
         }
         let is_there = sides.server.prepared.touch(&statement, None);
         sides.client.statements.insert(name.into(), statement.clone());
@@ -179,18 +180,19 @@ impl Desk {
             }
             return false;
         }
-        let names_are_sure = self.has_sure_names(sides) && statement.is_named_under(sides.server);
-        let is_new_to_it = sides.client.run.effects.intersects(Effects::DDL)
+        let has_objects_of_its_own = sides.client.run.effects.intersects(Effects::DDL)
             || sides.client.pins.contains(Reason::Temporary);
-        let knows = if statement.has_constants {
+        let mut knows = Knowledge::Sure;
+        if statement.has_constants {
             let (reported, unreported) = self.knows_constants(sides);
-            reported.max(unreported)
-        } else {
-            Knowledge::Sure
-        };
+            knows = reported.max(unreported);
+        }
+        if statement.is_analysed {
+            knows = knows.max(self.knows_names(sides));
+        }
         let can_nest = self.ledger.status == TransactionStatus::InTransaction && sides.client.run.goes_on();
         self.make_room(statement, sides, out);
-        let nests = knows != Knowledge::Sure && can_nest && statement.knows_constants();
+        let nests = knows != Knowledge::Sure && can_nest && statement.knows_first_reading();
         if nests {
             self.prepare_nested(statement, sides, out);
         } else if knows == Knowledge::Changed {
@@ -203,6 +205,7 @@ impl Desk {
             let now = others.iter().map(|(name, _, now)| (*name, now.as_deref()));
             self.set_locally(now, sides, out);
         }
+        let is_named_so = !statement.is_analysed || statement.is_named_under(sides.server);
         let is_read_as_first = nests || knows == Knowledge::Sure;
         if !is_read_as_first {
             // Nobody knows how it was read just now.
@@ -210,7 +213,7 @@ impl Desk {
             if sides.client.run.changes_reading() && !sql::reads_alike(statement.text()) {
                 runs(sides, &[], UNREAD, Command::Other);
             }
-        } else if !names_are_sure || is_new_to_it {
+        } else if !is_named_so || has_objects_of_its_own {
             // Its names may stand for something that they stand for with nobody else, or not any more.
             sides.server.prepared.spoil(statement, None);
         } else if spoils {
@@ -260,12 +263,10 @@ impl Desk {
         statement: Rc<Statement>,
         sides: &mut Sides<'_>,
     ) -> Rc<Statement> {
-        let is_own = statement.is_named_under(sides.server)
-            && (!statement.has_constants || statement.is_used_under(sides.server));
-        if is_own
+        if !statement.has_constants
             || !statement.is_shared()
-            || !self.has_sure_names(sides)
-            || statement.has_constants && !self.is_sure(sides)
+            || statement.is_used_under(sides.server)
+            || !self.is_sure(sides)
         {
             return statement;
         }
@@ -294,10 +295,13 @@ impl Desk {
         self.knows_constants(sides) == (Knowledge::Sure, Knowledge::Sure)
     }
 
-    /// Whether it is known which settings decide what names stand for.
+    /// What is known of the settings that decide what names stand for.
     #[inline]
-    fn has_sure_names(&self, sides: &Sides<'_>) -> bool {
-        !self.is_in_failed() && sides.client.run.unreported(Effects::DECIDES_NAMES) == Knowledge::Sure
+    fn knows_names(&self, sides: &Sides<'_>) -> Knowledge {
+        if self.is_in_failed() {
+            return Knowledge::Changed;
+        }
+        sides.client.run.unreported(Effects::DECIDES_NAMES)
     }
 
     /// Sets these until the transaction ends.

@@ -179,23 +179,27 @@ proptest! {
 }
 
 #[test]
-fn constants_are_kept_by_what_is_analysed_when_it_is_prepared() {
+fn what_is_analysed_when_it_is_prepared_is_told_from_what_is_not() {
     for text in [
-        "select '1'",
-        "((SELECT '1') union select 1)",
-        "insert into t values ('a')",
+        "select 1",
+        ";select 1",
+        "((SELECT 1) union select 1)",
         "-- a\nWITH a AS (select null) table a",
+        "create temp table a as select 1",
+        "CREATE MATERIALIZED VIEW a AS SELECT 1",
+        "explain select 1",
     ] {
-        assert!(keeps_constants(text.as_bytes()), "{text}");
+        assert!(is_analysed(text.as_bytes()), "{text}");
     }
     for text in [
         "",
-        "select 1",
         "set timezone = 'UTC'",
         "lock table t",
-        "vacuum \"'\"",
+        "vacuum t",
         "comment on table t is 'a'",
+        "create index concurrently on t (a)",
+        "execute a",
     ] {
-        assert!(!keeps_constants(text.as_bytes()), "{text}");
+        assert!(!is_analysed(text.as_bytes()), "{text}");
     }
 }

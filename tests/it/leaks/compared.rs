@@ -6,12 +6,12 @@ use crate::raw::frame;
 use crate::short::{Client, clients, settled, with_free_pool};
 use postern_lab::Lab;
 
-const AUTO1: &str = "mode = \"auto\"\nsize = 1";
-const AUTO3: &str = "mode = \"auto\"\nsize = 3";
+pub(super) const AUTO1: &str = "mode = \"auto\"\nsize = 1";
+pub(super) const AUTO3: &str = "mode = \"auto\"\nsize = 3";
 const SESSION: &str = "mode = \"session\"\nsize = 6";
 
 /// What is answered in this pool must be what is answered in one of session mode.
-fn compare(auto: &'static str, name: &str, what: fn(&Lab, &Gateway) -> Vec<String>) {
+pub(super) fn compare(auto: &'static str, name: &str, what: fn(&Lab, &Gateway) -> Vec<String>) {
     let (lab, gateway) = with_free_pool(SESSION);
     let direct = what(&lab, &gateway);
     drop(gateway);
@@ -25,7 +25,7 @@ fn compare(auto: &'static str, name: &str, what: fn(&Lab, &Gateway) -> Vec<Strin
 }
 
 /// No server connection has any statement by now.
-fn nowhere(two: &mut Client) {
+pub(super) fn nowhere(two: &mut Client) {
     settled();
     two.say(&["Q deallocate all"]);
     settled();
@@ -88,47 +88,6 @@ fn a_snapshot_is_taken_when_the_client_takes_it() {
     compare(AUTO3, "lock", |_, g| {
         lock(g, &["Q set local search_path = public"])
     });
-}
-
-#[test]
-fn a_schema_that_is_gone() {
-    for local in [false, true] {
-        let f: fn(&Lab, &Gateway) -> Vec<String> = if local {
-            |_, g| dropped(g, true)
-        } else {
-            |_, g| dropped(g, false)
-        };
-        compare(AUTO1, if local { "dropped local" } else { "dropped" }, f);
-    }
-}
-
-fn dropped(g: &Gateway, local: bool) -> Vec<String> {
-    let [mut one, mut two] = clients(g);
-    two.say(&[
-        "Q create schema p1",
-        "Q create schema p2",
-        "Q create table p1.t (a int)",
-        "Q create table p2.t (a int)",
-        "Q insert into p2.t values (2)",
-    ]);
-    settled();
-    one.say(&["Q set search_path = p1"]);
-    settled();
-    one.say(&["P s select a from t", "B s", "S"]);
-    settled();
-    two.say(&["Q drop schema p1 cascade"]);
-    nowhere(&mut two);
-    let sets: &[&str] = if local {
-        &["Q begin", "Q set local search_path = p2"]
-    } else {
-        &["Q set search_path = p2"]
-    };
-    let mut said = vec![one.say(sets)];
-    if !local {
-        settled();
-    }
-    said.push(one.say(&["B s", "S"]));
-    said
 }
 
 #[test]
@@ -291,40 +250,6 @@ fn constants_in_dollars() {
         let mut said = vec![one.say(&["Q select g()"])];
         settled();
         said.push(two.say(&["Q select g()"]));
-        said
-    });
-}
-
-#[test]
-fn a_savepoint_of_the_same_name() {
-    compare(AUTO1, "own savepoint", |_, g| {
-        let [mut one, mut two] = clients(g);
-        two.say(&[
-            "Q create table u (a int)",
-            "Q create schema p2",
-            "Q create table p2.t (a int)",
-        ]);
-        settled();
-        two.say(&["Q create schema p1", "Q create table p1.t (a int)"]);
-        one.say(&["Q set search_path = p1"]);
-        settled();
-        one.say(&["P s select a from t", "S"]);
-        settled();
-        two.say(&["Q drop schema p1 cascade"]);
-        nowhere(&mut two);
-        let mut said = vec![one.say(&[
-            "Q begin",
-            "Q savepoint postern",
-            "Q set local search_path = public",
-            "Q insert into u values (1)",
-            "Q declare c cursor for select 1 union all select 2",
-        ])];
-        said.push(one.say(&["B s", "S"]));
-        said.push(one.say(&[
-            "Q rollback to postern",
-            "Q select count(*) from public.u",
-            "Q commit",
-        ]));
         said
     });
 }
@@ -584,41 +509,6 @@ fn leaves(g: &Gateway) -> Vec<String> {
 #[test]
 fn a_client_that_sends_no_more() {
     compare(AUTO3, "half closed", |_, g| leaves(g));
-}
-
-#[test]
-fn what_is_left_of_one_that_fails() {
-    compare(AUTO3, "after failure", |_, g| {
-        let mut two = Client::new(g, &[]);
-        two.say(&[
-            "Q create schema p1",
-            "Q create table p1.t (a int)",
-            "Q create schema p2",
-        ]);
-        settled();
-        let (mut one, mut two, _three) = fresh(
-            g,
-            &["P s select count(*) from t", "S"],
-            &["Q set search_path = p1"],
-        );
-        two.say(&["Q drop schema p1 cascade"]);
-        settled();
-        let mut said = vec![one.say(&[
-            "Q begin",
-            "Q savepoint a",
-            "Q set local search_path = p2",
-            "Q set local datestyle = 'German, DMY'",
-        ])];
-        said.push(one.say(&["B s", "S"]));
-        said.push(one.say(&["Q rollback to a", "Q show search_path", "Q show datestyle"]));
-        said.push(one.say(&[
-            "Q set local search_path = p2",
-            "Q create table p2.t (a int)",
-            "Q release a",
-        ]));
-        said.push(one.say(&["Q commit", "Q show search_path", "Q select 1"]));
-        said
-    });
 }
 
 #[test]
