@@ -89,6 +89,7 @@ fn hunt(hunt: Hunt, steps: usize) {
     let mut clients: Vec<_> = indexed.map(|(index, login)| Client::new(index, *login)).collect();
     let mut script = Script::new();
     let began = Instant::now();
+    let mut refusals = 0;
     for number in 0..steps {
         if !shrinks && script.len() >= 2 * TOLD {
             script.drain(..TOLD);
@@ -101,6 +102,19 @@ fn hunt(hunt: Hunt, steps: usize) {
         }
         match outcome {
             Ok(done) => clients[index].done(&plan, done),
+            // Somebody who has met code that was just changed was tied for what it might have left: the others wait for nothing,
+            // and see nothing that isn't theirs. All begin anew.
+            Err(difference) if difference.is_refusal() && refusals < steps / 10_000 => {
+                refusals += 1;
+                println!("step {number}: no server connection came free");
+                drop(world);
+                script.clear();
+                clients
+                    .iter_mut()
+                    .for_each(|client| *client = Client::new(client.index, client.login));
+                let logins: Vec<_> = clients.iter().map(|client| client.login).collect();
+                world = World::new(hunt.pool, &logins);
+            }
             Err(difference) => {
                 tell(number, index, &script, &world);
                 let holders: Vec<_> = clients.iter().filter(|client| client.is_holding()).collect();

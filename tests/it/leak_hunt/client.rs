@@ -120,7 +120,7 @@ pub(super) struct Client {
     pub(super) status: u8,
     /// Whether a Sync is missing.
     pub(super) open: bool,
-    login: Login,
+    pub(super) login: Login,
     hold: Hold,
     seeded: bool,
     drawn: bool,

@@ -26,6 +26,11 @@ pub(super) struct Difference {
 }
 
 impl Difference {
+    /// Whether a client was told that no server connection came free (53300), where its own server answered.
+    pub(super) fn is_refusal(&self) -> bool {
+        self.text.contains("C53300")
+    }
+
     fn new(kind: String, about: &str, seen: &str, expected: &str) -> Self {
         let text = format!("  {about}\n  through the gateway: {seen}\n  direct:              {expected}");
         Self { text, kind }
