@@ -10,6 +10,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set, set_capabilities,
+    set_no_new_privs,
+};
 use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
@@ -22,6 +26,7 @@ use crate::aws::credentials::{CredentialCache, Load, Observer};
 use crate::config::Config;
 use crate::gateway::{ErrorKind, Readiness, Shard, Shared, Shutdown};
 use crate::identity::Source;
+use crate::identity::ssm::Unattributed;
 use crate::metrics::Metrics;
 use crate::upstream::Services;
 use crate::upstream::gate::Gates;
@@ -200,6 +205,11 @@ fn begin_at_zero(metrics: &Metrics, config: &Config) {
     for source in &config.identity.sources {
         metrics.client.logins.with_label_values(&[source.name()]);
     }
+    if config.identity.sources.contains(&Source::Ssm) {
+        for outcome in Unattributed::LABELS.iter().chain(&["ok"]) {
+            metrics.client.attributions.with_label_values(&[outcome]);
+        }
+    }
     for load in Load::ALL {
         metrics.iam.credential_loads.with_label_values(&[load.label()]);
     }
@@ -211,6 +221,28 @@ fn begin_at_zero(metrics: &Metrics, config: &Config) {
             .with_label_values(&[target.endpoint.to_string()])
             .set(limit);
     }
+}
+
+/// Gives up all capabilities of the thread that calls this, and of those that it will start: whoever reads what clients send must
+/// not have them. What listens on a port that only root may have keeps what that takes (capabilities(7), `CAP_NET_BIND_SERVICE`).
+pub fn drop_capabilities(config: &Config) -> io::Result<()> {
+    let addresses = config.listen.iter().chain(&config.admin);
+    let is_privileged = addresses
+        .into_iter()
+        .any(|address| (1..1_024).contains(&address.port()));
+    let kept = if is_privileged {
+        capabilities(None)?.permitted & CapabilitySet::NET_BIND_SERVICE
+    } else {
+        CapabilitySet::empty()
+    };
+    set_no_new_privs(true)?;
+    clear_ambient_capability_set()?;
+    let sets = CapabilitySets {
+        effective: kept,
+        permitted: kept,
+        inheritable: CapabilitySet::empty(),
+    };
+    Ok(set_capabilities(None, sets)?)
 }
 
 /// A core would hold tokens and keys.

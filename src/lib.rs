@@ -11,7 +11,7 @@
 //! |---|---|---|
 //! | 0 words | [`wire`], [`sql`], [`ids`] | bytes |
 //! | 1 decisions | [`session`], [`pin`], [`pool`], [`identity`], [`policy`], [`iam`] | time and randomness that are passed in |
-//! | 2 adapters | [`net`], [`tls`], [`aws`], [`config`] | sockets, rustls, the AWS SDK, files |
+//! | 2 adapters | [`net`], [`tls`], [`aws`], [`peer`], [`config`] | sockets, rustls, the AWS SDK, files |
 //! | 3 services | [`upstream`], [`metrics`], [`admin`], [`telemetry`] | tokio |
 //! | 4 gateway | [`gateway`], [`app`], [`cli`] | all of it |
 //!
@@ -31,6 +31,7 @@ pub mod identity;
 pub mod ids;
 pub mod metrics;
 pub mod net;
+pub mod peer;
 pub mod pin;
 pub mod policy;
 pub mod pool;

@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use clap::Subcommand;
 
 use super::ConfigFile;
+use super::explain::Explain;
 use crate::config::file::File;
 use crate::config::{effective, environment};
 
@@ -16,6 +17,8 @@ pub(super) enum Config {
     Check(ConfigFile),
     /// Print the configuration with every default and override in place; secrets are hidden
     Show(ConfigFile),
+    /// Say which rule decides about somebody, and why
+    Explain(Explain),
     /// Print the JSON schema of the configuration file
     Schema,
 }
@@ -33,6 +36,7 @@ impl Config {
                 )
             }
             Self::Show(file) => show(&file)?,
+            Self::Explain(explain) => explain.text()?,
             Self::Schema => {
                 let mut schema = serde_json::to_string_pretty(&schemars::schema_for!(File))?;
                 schema.push('\n');

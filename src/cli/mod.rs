@@ -1,6 +1,8 @@
 //! The command line.
 
+mod attribute;
 mod config;
+mod explain;
 mod run;
 mod token;
 
@@ -30,6 +32,11 @@ struct Cli {
 enum Command {
     /// Run the gateway in the foreground
     Run(run::Run),
+    /// Say for the gateway which session of Session Manager connections come through
+    ///
+    /// A process of its own, since it takes the capabilities CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, which the gateway must not
+    /// have. It gives up all others at its start.
+    Attribute(attribute::Attribute),
     /// Look at the configuration
     #[command(subcommand)]
     Config(config::Config),
@@ -53,6 +60,7 @@ struct ConfigFile {
 pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(run) => run.execute(),
+        Command::Attribute(attribute) => attribute.execute(),
         Command::Config(config) => config.execute(),
         Command::Token(token) => token.execute(),
     };

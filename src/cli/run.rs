@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use anyhow::Context as _;
 use clap::Args;
 
 use super::ConfigFile;
@@ -36,6 +37,8 @@ impl Run {
             Some(endpoint) => self.without_file(endpoint)?,
             None => self.file.load()?,
         };
+        // Before there is another thread: each has capabilities of its own.
+        app::drop_capabilities(&config).context("cannot give up capabilities")?;
         let _guard = telemetry::start(&config.log).map_err(anyhow::Error::msg)?;
         app::run(config)
     }
@@ -53,9 +56,13 @@ impl Run {
             identity: file::Identity {
                 sources: self.identity.iter().cloned().collect(),
                 scram: file::Scram::default(),
+                ssm: file::Ssm::default(),
             },
             rules: vec![file::Rule {
                 principals: vec!["trust:".to_owned()],
+                accounts: None,
+                permission_sets: None,
+                documents: None,
                 targets: vec![name.clone()],
                 databases: vec!["*".to_owned()],
                 users: vec!["*".to_owned()],

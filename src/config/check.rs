@@ -8,7 +8,9 @@ use std::time::Duration;
 use super::duration::Written;
 use super::error::ConfigError;
 use super::file::{self, File, Switchable};
-use super::{ClientTimeouts, Config, Endpoint, Identity, Limits, Log, PoolConfig, PoolOf, Target, Timeouts};
+use super::{
+    ClientTimeouts, Config, Endpoint, Identity, Limits, Log, PoolConfig, PoolOf, Ssm, Target, Timeouts,
+};
 use crate::iam::{self, Budget};
 use crate::identity::{Source, Verifier};
 use crate::ids::{DbUser, TargetName};
@@ -140,11 +142,14 @@ fn identity(typed: &file::Identity) -> Result<Identity, ConfigError> {
     if sources.is_empty() {
         return Err(ConfigError::value(
             "identity.sources",
-            "is empty, so nobody could come in; expected \"scram\" or \"trust\"",
+            "is empty, so nobody could come in; expected \"ssm\", \"scram\" or \"trust\"",
         ));
     }
-    if sources.len() > 1 {
-        let message = "has more than one entry; \"scram\" and \"trust\" both decide for good, so only the first would ever count";
+    let first_final = sources.iter().position(|source| *source != Source::Ssm);
+    if first_final.is_some_and(|first| first + 1 < sources.len())
+        || sources.iter().filter(|source| **source == Source::Ssm).count() > 1
+    {
+        let message = "names something behind what decides for good; only \"ssm\" may be followed by another, by one of \"scram\" and \"trust\"";
         return Err(ConfigError::value("identity.sources", message));
     }
     let verifiers = typed.scram.verifiers.iter().map(|(name, text)| {
@@ -160,7 +165,22 @@ fn identity(typed: &file::Identity) -> Result<Identity, ConfigError> {
             "is empty, but \"scram\" is among the sources",
         ));
     }
-    Ok(Identity { sources, verifiers })
+    let documents = &typed.ssm.documents;
+    if sources.contains(&Source::Ssm) && documents.is_empty() {
+        return Err(ConfigError::value(
+            "identity.ssm.documents",
+            "is empty, so no session would do; expected names of documents, such as \"AWS-StartPortForwardingSession\"",
+        ));
+    }
+    let ssm = Ssm {
+        socket: typed.ssm.socket.clone(),
+        documents: documents.iter().map(|text| Glob::new(text)).collect(),
+    };
+    Ok(Identity {
+        sources,
+        verifiers,
+        ssm,
+    })
 }
 
 fn target(typed: &file::Target, roots: &tls::Roots) -> Result<Target, ConfigError> {
@@ -365,6 +385,37 @@ fn timeouts(typed: &file::Timeouts, key: &str) -> Result<Timeouts, ConfigError> 
     })
 }
 
+/// Why a pattern for principals that looks right matches nobody.
+fn never_matches(pattern: &str) -> Option<String> {
+    let (service, resource) = pattern.strip_prefix("arn:")?.rsplit_once(':')?;
+    if let Some(role) = resource.strip_prefix("role/") {
+        let role = role.rsplit('/').next().unwrap_or_default();
+        let account = service.rsplit(':').next().unwrap_or_default();
+        return Some(format!(
+            "\"{pattern}\" matches nobody: who calls is a session of a role; write \"arn:aws:sts::{account}:assumed-role/{role}/*\""
+        ));
+    }
+    let federated = resource.strip_prefix("federated-user/");
+    if let Some(name) = federated.filter(|name| !["", "*"].contains(name)) {
+        return Some(format!(
+            "\"{pattern}\" matches nobody: whoever asks for a federated user chooses its name, {name} too; write \"…:federated-user/*\""
+        ));
+    }
+    let rest = resource.strip_prefix("assumed-role/")?;
+    let Some((role, session)) = rest.split_once('/') else {
+        let is_open = rest.ends_with('*');
+        return (!is_open)
+            .then(|| format!("\"{pattern}\" matches nobody; write \"…:assumed-role/{rest}/*\""));
+    };
+    let is_vouched_for = role.starts_with("AWSReservedSSO_") || Glob::new(role).is_open();
+    (!["", "*"].contains(&session) && !is_vouched_for).then(|| {
+        format!(
+            "\"{pattern}\" matches nobody: whoever assumes a role chooses the name of the session, so no rule can go by it; \
+             write \"…:assumed-role/{role}/*\""
+        )
+    })
+}
+
 fn rules(typed: &[file::Rule]) -> Result<Rules, ConfigError> {
     let globs = |number: usize, name: &str, list: &[String]| {
         if list.is_empty() {
@@ -377,11 +428,18 @@ fn rules(typed: &[file::Rule]) -> Result<Rules, ConfigError> {
         let kinds = |pattern: &&String| !pattern.contains([':', '*', '?']);
         if let Some(pattern) = rule.principals.iter().find(kinds) {
             let message =
-                format!("\"{pattern}\" matches no principal; they are written \"trust:\" and \"scram:NAME\"");
+                format!("\"{pattern}\" matches no principal; they are written \"arn:…\", \"scram:NAME\" and \"trust:\"");
             return Err(ConfigError::value(format!("rules[{number}].principals"), message));
         }
+        if let Some(message) = rule.principals.iter().find_map(|pattern| never_matches(pattern)) {
+            return Err(ConfigError::value(format!("rules[{number}].principals"), message));
+        }
+        let optional = |name: &str, list: &Option<Vec<String>>| list.as_ref().map(|list| globs(number, name, list)).transpose();
         Ok(Rule {
             principals: globs(number, "principals", &rule.principals)?,
+            accounts: optional("accounts", &rule.accounts)?,
+            permission_sets: optional("permission_sets", &rule.permission_sets)?,
+            documents: optional("documents", &rule.documents)?,
             targets: globs(number, "targets", &rule.targets)?,
             databases: globs(number, "databases", &rule.databases)?,
             users: globs(number, "users", &rule.users)?,

@@ -108,13 +108,36 @@ pub struct Tls {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Identity {
+    /// `"ssm"`: whoever has started the session of Session Manager that the connection came through; the principal is an ARN.
     /// `"scram"`: a password, checked against a verifier from this file; the principal is `scram:NAME`, where NAME is
     /// the user that the client asks for. `"trust"`: nobody is asked, whoever reaches the port is let in, as the
-    /// principal `trust:`.
+    /// principal `trust:`. With `["ssm", "scram"]`, who doesn't come through Session Manager is asked for a password.
     pub sources: Vec<String>,
+    /// For `ssm`.
+    #[serde(default)]
+    pub ssm: Ssm,
     /// For `scram`.
     #[serde(default)]
     pub scram: Scram,
+}
+
+/// Session Manager.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ssm {
+    /// Where `postern attribute` listens, the process that looks up which session a connection came through.
+    pub socket: PathBuf,
+    /// Documents that sessions may be started with; `*` and `?` as in rules. Rules may ask for less.
+    pub documents: Vec<String>,
+}
+
+impl Default for Ssm {
+    fn default() -> Self {
+        Self {
+            socket: PathBuf::from("/run/postern/attribute.sock"),
+            documents: vec!["AWS-StartPortForwardingSession".to_owned()],
+        }
+    }
 }
 
 /// Passwords.
@@ -301,12 +324,22 @@ impl Default for Timeouts {
     }
 }
 
-/// One rule. All four lists must match; `*` stands for any text and `?` for one character.
+/// One rule. All lists that are given must match; `*` stands for any text and `?` for one character.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
-    /// Principals: `trust:`, `scram:NAME`.
+    /// Principals: ARNs (`arn:aws:sts::ACCOUNT:assumed-role/AWSReservedSSO_SET_????????????????/NAME`, `…:assumed-role/ROLE/*`,
+    /// `arn:aws:iam::ACCOUNT:user/NAME`), `scram:NAME`, `trust:`.
     pub principals: Vec<String>,
+    /// AWS accounts of principals, twelve digits; any if it isn't given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accounts: Option<Vec<String>>,
+    /// Permission sets of IAM Identity Center; any principal if it isn't given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub permission_sets: Option<Vec<String>>,
+    /// Documents of Session Manager that the session was started with; any way to come in if it isn't given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub documents: Option<Vec<String>>,
     /// Targets, by name.
     pub targets: Vec<String>,
     /// Databases; all of the target's if it isn't given.

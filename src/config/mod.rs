@@ -11,14 +11,14 @@ pub mod file;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::iam::Budget;
 use crate::identity::{Source, Verifier};
 use crate::ids::{DatabaseName, DbUser, TargetName};
-use crate::policy::Rules;
+use crate::policy::{Glob, Rules};
 use crate::tls;
 
 pub use error::ConfigError;
@@ -51,6 +51,17 @@ pub struct Identity {
     pub sources: Vec<Source>,
     /// Password verifiers by name, for [`Source::Scram`].
     pub verifiers: HashMap<String, Arc<Verifier>>,
+    /// For [`Source::Ssm`].
+    pub ssm: Ssm,
+}
+
+/// How sessions of Session Manager are told.
+#[derive(Clone, Debug)]
+pub struct Ssm {
+    /// Where the helper listens.
+    pub socket: PathBuf,
+    /// Documents that sessions may be started with.
+    pub documents: Vec<Glob>,
 }
 
 /// Bounds on what clients may cost.

@@ -198,3 +198,45 @@ fn the_environment_overrides_the_file() {
         .to_string();
     assert!(message.contains("no entry 1"), "{message}");
 }
+
+#[test]
+fn a_pattern_that_matches_nobody_is_refused_with_one_that_does() {
+    for (pattern, part) in [
+        (
+            "arn:aws:iam::123456789012:role/team/Deploy",
+            "arn:aws:sts::123456789012:assumed-role/Deploy/*",
+        ),
+        (
+            "arn:aws:sts::123456789012:assumed-role/Deploy/alice",
+            "assumed-role/Deploy/*",
+        ),
+        (
+            "arn:aws:sts::123456789012:assumed-role/Deploy",
+            "assumed-role/Deploy/*",
+        ),
+        (
+            "arn:aws:sts::123456789012:federated-user/alice",
+            "federated-user/*",
+        ),
+        ("alice", "scram:NAME"),
+    ] {
+        let text = format!(
+            "{MINIMAL}\n[[rules]]\nprincipals = [{pattern:?}]\ntargets = [\"orders\"]\nusers = [\"app\"]\n"
+        );
+        let error = Config::parse(&text, std::iter::empty()).unwrap_err().to_string();
+        assert!(error.contains(part), "{pattern}: {error}");
+    }
+    for pattern in [
+        "arn:aws:sts::123456789012:assumed-role/Deploy/*",
+        "arn:aws:sts::123456789012:assumed-role/Deploy/",
+        "arn:aws:sts::*:assumed-role/*",
+        "arn:aws:sts::123456789012:assumed-role/AWSReservedSSO_Analyst_????????????????/alice",
+        "arn:aws:iam::123456789012:user/alice",
+        "*",
+    ] {
+        let text = format!(
+            "{MINIMAL}\n[[rules]]\nprincipals = [{pattern:?}]\ntargets = [\"orders\"]\nusers = [\"app\"]\n"
+        );
+        Config::parse(&text, std::iter::empty()).unwrap();
+    }
+}

@@ -37,6 +37,7 @@ pub(super) fn admit(routed: Routed, rules: &Rules) -> Result<Admitted, Box<(Iden
         let principal = &identified.principal;
         rules.decide(&policy::Request {
             principal,
+            document: identified.session.as_ref().map(|session| &*session.document),
             target: &target.name,
             database: &database,
             user: &user,

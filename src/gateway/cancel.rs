@@ -12,6 +12,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::timeout;
 
+use crate::identity::ssm::SsmSession;
 use crate::upstream;
 use crate::upstream::connection::Cancellable;
 use crate::wire::startup::{CancelKey, ProtocolVersion};
@@ -47,6 +48,8 @@ impl Default for Cancels {
 #[derive(Debug)]
 struct Entry {
     key: CancelKey,
+    /// Who alone may cancel, if AWS has said who it is.
+    owner: Option<SsmSession>,
     lease: Mutex<Leased>,
     settled: Notify,
 }
@@ -68,6 +71,8 @@ pub(super) enum Outcome {
     Idle,
     /// There is no such key.
     Unknown,
+    /// It comes from somebody else than the key's owner.
+    Foreign,
     /// Enough of them are under way for this key already.
     Enough,
     /// The server couldn't be asked.
@@ -80,6 +85,7 @@ impl Outcome {
             Self::Forwarded => "forwarded",
             Self::Idle => "idle",
             Self::Unknown => "unknown",
+            Self::Foreign => "foreign",
             Self::Enough => "enough",
             Self::Failed => "failed",
         }
@@ -94,8 +100,12 @@ pub(super) struct Registered {
 }
 
 impl Cancels {
-    /// A new key, of the length that `version` allows; `None` if there is no randomness.
-    pub(super) fn register(self: &Arc<Self>, version: ProtocolVersion) -> Option<Registered> {
+    /// A new key, of the length that `version` allows, for who comes through that `session`; `None` if there is no randomness.
+    pub(super) fn register(
+        self: &Arc<Self>,
+        version: ProtocolVersion,
+        session: Option<&SsmSession>,
+    ) -> Option<Registered> {
         let len = if version >= ProtocolVersion::V3_2 {
             SECRET_BYTES_3_2
         } else {
@@ -113,6 +123,7 @@ impl Cancels {
             }
             let entry = Arc::new(Entry {
                 key: CancelKey { pid, secret },
+                owner: session.cloned(),
                 lease: Mutex::default(),
                 settled: Notify::new(),
             });
@@ -124,14 +135,19 @@ impl Cancels {
         }
     }
 
-    /// Carries out a cancel request, and returns when the server has.
-    pub(super) async fn cancel(&self, key: &CancelKey) -> Outcome {
+    /// Carries out a cancel request that comes from `caller`, as far as that is known, and returns when the server has.
+    pub(super) async fn cancel(&self, key: &CancelKey, caller: Option<&SsmSession>) -> Outcome {
         let entry = self.lock().get(&key.pid).cloned();
         let Some(entry) = entry
             .filter(|entry| constant_time::verify_slices_are_equal(&entry.key.secret, &key.secret).is_ok())
         else {
             return Outcome::Unknown;
         };
+        if let Some(owner) = &entry.owner
+            && !caller.is_some_and(|caller| caller.is_of_same_person(owner))
+        {
+            return Outcome::Foreign;
+        }
         let server = match entry.begin() {
             Ok(server) => server,
             Err(outcome) => return outcome,
@@ -202,9 +218,9 @@ impl Registered {
 
     /// Asks the server to cancel what it runs for the client now.
     pub(super) fn cancel_running(&self) -> JoinHandle<()> {
-        let (cancels, key) = (self.cancels.clone(), self.entry.key.clone());
+        let (cancels, entry) = (self.cancels.clone(), self.entry.clone());
         spawn_local(async move {
-            cancels.cancel(&key).await;
+            cancels.cancel(&entry.key, entry.owner.as_ref()).await;
         })
     }
 
@@ -248,17 +264,17 @@ mod tests {
     #[tokio::test]
     async fn keys_are_of_the_length_that_the_protocol_allows() {
         let cancels = Arc::new(Cancels::default());
-        let old = cancels.register(ProtocolVersion::V3_0).unwrap();
-        let new = cancels.register(ProtocolVersion::V3_2).unwrap();
+        let old = cancels.register(ProtocolVersion::V3_0, None).unwrap();
+        let new = cancels.register(ProtocolVersion::V3_2, None).unwrap();
         assert_eq!((old.key().secret.len(), new.key().secret.len()), (4, 32));
-        assert_eq!(cancels.cancel(old.key()).await, Outcome::Idle);
+        assert_eq!(cancels.cancel(old.key(), None).await, Outcome::Idle);
         let wrong = CancelKey {
             pid: old.key().pid,
             secret: vec![0; 5],
         };
-        assert_eq!(cancels.cancel(&wrong).await, Outcome::Unknown);
+        assert_eq!(cancels.cancel(&wrong, None).await, Outcome::Unknown);
         let gone = new.key().clone();
         drop(new);
-        assert_eq!(cancels.cancel(&gone).await, Outcome::Unknown);
+        assert_eq!(cancels.cancel(&gone, None).await, Outcome::Unknown);
     }
 }

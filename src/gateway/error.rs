@@ -6,6 +6,7 @@
 
 use super::deadlines::Late;
 use crate::identity::Principal;
+use crate::identity::ssm::Unattributed;
 use crate::pin::Reason;
 use crate::upstream::connection::SettingsError;
 use crate::upstream::error::OpenError;
@@ -27,6 +28,8 @@ pub enum ErrorKind {
     LoginTimeout,
     /// The password is wrong, or the user unknown.
     Authentication,
+    /// It can't be told who it is.
+    Unattributed,
     /// It can't be told which target is meant.
     NoTarget,
     /// No rule lets this principal in there.
@@ -51,11 +54,12 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// All of them, so that metrics can begin at zero.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Protocol,
         Self::Unsupported,
         Self::LoginTimeout,
         Self::Authentication,
+        Self::Unattributed,
         Self::NoTarget,
         Self::NotAdmitted,
         Self::TooManyClients,
@@ -75,6 +79,7 @@ impl ErrorKind {
             Self::Unsupported => "unsupported",
             Self::LoginTimeout => "login_timeout",
             Self::Authentication => "authentication",
+            Self::Unattributed => "unattributed",
             Self::NoTarget => "no_target",
             Self::NotAdmitted => "not_admitted",
             Self::TooManyClients => "too_many_clients",
@@ -95,7 +100,7 @@ impl ErrorKind {
             Self::LoginTimeout | Self::ServerLost => sqlstate::CONNECTION_FAILURE,
             Self::Authentication => sqlstate::INVALID_PASSWORD,
             Self::NoTarget => sqlstate::INVALID_CATALOG_NAME,
-            Self::NotAdmitted => sqlstate::INVALID_AUTHORIZATION,
+            Self::Unattributed | Self::NotAdmitted => sqlstate::INVALID_AUTHORIZATION,
             Self::TooManyClients | Self::PoolTimeout => sqlstate::TOO_MANY_CONNECTIONS,
             Self::Unavailable => sqlstate::UNABLE_TO_CONNECT,
             Self::Setting => sqlstate::INVALID_PARAMETER_VALUE,
@@ -220,6 +225,24 @@ impl ClientError {
         Self::new(ErrorKind::NoTarget, "it is not clear which target is meant")
             .detail("There is more than one, and neither the connection's server name nor its parameters name one.")
             .hint("Connect to the database TARGET/DATABASE, or set options=-cpostern.target=TARGET.")
+    }
+
+    pub(super) fn unattributed(reason: &Unattributed) -> Self {
+        let hint = match reason {
+            Unattributed::NoHelper { .. } => {
+                "Ask whoever runs this gateway to see to it that `postern attribute` runs and listens at identity.ssm.socket."
+            }
+            _ => {
+                "Connect through a session of Session Manager that leads to this port: aws ssm start-session --target INSTANCE \
+                 --document-name AWS-StartPortForwardingSession --parameters portNumber=PORT,localPortNumber=PORT"
+            }
+        };
+        Self::new(
+            ErrorKind::Unattributed,
+            "it can't be told who this connection is from",
+        )
+        .detail(format!("{}.", reason.told()))
+        .hint(hint)
     }
 
     pub(super) fn not_admitted(principal: &Principal, target: &str, database: &str, user: &str) -> Self {

@@ -1,15 +1,22 @@
 //! The second step: who is it? The sources of identity are tried in the order of the configuration; none of them
-//! succeeding is a refusal. (Attribution of SSM sessions and STS proofs are further sources, in this place.)
+//! succeeding is a refusal. (STS proofs are a further source, in this place.)
 
 use std::sync::Arc;
 
 use aws_lc_rs::{digest, hmac, rand};
+use tokio::net::TcpStream;
+use tokio::task::{JoinHandle, spawn_local};
+use tracing::info;
 
 use super::error::ClientError;
 use super::negotiate::{Conversation, LoginFailure, Negotiated};
 use crate::config::Identity;
 use crate::identity::scram::{ChannelBinding, Exchange, Mechanism, NONCE_LEN, ScramError};
+use crate::identity::ssm::{SsmSession, Unattributed};
 use crate::identity::{Principal, Source, Verifier};
+use crate::ids::SessionId;
+use crate::metrics::Metrics;
+use crate::peer::{self, Connection};
 use crate::tls::Acceptor;
 use crate::wire::body::Body;
 use crate::wire::reply;
@@ -22,6 +29,26 @@ pub(super) struct Identified {
     pub(super) version: ProtocolVersion,
     pub(super) principal: Principal,
     pub(super) source: Source,
+    /// The session of Session Manager that it came through.
+    pub(super) session: Option<SsmSession>,
+}
+
+/// The look for the session of Session Manager that a connection came through, which begins when it is accepted: the process at
+/// the other end may not be there for long. It ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct Attribution(JoinHandle<Result<SsmSession, Unattributed>>);
+
+impl Attribution {
+    /// What was found.
+    pub(super) async fn end(mut self) -> Result<SsmSession, Unattributed> {
+        (&mut self.0).await.unwrap_or(Err(Unattributed::Gone))
+    }
+}
+
+impl Drop for Attribution {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// What identifying needs.
@@ -29,13 +56,14 @@ pub(super) struct Identified {
 pub(super) struct Identifier {
     identity: Identity,
     acceptor: Acceptor,
+    metrics: Arc<Metrics>,
     mock_secret: [u8; 32],
     /// What the verifiers look like from outside, one for each: iteration count and length of the salt.
     shapes: Vec<(u32, usize)>,
 }
 
 impl Identifier {
-    pub(super) fn new(identity: Identity, acceptor: Acceptor) -> Self {
+    pub(super) fn new(identity: Identity, acceptor: Acceptor, metrics: Arc<Metrics>) -> Self {
         let mock_secret = mock_secret(&identity);
         let verifiers = identity.verifiers.values();
         let mut shapes: Vec<_> = verifiers
@@ -45,37 +73,91 @@ impl Identifier {
         Self {
             identity,
             acceptor,
+            metrics,
             mock_secret,
             shapes,
         }
+    }
+
+    /// Begins to look for the session of Session Manager, if that is asked for.
+    pub(super) fn attribute(&self, tcp: &TcpStream) -> Option<Attribution> {
+        if !self.identity.sources.contains(&Source::Ssm) {
+            return None;
+        }
+        let ends = (tcp.peer_addr(), tcp.local_addr());
+        let ssm = self.identity.ssm.clone();
+        let metrics = self.metrics.clone();
+        Some(Attribution(spawn_local(async move {
+            let (Ok(dialler), Ok(listener)) = ends else {
+                return Err(Unattributed::Gone);
+            };
+            let _timer = metrics.client.attribution_seconds.start_timer();
+            let facts = peer::client::ask(&ssm.socket, Connection { dialler, listener }).await;
+            let allows = |document: &str| ssm.documents.iter().any(|glob| glob.matches(document));
+            let attributed = facts.and_then(|facts| facts.attribute(listener.port(), allows));
+            let outcome = attributed.as_ref().map_or_else(Unattributed::label, |_| "ok");
+            metrics.client.attributions.with_label_values(&[outcome]).inc();
+            attributed
+        })))
     }
 
     /// Takes the step for the user of that name.
     pub(super) async fn identify(
         &self,
         negotiated: Negotiated,
+        session: SessionId,
         user: &str,
+        attribution: Option<Attribution>,
     ) -> Result<Identified, (Conversation, LoginFailure)> {
         let Negotiated {
             mut conversation,
             version,
             ..
         } = negotiated;
-        // Neither of these can fail and leave room for another: `trust` takes everybody, and a wrong password ends
+        let mut reason = None;
+        if let Some(attribution) = attribution {
+            match attribution.end().await {
+                Ok(session) => {
+                    return Ok(Identified {
+                        conversation,
+                        version,
+                        principal: Principal::Iam(session.owner.clone()),
+                        source: Source::Ssm,
+                        session: Some(session),
+                    });
+                }
+                Err(why) => {
+                    info!(session = %session, reason = %why, "not attributed to a session of Session Manager");
+                    reason = Some(why);
+                }
+            }
+        }
+        // None of these can fail and leave room for another: `trust` takes everybody, and a wrong password ends
         // the login as it does with PostgreSQL.
-        let source = self.identity.sources.first().copied().unwrap_or(Source::Scram);
+        let source = self.identity.sources.last().copied().unwrap_or(Source::Scram);
+        // Who comes through Session Manager in a way that isn't allowed must not be taken for somebody else instead. A password is
+        // somebody's whichever way it comes, so it does while nobody can say which way that is.
+        let may_go_on = reason.as_ref().is_none_or(|reason| {
+            reason.is_elsewhere()
+                || source == Source::Scram && matches!(reason, Unattributed::NoHelper { .. })
+        });
         let principal = match source {
+            source if source == Source::Ssm || !may_go_on => {
+                let error = ClientError::unattributed(&reason.unwrap_or(Unattributed::Gone));
+                return Err((conversation, error.into()));
+            }
             Source::Scram => match self.scram(&mut conversation, user).await {
                 Ok(()) => Principal::Scram(user.into()),
                 Err(failure) => return Err((conversation, failure)),
             },
-            Source::Trust => Principal::Trust,
+            Source::Trust | Source::Ssm => Principal::Trust,
         };
         Ok(Identified {
             conversation,
             version,
             principal,
             source,
+            session: None,
         })
     }
 

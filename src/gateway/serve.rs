@@ -16,7 +16,7 @@ use super::cancel::Registered;
 use super::clients::{Client, Counted, Silent};
 use super::deadlines::Deadlines;
 use super::error::ClientError;
-use super::identify::Identified;
+use super::identify::{Attribution, Identified};
 use super::multiplex::Sharer;
 use super::negotiate::{Conversation, LoginFailure, negotiate};
 use super::pump::{End, First, Traffic, first_message, look_at, pump};
@@ -49,6 +49,8 @@ struct Session {
     /// What it sent together with its login, before it could know that it was let in.
     early: Vec<u8>,
     lease: Option<Box<Lease>>,
+    /// Who it is, for `application_name`.
+    person: Option<Rc<str>>,
 }
 
 /// Serves the client that has connected with `tcp`. `over_limit`: there are too many, it is only told so.
@@ -83,6 +85,11 @@ async fn log_in(
         debug!(session = %client.session, %error, "socket options could not be set");
     }
     let metrics = &shard.shared.metrics.client;
+    let attribution = if over_limit {
+        None
+    } else {
+        shard.identifier.attribute(&tcp)
+    };
     let mut conversation = Conversation::new(Stream::plain(tcp));
     if !speaks(shard, client, &mut conversation, silent, over_limit).await {
         metrics.abandoned.inc();
@@ -92,7 +99,7 @@ async fn log_in(
     let _logging_in = Counted::new(&metrics.logging_in);
     conversation.limit(shard.shared.limits.login_timeout);
     let admitted = tokio::select! {
-        admitted = introduce(shard, client, conversation, over_limit) => admitted,
+        admitted = introduce(shard, client, conversation, over_limit, attribution) => admitted,
         () = client.shutdown() => {
             metrics.abandoned.inc();
             return None;
@@ -144,11 +151,16 @@ async fn introduce(
     client: &Client,
     mut conversation: Conversation,
     over_limit: bool,
+    attribution: Option<Attribution>,
 ) -> Result<Option<Admitted>, (Conversation, LoginFailure)> {
     let startup = match negotiate(&mut conversation, &shard.shared.acceptor).await {
         Ok(Ok(startup)) => startup,
         Ok(Err(key)) => {
-            let outcome = shard.shared.cancels.cancel(&key).await;
+            let caller = match attribution {
+                Some(attribution) => attribution.end().await.ok(),
+                None => None,
+            };
+            let outcome = shard.shared.cancels.cancel(&key, caller.as_ref()).await;
             shard
                 .shared
                 .metrics
@@ -179,7 +191,7 @@ async fn introduce(
     };
     let identified = shard
         .identifier
-        .identify(negotiated, request.user.as_str())
+        .identify(negotiated, client.session, request.user.as_str(), attribution)
         .await?;
     match admit(Routed { identified, request }, &shard.shared.rules) {
         Ok(admitted) => Ok(Some(admitted)),
@@ -204,13 +216,21 @@ async fn welcome(shard: &Rc<Shard>, client: &Client, admitted: Admitted) -> Opti
         version,
         principal,
         source,
+        session,
     } = identified;
-    let (Some(pool), Some(key)) = (shard.pool(&target, &pool), shard.shared.cancels.register(version)) else {
+    let (Some(pool), Some(key)) = (
+        shard.pool(&target, &pool),
+        shard.shared.cancels.register(version, session.as_ref()),
+    ) else {
         refuse(shard, client, conversation, &ClientError::internal()).await;
         return None;
     };
     reply::authentication_ok(&mut conversation.reply);
-    let settings = settings::settings(settings);
+    let person = principal.person();
+    let settings = match person {
+        Some(person) => settings::signed(person, &settings::settings(settings)),
+        None => settings::settings(settings),
+    };
     let (settings, parameters) = match pool.greeting(&settings) {
         Some(known) => known,
         None => {
@@ -244,7 +264,8 @@ async fn welcome(shard: &Rc<Shard>, client: &Client, admitted: Admitted) -> Opti
         .logins
         .with_label_values(&[source.name()])
         .inc();
-    info!(session = %client.session, %principal, pool = %pool.key(), rule, "login");
+    let ssm_session = session.as_ref().map(|session| &*session.id);
+    info!(session = %client.session, %principal, ssm_session, pool = %pool.key(), rule, "login");
     let Conversation {
         stream,
         received: early,
@@ -258,6 +279,7 @@ async fn welcome(shard: &Rc<Shard>, client: &Client, admitted: Admitted) -> Opti
         greeted: parameters,
         early,
         lease: None,
+        person: person.map(Rc::from),
     }))
 }
 
@@ -391,7 +413,12 @@ impl Session {
             client,
             key: &self.key,
             pool: &self.pool,
-            session: ClientSession::new(client.session, self.settings.clone(), self.greeted.clone()),
+            session: ClientSession::new(
+                client.session,
+                self.settings.clone(),
+                self.greeted.clone(),
+                self.person.clone(),
+            ),
             deadlines: Deadlines::of(&self.pool.target().timeouts, client.session, self.pool.metrics()),
             traffic,
         };

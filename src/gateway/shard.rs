@@ -95,7 +95,11 @@ impl Shard {
     /// Opens the pools of all targets.
     pub fn new(shared: Arc<Shared>, config: &Config, services: Services) -> Rc<Self> {
         let shard = Rc::new(Self {
-            identifier: Identifier::new(config.identity.clone(), config.tls.clone()),
+            identifier: Identifier::new(
+                config.identity.clone(),
+                config.tls.clone(),
+                shared.metrics.clone(),
+            ),
             shared,
             clients: Rc::default(),
             services,

@@ -1,15 +1,17 @@
 //! IAM principals, by the ARNs that AWS gives its callers.
 //!
 //! An ARN says more than AWS vouches for: whoever assumes a role chooses the session name at its end (IAM User Guide, "Use
-//! IAM role sessions", `RoleSessionName`), except where IAM Identity Center does it for him with the name of its user. What a
+//! IAM role sessions", `RoleSessionName`), except where IAM Identity Center does it for him with the name of its user. So does an IAM
+//! user who asks for a federated one (`GetFederationToken`, `Name`). What a
 //! caller can choose is shown to people and never compared with a rule.
 
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// How the roles begin that IAM Identity Center makes, one for each permission set: nobody else can make them, and it alone
-/// names their sessions (IAM Identity Center User Guide, "Referencing permission sets in resource policies").
+/// How the roles begin that IAM Identity Center makes, one for each permission set, and of whose sessions it alone gives the
+/// names (IAM Identity Center User Guide, "Referencing permission sets in resource policies"). Who may make roles in the account
+/// could make one that looks alike: STS leaves out the path by which they are told apart.
 const SSO_ROLE: &str = "AWSReservedSSO_";
 
 /// The length of what such a role's name ends in, in hexadecimal digits.
@@ -33,9 +35,13 @@ enum Kind {
         permission_set: Range<usize>,
         name: Range<usize>,
     },
-    /// A session of any other role.
-    Role { session: Range<usize> },
-    /// An IAM user, or a federated one.
+    /// A session of any other role, or a federated user: whoever asks AWS for it chooses its name.
+    Chosen {
+        /// The role and the name, or the name.
+        shown: Range<usize>,
+        name: Range<usize>,
+    },
+    /// An IAM user.
     User { name: Range<usize> },
 }
 
@@ -74,7 +80,10 @@ impl IamPrincipal {
             ("iam", Some(("user", path))) => Kind::User {
                 name: place(last(path)?),
             },
-            ("sts", Some(("federated-user", name))) if is_name(name) => Kind::User { name: place(name) },
+            ("sts", Some(("federated-user", name))) if is_name(name) => Kind::Chosen {
+                shown: place(resource),
+                name: place(name),
+            },
             ("sts", Some(("assumed-role", rest))) => {
                 let (role, session) = rest.split_once('/').ok_or(BadArn::Malformed)?;
                 if !is_name(role) || !is_name(session) {
@@ -85,8 +94,9 @@ impl IamPrincipal {
                         permission_set: place(set),
                         name: place(session),
                     },
-                    None => Kind::Role {
-                        session: place(session),
+                    None => Kind::Chosen {
+                        shown: place(rest),
+                        name: place(session),
                     },
                 }
             }
@@ -113,28 +123,29 @@ impl IamPrincipal {
     pub fn permission_set(&self) -> Option<&str> {
         match &self.kind {
             Kind::Sso { permission_set, .. } => Some(self.part(permission_set)),
-            Kind::Role { .. } | Kind::User { .. } => None,
+            Kind::Chosen { .. } | Kind::User { .. } => None,
         }
     }
 
-    /// What people call whoever it is: the name of the user, or of the session. For display only.
+    /// What people call whoever it is. For display only. What AWS doesn't vouch for has a `/` in it, which no name of a user has:
+    /// `Deploy/alice` is somebody who is `Deploy` and calls himself alice.
     pub fn person(&self) -> &str {
         match &self.kind {
             Kind::Sso { name, .. } | Kind::User { name } => self.part(name),
-            Kind::Role { session } => self.part(session),
+            Kind::Chosen { shown, .. } => self.part(shown),
         }
     }
 
     /// Whether AWS vouches for [`Self::person`], so that it is always the same human or program.
     pub fn is_person_vouched_for(&self) -> bool {
-        !matches!(self.kind, Kind::Role { .. })
+        !matches!(self.kind, Kind::Chosen { .. })
     }
 
     /// What rules are compared with: the ARN, without a session name that the caller has chosen. It ends in `/` then, so that a
     /// pattern `…:assumed-role/ROLE/*` fits, and one that asks for a certain session name doesn't.
     pub fn canonical(&self) -> &str {
         match &self.kind {
-            Kind::Role { session } => self.part(&(0..session.start)),
+            Kind::Chosen { name, .. } => self.part(&(0..name.start)),
             Kind::Sso { .. } | Kind::User { .. } => &self.arn,
         }
     }
@@ -159,7 +170,11 @@ fn is_name(text: &str) -> bool {
 /// The name of a user, behind its path.
 fn last(path: &str) -> Result<&str, BadArn> {
     let name = path.rsplit('/').next().unwrap_or_default();
-    if is_name(name) { Ok(name) } else { Err(BadArn::Malformed) }
+    if is_name(name) {
+        Ok(name)
+    } else {
+        Err(BadArn::Malformed)
+    }
 }
 
 /// The permission set that the role belongs to, if it is one of IAM Identity Center's.
@@ -176,8 +191,7 @@ fn permission_set(role: &str) -> Option<&str> {
 mod tests {
     use super::*;
 
-    const SSO: &str =
-        "arn:aws:sts::123456789012:assumed-role/AWSReservedSSO_Data_Analyst_0123456789abcdef/alice@example.com";
+    const SSO: &str = "arn:aws:sts::123456789012:assumed-role/AWSReservedSSO_Data_Analyst_0123456789abcdef/alice@example.com";
 
     #[test]
     fn what_aws_vouches_for_is_told_from_what_a_caller_chooses() {
@@ -186,7 +200,7 @@ mod tests {
             (
                 "arn:aws:sts::123456789012:assumed-role/Admin/alice",
                 "arn:aws:sts::123456789012:assumed-role/Admin/",
-                "alice",
+                "Admin/alice",
                 None,
                 false,
             ),
@@ -194,7 +208,7 @@ mod tests {
             (
                 "arn:aws:sts::123456789012:assumed-role/AWSReservedSSO_Analyst/bob",
                 "arn:aws:sts::123456789012:assumed-role/AWSReservedSSO_Analyst/",
-                "bob",
+                "AWSReservedSSO_Analyst/bob",
                 None,
                 false,
             ),
@@ -207,10 +221,10 @@ mod tests {
             ),
             (
                 "arn:aws-cn:sts::123456789012:federated-user/dave",
-                "arn:aws-cn:sts::123456789012:federated-user/dave",
-                "dave",
+                "arn:aws-cn:sts::123456789012:federated-user/",
+                "federated-user/dave",
                 None,
-                true,
+                false,
             ),
         ];
         for (arn, canonical, person, set, is_vouched_for) in rows {

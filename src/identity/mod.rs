@@ -2,13 +2,17 @@
 //!
 //! * [`Principal`]: the result, in the form that rules and the audit record use.
 //! * [`Source`]: the ways to find out, as the configuration names them.
+//! * [`iam`]: IAM principals, and what of them AWS vouches for.
+//! * [`ssm`]: the session of Session Manager that a connection came through.
 //! * [`scram`] and [`verifier`]: a password, proved without being sent.
 //!
 //! An identity that can't be established is a refusal, never a default: there is no principal for
 //! "somebody", only [`Principal::Trust`], which the configuration must ask for by name.
 
+pub mod iam;
 mod principal;
 pub mod scram;
+pub mod ssm;
 pub mod verifier;
 
 pub use principal::Principal;
@@ -21,6 +25,8 @@ use std::str::FromStr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Source {
+    /// `ssm`: the owner of the session of Session Manager that the connection came through.
+    Ssm,
     /// `trust`: nobody is asked.
     Trust,
     /// `scram`: a password, checked against a verifier from the configuration.
@@ -37,11 +43,12 @@ pub struct UnknownSource {
 
 impl Source {
     /// Every source, in the order in which they are listed to people.
-    pub const ALL: [Self; 2] = [Self::Trust, Self::Scram];
+    pub const ALL: [Self; 3] = [Self::Ssm, Self::Trust, Self::Scram];
 
     /// Its name in the configuration.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Ssm => "ssm",
             Self::Trust => "trust",
             Self::Scram => "scram",
         }
@@ -83,7 +90,7 @@ mod tests {
     fn anything_else_is_an_error_that_lists_the_choices() {
         for text in ["", "Trust", " scram", "md5"] {
             let error = text.parse::<Source>().unwrap_err();
-            let expected = format!("unknown identity source {text:?}, expected one of: trust, scram");
+            let expected = format!("unknown identity source {text:?}, expected one of: ssm, trust, scram");
             assert_eq!(error.to_string(), expected);
         }
     }

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::iam::IamPrincipal;
+
 /// A caller whose identity has been established, or waived by `trust`.
 ///
 /// [`Display`](fmt::Display) gives the canonical text that rules are matched against and the audit
@@ -16,6 +18,8 @@ use std::sync::Arc;
 pub enum Principal {
     /// Nobody was asked. Written `trust:`.
     Trust,
+    /// An IAM principal, of whom rules see what AWS vouches for ([`IamPrincipal::canonical`]): an ARN.
+    Iam(IamPrincipal),
     /// Proved knowledge of the password of the configured user of this name. Written `scram:NAME`.
     Scram(Arc<str>),
 }
@@ -25,8 +29,19 @@ impl Principal {
     /// different principals may share a label.
     pub fn label(&self) -> &str {
         match self {
+            Self::Iam(principal) => principal.person(),
             Self::Trust => "trust",
             Self::Scram(name) => name,
+        }
+    }
+}
+
+impl Principal {
+    /// [`Self::label`] of somebody.
+    pub fn person(&self) -> Option<&str> {
+        match self {
+            Self::Trust => None,
+            Self::Iam(_) | Self::Scram(_) => Some(self.label()),
         }
     }
 }
@@ -34,6 +49,7 @@ impl Principal {
 impl fmt::Display for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Iam(principal) => f.write_str(principal.canonical()),
             Self::Trust => f.write_str("trust:"),
             Self::Scram(name) => write!(f, "scram:{name}"),
         }

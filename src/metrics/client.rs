@@ -15,6 +15,10 @@ pub struct ClientMetrics {
     pub logging_in: IntGauge,
     /// Logins that went well, by source of identity.
     pub logins: IntCounterVec,
+    /// Looks for the session of Session Manager that a connection came through, by what was found.
+    pub attributions: IntCounterVec,
+    /// How long they took.
+    pub attribution_seconds: Histogram,
     /// Connections that went away before their login was done, without an error of ours.
     pub abandoned: IntCounter,
     /// Errors that were sent to clients, by kind.
@@ -53,7 +57,19 @@ impl ClientMetrics {
         let options = HistogramOpts::new("postern_client_login_seconds", "From accept to ReadyForQuery.");
         let login_seconds = Histogram::with_opts(options.buckets(SECONDS.to_vec()))?;
         registry.register(Box::new(login_seconds.clone()))?;
+        let options = HistogramOpts::new(
+            "postern_attribution_seconds",
+            "Looks for the session of Session Manager that a connection came through.",
+        );
+        let attribution_seconds = Histogram::with_opts(options.buckets(SECONDS.to_vec()))?;
+        registry.register(Box::new(attribution_seconds.clone()))?;
         Ok(Self {
+            attributions: by(
+                "postern_attribution_total",
+                "Looks for the session of Session Manager that a connection came through, by what was found.",
+                "outcome",
+            )?,
+            attribution_seconds,
             connections: gauge("postern_client_connections", "Client connections that are open.")?,
             accepted: counter(
                 "postern_client_accepted_total",

@@ -45,6 +45,11 @@ impl Glob {
         }
     }
 
+    /// Whether it stands for more than one text.
+    pub fn is_open(&self) -> bool {
+        !self.tokens.iter().all(|token| matches!(token, Token::Exactly(_)))
+    }
+
     /// Whether the pattern covers the whole of `text`.
     pub fn matches(&self, text: &str) -> bool {
         let mut pattern = &*self.tokens;

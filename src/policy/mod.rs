@@ -15,14 +15,21 @@ pub use glob::Glob;
 use std::fmt;
 
 use crate::identity::Principal;
+use crate::identity::iam::IamPrincipal;
 use crate::ids::{DatabaseName, DbUser, TargetName};
 
-/// One line of the policy. It matches when each of its four lists has a pattern that matches. An
-/// empty list matches nothing: "any" is written `*`.
+/// One line of the policy. It matches when each of its lists has a pattern that matches. An
+/// empty list matches nothing: "any" is written `*`, or not written where a list may be missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     /// Against the principal's canonical text, such as `scram:alice`.
     pub principals: Vec<Glob>,
+    /// Against the account of an IAM principal.
+    pub accounts: Option<Vec<Glob>>,
+    /// Against the permission set of a user of IAM Identity Center.
+    pub permission_sets: Option<Vec<Glob>>,
+    /// Against the document of the session of Session Manager that it comes through.
+    pub documents: Option<Vec<Glob>>,
     /// Against the configured name of the target.
     pub targets: Vec<Glob>,
     /// Against the database's name.
@@ -42,6 +49,8 @@ pub struct Rules {
 pub struct Request<'a> {
     /// Who asks.
     pub principal: &'a Principal,
+    /// The document of the session of Session Manager that he comes through, if he does.
+    pub document: Option<&'a str>,
     /// The target that the connection was routed to.
     pub target: &'a TargetName,
     /// The database that it would be logged in to.
@@ -74,6 +83,8 @@ pub enum Refusal {
     NoRules,
     /// No rule has this principal.
     Principal,
+    /// Rules have this principal, but none of them with this document of Session Manager, or with none.
+    Document,
     /// Rules have this principal, but none of them with this target.
     Target,
     /// Rules have this principal and target, but none of them with this database.
@@ -101,6 +112,13 @@ impl Rules {
         Decision::Refuse(nearest)
     }
 
+    /// For each rule, what it doesn't cover of `request`; nothing if it matches.
+    pub fn explain(&self, request: &Request<'_>) -> Vec<Option<Refusal>> {
+        let principal = request.principal.to_string();
+        let rules = self.rules.iter();
+        rules.map(|rule| rule.missing(&principal, request)).collect()
+    }
+
     /// How many rules there are.
     pub fn len(&self) -> usize {
         self.rules.len()
@@ -116,8 +134,22 @@ impl Rule {
     /// The first of the four that this rule doesn't cover; `None` if it covers them all.
     fn missing(&self, principal: &str, request: &Request<'_>) -> Option<Refusal> {
         let covers = |globs: &[Glob], text: &str| globs.iter().any(|glob| glob.matches(text));
-        if !covers(&self.principals, principal) {
+        let may_cover = |globs: &Option<Vec<Glob>>, text: Option<&str>| {
+            globs
+                .as_ref()
+                .is_none_or(|globs| text.is_some_and(|text| covers(globs, text)))
+        };
+        let iam = match request.principal {
+            Principal::Iam(principal) => Some(principal),
+            Principal::Scram(_) | Principal::Trust => None,
+        };
+        let is_he = covers(&self.principals, principal)
+            && may_cover(&self.accounts, iam.map(IamPrincipal::account))
+            && may_cover(&self.permission_sets, iam.and_then(IamPrincipal::permission_set));
+        if !is_he {
             Some(Refusal::Principal)
+        } else if !may_cover(&self.documents, request.document) {
+            Some(Refusal::Document)
         } else if !covers(&self.targets, request.target.as_str()) {
             Some(Refusal::Target)
         } else if !covers(&self.databases, request.database.as_str()) {
@@ -130,11 +162,28 @@ impl Rule {
     }
 }
 
+impl Refusal {
+    /// What of a request a rule doesn't cover, in a word.
+    pub fn what(self) -> &'static str {
+        match self {
+            Self::NoRules => "rules",
+            Self::Principal => "principal",
+            Self::Document => "document",
+            Self::Target => "target",
+            Self::Database => "database",
+            Self::User => "user",
+        }
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NoRules => "there are no rules, so nobody is allowed in",
             Self::Principal => "no rule allows this principal anything",
+            Self::Document => {
+                "no rule allows this principal anything by the way that it came (the document of its session)"
+            }
             Self::Target => "no rule allows this principal this target",
             Self::Database => "no rule allows this principal this database of the target",
             Self::User => "no rule allows this principal this database user",
@@ -153,6 +202,9 @@ mod tests {
     fn rule(principals: &[&str], targets: &[&str], databases: &[&str], users: &[&str]) -> Rule {
         Rule {
             principals: globs(principals),
+            accounts: None,
+            permission_sets: None,
+            documents: None,
             targets: globs(targets),
             databases: globs(databases),
             users: globs(users),
@@ -166,6 +218,7 @@ mod tests {
         };
         rules.decide(&Request {
             principal: &principal,
+            document: None,
             target: &target.into(),
             database: &database.into(),
             user: &user.into(),

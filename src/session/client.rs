@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::parameters::Parameters;
 use super::ran::Ran;
-use super::settings::Settings;
+use super::settings::{Settings, signed};
 use super::statements::{ClientStatements, Statement};
 use crate::ids::SessionId;
 use crate::pin::{Pins, Reason};
@@ -65,6 +65,8 @@ pub struct ClientSession {
     pub id: SessionId,
     /// The settings that it wants, as far as they aren't the server's own.
     pub settings: Settings,
+    /// Who it is, which its `application_name` says.
+    person: Option<Rc<str>>,
     /// Those that it came with; RESET goes back to them.
     pub startup: Settings,
     /// What it was last told of the server's parameters.
@@ -139,10 +141,11 @@ fn knowledge(decide: Effects, decides: Effects, effects: Effects) -> Knowledge {
 
 impl ClientSession {
     /// One that begins.
-    pub fn new(id: SessionId, startup: Settings, told: Rc<Parameters>) -> Self {
+    pub fn new(id: SessionId, startup: Settings, told: Rc<Parameters>, person: Option<Rc<str>>) -> Self {
         Self {
             id,
             settings: startup.clone(),
+            person,
             startup,
             told,
             statements: ClientStatements::default(),
@@ -207,6 +210,14 @@ impl ClientSession {
         self.drew =
             (self.drew || effects.intersects(Effects::ADVANCES)) && !effects.intersects(Effects::DISCARD);
         self.pins.unseen(effects);
+    }
+
+    /// Takes `settings` over as those that it wants; its `application_name` goes on saying who it is.
+    pub fn wants(&mut self, settings: Settings) {
+        self.settings = match &self.person {
+            Some(person) => signed(person, &settings),
+            None => settings,
+        };
     }
 
     /// The session was discarded after all that is noted.

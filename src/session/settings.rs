@@ -55,6 +55,30 @@ pub fn changed(old: &Settings, changed: impl IntoIterator<Item = Setting>) -> Se
     settings(old.iter().cloned().chain(changed))
 }
 
+/// What pg_stat_activity shows of who a session is of.
+const APPLICATION_NAME: &str = "application_name";
+
+/// The longest that a server keeps (`NAMEDATALEN` - 1, `pg_config_manual.h`).
+const MAX_APPLICATION_NAME_BYTES: usize = 63;
+
+/// `settings` with the `person` in front of the `application_name` that is in them: `alice@example.com|psql`.
+pub fn signed(person: &str, settings: &Settings) -> Settings {
+    let chosen = value(settings, APPLICATION_NAME).unwrap_or_default();
+    let is_signed = chosen
+        .strip_prefix(person)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('|'));
+    if is_signed || chosen.len() == MAX_APPLICATION_NAME_BYTES && person.starts_with(chosen) {
+        return settings.clone();
+    }
+    let mut signed = person.to_owned();
+    if !chosen.is_empty() {
+        signed.push('|');
+        signed.push_str(chosen);
+    }
+    signed.truncate(signed.floor_char_boundary(MAX_APPLICATION_NAME_BYTES));
+    changed(settings, [(APPLICATION_NAME.to_owned(), signed)])
+}
+
 /// What must be done to a connection that has `present` so that it has `wanted`.
 pub fn difference<'a>(present: &'a Settings, wanted: &'a Settings) -> Difference<'a> {
     let value = |settings: &'a Settings, name: &str| {
@@ -89,6 +113,27 @@ mod tests {
             text.iter()
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
         )
+    }
+
+    #[test]
+    fn a_person_stands_before_the_name_of_the_program() {
+        let long = "p".repeat(80);
+        for (person, chosen, expected) in [
+            ("alice", Some("psql"), "alice|psql"),
+            ("alice", None, "alice"),
+            ("alice", Some(""), "alice"),
+            ("alice", Some("alice"), "alice"),
+            ("alice", Some("alice|psql"), "alice|psql"),
+            ("alice", Some("alice2"), "alice|alice2"),
+            ("alice", Some(&long), &format!("alice|{}", "p".repeat(57))),
+            (&long, Some("psql"), &"p".repeat(63)),
+        ] {
+            let chosen = chosen.map(|name| ("application_name", name));
+            let settings = of(chosen.as_slice());
+            let once = signed(person, &settings);
+            assert_eq!(value(&once, "application_name"), Some(expected));
+            assert_eq!(signed(person, &once), once);
+        }
     }
 
     #[test]

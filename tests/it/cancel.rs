@@ -146,7 +146,7 @@ async fn storm(pool: &'static str) {
     assert!(lab.cancel_requests() > ROUNDS / 500, "{}", lab.cancel_requests());
 }
 
-fn cancel_key(greeting: &[Message]) -> CancelKey {
+pub(crate) fn cancel_key(greeting: &[Message]) -> CancelKey {
     let key = greeting.iter().find(|message| message.tag == 'K').unwrap();
     CancelKey {
         pid: i32::from_be_bytes(key.body[..4].try_into().unwrap()),

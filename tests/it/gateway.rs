@@ -23,6 +23,8 @@ pub(crate) struct Options {
     pub(crate) timeouts: &'static str,
     pub(crate) users: &'static [&'static str],
     pub(crate) tls: String,
+    /// The rules, with their headings.
+    pub(crate) rules: &'static str,
     /// The level of the log.
     pub(crate) log: &'static str,
     /// Don't wait until it is ready.
@@ -39,6 +41,7 @@ impl Default for Options {
             timeouts: "",
             users: &["app_ro", "app_rw"],
             tls: String::new(),
+            rules: "[[rules]]\nprincipals = [\"*\"]\ntargets = [\"orders\"]\nusers = [\"*\"]",
             log: "debug",
             not_ready: false,
         }
@@ -157,6 +160,16 @@ impl Gateway {
     /// Where clients connect.
     pub(crate) fn address(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
+    /// Its configuration file.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.directory.path().join("postern.toml")
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// What it has logged.
@@ -329,7 +342,7 @@ fn configuration(behind: &Behind, options: &Options, port: u16, admin: u16) -> S
          [[targets]]\nname = \"orders\"\nendpoint = \"{endpoint}\"\nregion = \"{region}\"\ndial_address = \"{dial}\"\n\
          tls_ca_file = {ca:?}\ndatabases = [\"orders\"]\nusers = {users}\n\
          [targets.pool]\n{}\n[targets.iam]\n{}\n[targets.timeouts]\n{}\n\
-         [[rules]]\nprincipals = [\"*\"]\ntargets = [\"orders\"]\nusers = [\"*\"]\n",
+         {}\n",
         options.log,
         options.listen,
         options.tls,
@@ -337,6 +350,7 @@ fn configuration(behind: &Behind, options: &Options, port: u16, admin: u16) -> S
         options.pool,
         options.iam,
         options.timeouts,
+        options.rules,
     )
     .unwrap();
     text

@@ -7,6 +7,7 @@
     reason = "a test that can't go on has failed"
 )]
 
+mod attribution;
 mod budget;
 mod cancel;
 mod catalogs;

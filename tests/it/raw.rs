@@ -1,7 +1,7 @@
 //! A client that says exactly what a test wants to be said.
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use postern::wire::startup::{ProtocolVersion, startup_message};
@@ -33,7 +33,12 @@ impl Message {
 
 impl Raw {
     pub(crate) fn connect(gateway: &Gateway) -> Self {
-        let tcp = TcpStream::connect(gateway.address()).unwrap();
+        Self::dial(gateway.address())
+    }
+
+    /// A connection to another address, which leads there.
+    pub(crate) fn dial(address: SocketAddr) -> Self {
+        let tcp = TcpStream::connect(address).unwrap();
         tcp.set_read_timeout(Some(PATIENCE)).unwrap();
         tcp.set_write_timeout(Some(PATIENCE)).unwrap();
         tcp.set_nodelay(true).unwrap();

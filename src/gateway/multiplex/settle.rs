@@ -154,12 +154,13 @@ impl Sharer<'_> {
                         // Code that no text shows has run DEALLOCATE ALL.
                         self.session.statements = ClientStatements::default();
                     }
-                    self.session.settings = all_settled(lease, &self.session.startup, told);
+                    let settings = all_settled(lease, &self.session.startup, told);
+                    self.session.wants(settings);
                 }
                 Ok(told) => {
                     let settings = changed(&self.session.settings, told.settings);
                     lease.session.settled(settings.clone());
-                    self.session.settings = settings;
+                    self.session.wants(settings);
                 }
                 Err(Broken::NotTold { message, .. }) => {
                     debug!(session = %self.client.session, message, "the server did not tell");

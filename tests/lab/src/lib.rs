@@ -5,11 +5,12 @@
 //! commanded ([`Lab::faults`], [`Lab::imds`]); every login attempt is recorded ([`Lab::logins`]). All of it is gone when
 //! the [`Lab`] is dropped.
 //!
-//! It shares no code with the gateway. It doesn't stand in for the SSM agent, and it doesn't know IAM policies: every
+//! It shares no code with the gateway. [`agent`] stands in for Session Manager's agent. IAM policies it doesn't know: every
 //! key of its account may log in as every user.
 //!
 //! Reading path: `front.rs` → `front/login.rs` → `token.rs` → `sigv4.rs`; `aws.rs` for the other half.
 
+pub mod agent;
 mod aws;
 mod clock;
 mod config;

@@ -102,6 +102,9 @@ struct Token {
 }
 
 fn main() -> anyhow::Result<()> {
+    if postern_lab::agent::is_worker() {
+        return postern_lab::agent::work();
+    }
     match Arguments::parse().command {
         Command::Up(up) => run(&up),
         Command::Token(token) => {

@@ -1,0 +1,98 @@
+//! `postern attribute`.
+
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use rustix::fs::{AtFlags, CWD, Mode, Uid, chownat};
+use rustix::process::umask;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::{Log, file};
+use crate::peer::helper::{self, Agent};
+use crate::policy::Glob;
+use crate::telemetry;
+
+/// Say which session of Session Manager connections come through.
+#[derive(Debug, Args)]
+pub(super) struct Attribute {
+    /// Where to listen: identity.ssm.socket of the gateway's configuration
+    #[arg(long, value_name = "PATH", default_value = "/run/postern/attribute.sock")]
+    socket: PathBuf,
+    /// The user id that the gateway runs as; nobody else is answered
+    #[arg(long, value_name = "UID")]
+    uid: u32,
+    /// Executable of the agent's session workers; may be given more than once, `*` and `?` as in rules
+    #[arg(long, value_name = "PATH", default_values = [
+        "/usr/bin/ssm-session-worker",
+        "/snap/amazon-ssm-agent/*/ssm-session-worker",
+    ])]
+    worker: Vec<String>,
+    /// The agent's directory
+    #[arg(long, value_name = "PATH", default_value = "/var/lib/amazon/ssm")]
+    state: PathBuf,
+    /// `error`, `warn`, `info` or `debug`
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    log: String,
+}
+
+impl Attribute {
+    pub(super) fn execute(self) -> anyhow::Result<()> {
+        let listener = self.listen()?;
+        // Before there is another thread: each has capabilities of its own.
+        helper::drop_privileges().context("cannot give up what this process needs not do")?;
+        let log = Log {
+            format: file::LogFormat::Text,
+            level: self.log.clone(),
+        };
+        let _guard = telemetry::start(&log).map_err(anyhow::Error::msg)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build_local(tokio::runtime::LocalOptions::default())?;
+        runtime.block_on(async {
+            let listener = tokio::net::UnixListener::from_std(listener)?;
+            let agent = Agent {
+                executables: self.worker.iter().map(|text| Glob::new(text)).collect(),
+                directory: self.state,
+            };
+            tracing::info!(socket = %self.socket.display(), uid = self.uid, "listening");
+            let mut terminate = signal(SignalKind::terminate())?;
+            tokio::select! {
+                ended = helper::serve(listener, self.uid, agent) => ended.context("cannot ask the kernel about sockets"),
+                _ = terminate.recv() => Ok(()),
+                _ = tokio::signal::ctrl_c() => Ok(()),
+            }
+        })
+    }
+
+    /// Takes the place of a socket that an earlier process has left, and lets only the gateway's user connect.
+    fn listen(&self) -> anyhow::Result<UnixListener> {
+        let shown = self.socket.display();
+        let directory = self.socket.parent().unwrap_or_else(|| Path::new("/"));
+        let about =
+            fs::metadata(directory).with_context(|| format!("cannot look at {}", directory.display()))?;
+        if about.uid() != 0 || about.mode() & 0o022 != 0 {
+            bail!(
+                "others than root may put files into {}, and so take the place of {shown}: give it to root, mode 0755",
+                directory.display()
+            );
+        }
+        match fs::symlink_metadata(&self.socket) {
+            Ok(found) if !found.file_type().is_socket() => bail!("{shown} is there already and is no socket"),
+            Ok(_) => fs::remove_file(&self.socket).with_context(|| format!("cannot replace {shown}"))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| format!("cannot look at {shown}")),
+        }
+        umask(Mode::from_raw_mode(0o177));
+        let listener =
+            UnixListener::bind(&self.socket).with_context(|| format!("cannot listen on {shown}"))?;
+        listener.set_nonblocking(true)?;
+        let uid = Some(Uid::from_raw(self.uid));
+        chownat(CWD, &self.socket, uid, None, AtFlags::SYMLINK_NOFOLLOW)
+            .with_context(|| format!("cannot give {shown} to user {}", self.uid))?;
+        Ok(listener)
+    }
+}

@@ -1,0 +1,95 @@
+//! `postern config explain`.
+
+use std::fmt::Write as _;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+
+use super::ConfigFile;
+use crate::identity::Principal;
+use crate::identity::iam::IamPrincipal;
+use crate::ids::{DatabaseName, DbUser, TargetName};
+use crate::policy::{Decision, Request};
+
+/// Say which rule decides about somebody, and why no other does.
+#[derive(Debug, Args)]
+pub(super) struct Explain {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Who: an ARN as AWS gives it, `scram:NAME` or `trust:`
+    #[arg(long, value_name = "PRINCIPAL")]
+    principal: String,
+    /// Target of the configuration
+    #[arg(long, value_name = "NAME")]
+    target: String,
+    /// Database user
+    #[arg(long, value_name = "NAME")]
+    user: String,
+    /// Database; the user's name if it isn't given, as with PostgreSQL
+    #[arg(long, value_name = "NAME")]
+    database: Option<String>,
+    /// Document of the session of Session Manager that it would come through
+    #[arg(long, value_name = "NAME")]
+    document: Option<String>,
+}
+
+impl Explain {
+    pub(super) fn text(&self) -> anyhow::Result<String> {
+        let config = self.file.load()?;
+        let principal = self.principal()?;
+        let target = TargetName::from(self.target.as_str());
+        let user = DbUser::from(self.user.as_str());
+        let database = DatabaseName::from(self.database.as_deref().unwrap_or(&self.user));
+        let request = Request {
+            principal: &principal,
+            document: self.document.as_deref(),
+            target: &target,
+            database: &database,
+            user: &user,
+        };
+        let mut text = format!(
+            "principal {principal}, target {target}, database {database}, user {user}{}\n",
+            self.document
+                .as_ref()
+                .map(|name| format!(", document {name}"))
+                .unwrap_or_default()
+        );
+        for (rule, missing) in config.rules.explain(&request).into_iter().enumerate() {
+            match missing {
+                None => writeln!(text, "rules[{rule}]: matches")?,
+                Some(missing) => writeln!(text, "rules[{rule}]: not this {}", missing.what())?,
+            }
+        }
+        let known = config.targets.iter().find(|known| known.name == target);
+        match (known, config.rules.decide(&request)) {
+            (None, _) => writeln!(text, "refused: there is no target {target}")?,
+            (Some(known), _) if !known.databases.contains(&database) => {
+                writeln!(
+                    text,
+                    "refused: targets.{target}.databases doesn't have {database}"
+                )?;
+            }
+            (Some(known), _) if !known.users.contains(&user) => {
+                writeln!(text, "refused: targets.{target}.users doesn't have {user}")?;
+            }
+            (_, Decision::Allow { rule }) => writeln!(text, "admitted by rules[{rule}]")?,
+            (_, Decision::Refuse(refusal)) => writeln!(text, "refused: {refusal}")?,
+        }
+        Ok(text)
+    }
+
+    fn principal(&self) -> anyhow::Result<Principal> {
+        let text = self.principal.as_str();
+        if text == "trust:" {
+            return Ok(Principal::Trust);
+        }
+        if let Some(name) = text.strip_prefix("scram:") {
+            return Ok(Principal::Scram(name.into()));
+        }
+        if !text.starts_with("arn:") {
+            bail!("--principal: expected an ARN, \"scram:NAME\" or \"trust:\"");
+        }
+        let principal = IamPrincipal::parse(text).with_context(|| format!("--principal {text}"))?;
+        Ok(Principal::Iam(principal))
+    }
+}

@@ -1,0 +1,441 @@
+//! Sessions of Session Manager: what the agent of SSM keeps about one, and whose it is.
+//!
+//! The agent writes a file for each session while it lives (`docmanager.go`, `PersistDocumentState`, of amazon-ssm-agent). Its form is
+//! the agent's own business and may change, so a key that is missing here is missing knowledge, and missing knowledge refuses.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::iam::{BadArn, IamPrincipal};
+
+/// The longest session id (`DescribeSessions`, `SessionId`: at most 96 characters).
+const MAX_ID_BYTES: usize = 96;
+
+/// A session that a connection came through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SsmSession {
+    /// Its id: a name that the caller has chosen, `-`, and what AWS adds.
+    pub id: Arc<str>,
+    /// The document that it was started with.
+    pub document: Arc<str>,
+    /// Who has started it.
+    pub owner: IamPrincipal,
+}
+
+/// What is known of a connection: facts of the kernel's, and what the agent's file says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    /// The session id, from the command line of the worker that has the other end.
+    pub session: String,
+    /// The worker.
+    pub pid: u32,
+    /// What the agent's file says of the session.
+    pub record: Record,
+}
+
+/// What is used of an agent's file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The session that it is about.
+    pub session: String,
+    /// Its document.
+    pub document: String,
+    /// ARN of who has started it.
+    pub owner: String,
+    /// The worker.
+    pub pid: u32,
+    /// The port that the document leads to.
+    pub port: String,
+}
+
+/// Why nobody is behind a connection as far as Session Manager goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Unattributed {
+    /// The other end is of a process that isn't root's.
+    NotRoot {
+        /// Whose it is.
+        uid: u32,
+    },
+    /// The other end was gone before anybody could look.
+    Gone,
+    /// The other end is no worker of the agent.
+    NotAWorker,
+    /// It calls itself one, and its executable isn't one of the agent's.
+    Executable {
+        /// What it is.
+        path: String,
+    },
+    /// Its command line has no session id.
+    SessionId,
+    /// The agent keeps no file about the session.
+    NoRecord,
+    /// There is such a file, and it can't be used.
+    BadRecord {
+        /// Why.
+        reason: String,
+    },
+    /// The file is about another session or another process.
+    OtherSession,
+    /// The session leads to another port.
+    OtherPort {
+        /// Which.
+        port: String,
+    },
+    /// The session was started with a document that isn't allowed.
+    Document {
+        /// Which.
+        name: String,
+    },
+    /// The file names nobody who may be let in.
+    Owner {
+        /// What is wrong with whom it names.
+        reason: String,
+    },
+    /// The process that looks things up doesn't answer.
+    NoHelper {
+        /// What happened instead.
+        reason: String,
+    },
+}
+
+/// How the agent writes its file. Every key may be missing.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct File {
+    document_information: Information,
+    instance_plugins_information: Vec<Plugin>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Information {
+    #[serde(rename = "DocumentID")]
+    document_id: String,
+    document_name: String,
+    session_owner: String,
+    proc_info: ProcInfo,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct ProcInfo {
+    pid: u32,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Plugin {
+    configuration: Configuration,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Configuration {
+    plugin_name: String,
+    properties: Properties,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Properties {
+    #[serde(rename = "portNumber")]
+    port_number: String,
+}
+
+impl Record {
+    /// Reads the agent's file.
+    pub fn parse(json: &[u8]) -> Result<Self, Unattributed> {
+        let file: File = serde_json::from_slice(json).map_err(|error| Unattributed::BadRecord {
+            reason: format!(
+                "it isn't as it should be, in line {} column {}",
+                error.line(),
+                error.column()
+            ),
+        })?;
+        let information = file.document_information;
+        let plugins = file.instance_plugins_information.into_iter();
+        let port = plugins
+            .map(|plugin| plugin.configuration)
+            .find(|configuration| configuration.plugin_name == "Port")
+            .map(|configuration| configuration.properties.port_number);
+        Ok(Self {
+            session: information.document_id,
+            document: information.document_name,
+            owner: information.session_owner,
+            pid: information.proc_info.pid,
+            port: port.unwrap_or_default(),
+        })
+    }
+}
+
+impl Facts {
+    /// The session that these show a connection to `port` to have come through; `allows` says which documents are.
+    pub fn attribute(self, port: u16, allows: impl Fn(&str) -> bool) -> Result<SsmSession, Unattributed> {
+        let Self { session, pid, record } = self;
+        if record.session != session || record.pid != pid {
+            return Err(Unattributed::OtherSession);
+        }
+        if record.port.parse() != Ok(port) {
+            return Err(Unattributed::OtherPort { port: record.port });
+        }
+        if !allows(&record.document) {
+            return Err(Unattributed::Document {
+                name: record.document,
+            });
+        }
+        let owner = IamPrincipal::parse(&record.owner).map_err(|error| Unattributed::Owner {
+            reason: match error {
+                BadArn::Malformed if record.owner.is_empty() => {
+                    "the agent has written nobody down".to_owned()
+                }
+                error => format!("{:?}: {error}", record.owner),
+            },
+        })?;
+        Ok(SsmSession {
+            id: session.into(),
+            document: record.document.into(),
+            owner,
+        })
+    }
+}
+
+impl SsmSession {
+    /// Whether AWS says that whoever has started this one has started that one, too: of a name that can be chosen it is the session
+    /// that says so.
+    pub fn is_of_same_person(&self, other: &Self) -> bool {
+        self.owner == other.owner && (self.owner.is_person_vouched_for() || self.id == other.id)
+    }
+}
+
+/// Whether `text` is a session id, so that it can be the name of a file, too.
+pub fn is_session_id(text: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"+=,.@_-".contains(&byte);
+    (1..=MAX_ID_BYTES).contains(&text.len())
+        && text.bytes().all(is_allowed)
+        && !text.starts_with('.')
+        && text.contains('-')
+}
+
+impl Unattributed {
+    /// Every label.
+    pub const LABELS: [&str; 12] = [
+        "not_root",
+        "gone",
+        "not_a_worker",
+        "executable",
+        "session_id",
+        "no_record",
+        "bad_record",
+        "other_session",
+        "other_port",
+        "document",
+        "owner",
+        "no_helper",
+    ];
+
+    /// Whether the connection is known not to come through Session Manager, so that it may be asked otherwise who it is.
+    pub fn is_elsewhere(&self) -> bool {
+        matches!(self, Self::NotRoot { .. } | Self::NotAWorker)
+    }
+
+    /// What the client may know: nothing of this host's files.
+    pub fn told(&self) -> String {
+        match self {
+            Self::Executable { .. } => {
+                "the connection comes from a process that calls itself a session worker and isn't the agent's"
+                    .to_owned()
+            }
+            Self::BadRecord { .. } => "the file of SSM's agent about the session can't be used".to_owned(),
+            Self::NoHelper { .. } => "`postern attribute` doesn't answer".to_owned(),
+            reason => reason.to_string(),
+        }
+    }
+
+    /// The metric label.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::NotRoot { .. } => "not_root",
+            Self::Gone => "gone",
+            Self::NotAWorker => "not_a_worker",
+            Self::Executable { .. } => "executable",
+            Self::SessionId => "session_id",
+            Self::NoRecord => "no_record",
+            Self::BadRecord { .. } => "bad_record",
+            Self::OtherSession => "other_session",
+            Self::OtherPort { .. } => "other_port",
+            Self::Document { .. } => "document",
+            Self::Owner { .. } => "owner",
+            Self::NoHelper { .. } => "no_helper",
+        }
+    }
+}
+
+impl fmt::Display for Unattributed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotRoot { uid } => write!(
+                f,
+                "the connection comes from a process of user {uid} and not from SSM's agent"
+            ),
+            Self::Gone => {
+                f.write_str("the other end of the connection was gone before it could be looked at")
+            }
+            Self::NotAWorker => {
+                f.write_str("the connection doesn't come from a session worker of SSM's agent")
+            }
+            Self::Executable { path } => write!(
+                f,
+                "the connection comes from {path:?}, which isn't a session worker of SSM's agent"
+            ),
+            Self::SessionId => {
+                f.write_str("the session worker of SSM's agent doesn't say which session it serves")
+            }
+            Self::NoRecord => f.write_str("SSM's agent keeps no file about the session"),
+            Self::BadRecord { reason } => write!(
+                f,
+                "the file of SSM's agent about the session can't be used: {reason}"
+            ),
+            Self::OtherSession => {
+                f.write_str("the file of SSM's agent is about another session or another process")
+            }
+            Self::OtherPort { port } => write!(f, "the session leads to port {port:?} and not here"),
+            Self::Document { name } => write!(
+                f,
+                "the session was started with document {name:?}, which identity.ssm.documents doesn't allow"
+            ),
+            Self::Owner { reason } => write!(
+                f,
+                "the file of SSM's agent doesn't name who started the session: {reason}"
+            ),
+            Self::NoHelper { reason } => write!(f, "`postern attribute` doesn't answer: {reason}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "alice-07a16060613c408b5";
+    const OWNER: &str =
+        "arn:aws:sts::123456789012:assumed-role/AWSReservedSSO_Analyst_0123456789abcdef/alice";
+
+    fn file(change: impl FnOnce(&mut serde_json::Value)) -> Vec<u8> {
+        let mut value = serde_json::json!({
+            "DocumentInformation": {
+                "DocumentID": ID, "DocumentName": "AWS-StartPortForwardingSession", "SessionOwner": OWNER,
+                "ProcInfo": {"Pid": 1234, "StartTime": "2026-11-26T00:00:00Z"}, "RunAsUser": "", "Unheard": [1, {"of": null}],
+            },
+            "DocumentType": "StartSession",
+            "InstancePluginsInformation": [
+                {"Configuration": {"PluginName": "Other", "Properties": {"portNumber": "1"}}},
+                {"Configuration": {"PluginName": "Port", "Properties": {"portNumber": "5432", "type": "LocalPortForwarding", "host": ""}}},
+            ],
+        });
+        change(&mut value);
+        value.to_string().into_bytes()
+    }
+
+    fn attribute(file: &[u8]) -> Result<SsmSession, Unattributed> {
+        let facts = Facts {
+            session: ID.to_owned(),
+            pid: 1234,
+            record: Record::parse(file)?,
+        };
+        facts.attribute(5432, |name| name.starts_with("AWS-"))
+    }
+
+    #[test]
+    fn the_agents_file_names_who_it_is() {
+        let session = attribute(&file(|_| {})).unwrap();
+        assert_eq!(&*session.id, ID);
+        assert_eq!(&*session.document, "AWS-StartPortForwardingSession");
+        assert_eq!(session.owner.arn(), OWNER);
+    }
+
+    #[test]
+    fn whatever_is_missing_or_otherwise_refuses() {
+        let with = |path: &str, value: serde_json::Value| {
+            let label = |error: Unattributed| error.label();
+            attribute(&file(|file| *file.pointer_mut(path).unwrap() = value)).map_err(label)
+        };
+        let rows = [
+            (
+                "/DocumentInformation/DocumentID",
+                "bob-07a16060613c408b5",
+                "other_session",
+            ),
+            ("/DocumentInformation/DocumentID", "", "other_session"),
+            (
+                "/DocumentInformation/DocumentName",
+                "SSM-SessionManagerRunShell",
+                "document",
+            ),
+            ("/DocumentInformation/SessionOwner", "", "owner"),
+            ("/DocumentInformation/SessionOwner", "alice", "owner"),
+            (
+                "/DocumentInformation/SessionOwner",
+                "arn:aws:iam::123456789012:root",
+                "owner",
+            ),
+            (
+                "/InstancePluginsInformation/1/Configuration/PluginName",
+                "Standard",
+                "other_port",
+            ),
+            (
+                "/InstancePluginsInformation/1/Configuration/Properties/portNumber",
+                "5433",
+                "other_port",
+            ),
+            (
+                "/InstancePluginsInformation/1/Configuration/Properties/portNumber",
+                "",
+                "other_port",
+            ),
+        ];
+        for (path, value, label) in rows {
+            assert_eq!(with(path, value.into()), Err(label), "{path} {value}");
+        }
+        assert_eq!(
+            with("/DocumentInformation/ProcInfo/Pid", 1235.into()),
+            Err("other_session")
+        );
+        assert_eq!(
+            with("/DocumentInformation", serde_json::json!({})),
+            Err("other_session")
+        );
+        for garbled in [&b""[..], b"{", b"1", b"\xff", br#"{"DocumentInformation": 1}"#] {
+            assert_eq!(
+                attribute(garbled).unwrap_err().label(),
+                "bad_record",
+                "{garbled:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_session_id_is_the_name_of_a_file() {
+        for id in [ID, "john.doe@example.com-07a16060613c408b5"] {
+            assert!(is_session_id(id), "{id}");
+        }
+        let long = format!("{}-07a16060613c408b5", "a".repeat(96));
+        for id in ["", "alice", "../alice-1", "a/b-1", "a-1\n", ".a-1", &long] {
+            assert!(!is_session_id(id), "{id}");
+        }
+    }
+
+    #[test]
+    fn every_reason_has_a_label() {
+        let reasons = [
+            Unattributed::Gone,
+            Unattributed::NotRoot { uid: 1 },
+            Unattributed::NoRecord,
+        ];
+        for reason in reasons {
+            assert!(Unattributed::LABELS.contains(&reason.label()));
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! `postern attribute`: answers, for one user, which session of Session Manager a connection came through. It has the two
+//! capabilities that this takes and no other, reads nothing that a client has sent, and has no network.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, clear_ambient_capability_set, set_capabilities, set_no_new_privs,
+};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::spawn_local;
+use tokio::time::{Duration, timeout};
+use tracing::{debug, warn};
+
+use super::record;
+use super::socket::Kernel;
+use super::worker::{OpenSocket, Workers};
+use super::{Answer, Connection, MAX_LINE_BYTES};
+use crate::identity::ssm::{Facts, Record, Unattributed};
+use crate::policy::Glob;
+
+/// Questions at a time; each has a file descriptor. More wait to be accepted.
+const MAX_WAITING: usize = 512;
+
+/// How long a question may take to arrive.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// After an accept that failed for lack of something.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Where Session Manager's agent has what.
+#[derive(Clone, Debug)]
+pub struct Agent {
+    /// Its workers' executables.
+    pub executables: Vec<Glob>,
+    /// The directory in which it keeps its state.
+    pub directory: PathBuf,
+}
+
+/// A question and where its answer is awaited.
+type Asked = (Connection, oneshot::Sender<Answer>);
+
+/// Gives up everything that the process may do but to look at other processes (`CAP_SYS_PTRACE`) and to read
+/// files (`CAP_DAC_READ_SEARCH`).
+pub fn drop_privileges() -> io::Result<()> {
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    setrlimit(Resource::Core, none)?;
+    let files = getrlimit(Resource::Nofile).maximum;
+    let raised = Rlimit {
+        current: files,
+        maximum: files,
+    };
+    setrlimit(Resource::Nofile, raised)?;
+    let kept = CapabilitySet::SYS_PTRACE | CapabilitySet::DAC_READ_SEARCH;
+    set_no_new_privs(true)?;
+    clear_ambient_capability_set()?;
+    set_capabilities(
+        None,
+        CapabilitySets {
+            effective: kept,
+            permitted: kept,
+            inheritable: CapabilitySet::empty(),
+        },
+    )?;
+    Ok(())
+}
+
+/// Answers on `listener` for as long as it is polled, and only to user `uid`.
+pub async fn serve(listener: UnixListener, uid: u32, agent: Agent) -> io::Result<()> {
+    let kernel = Kernel::open()?;
+    let (questions, asked) = mpsc::channel(MAX_WAITING);
+    let places = Arc::new(Semaphore::new(MAX_WAITING));
+    spawn_local(look_up(kernel, Rc::new(agent), asked));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else {
+            return Ok(());
+        };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                warn!(%error, "cannot accept a question");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        match stream.peer_cred() {
+            Ok(peer) if peer.uid() == uid => {
+                let questions = questions.clone();
+                spawn_local(async move {
+                    let _place = place;
+                    if let Ok(Err(error)) = timeout(PATIENCE, answer(stream, questions)).await {
+                        debug!(%error, "a question was not answered");
+                    }
+                });
+            }
+            Ok(peer) => warn!(uid = peer.uid(), "a process of another user was turned away"),
+            Err(error) => warn!(%error, "a process of nobody knows whom was turned away"),
+        }
+    }
+}
+
+/// One question, one answer.
+async fn answer(stream: UnixStream, questions: mpsc::Sender<Asked>) -> io::Result<()> {
+    let mut stream = BufReader::new(stream);
+    let mut line = Vec::new();
+    (&mut stream)
+        .take(MAX_LINE_BYTES as u64)
+        .read_until(b'\n', &mut line)
+        .await?;
+    let connection = serde_json::from_slice(&line)?;
+    let (answer, answered) = oneshot::channel();
+    let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
+    questions
+        .send((connection, answer))
+        .await
+        .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+    let mut line = serde_json::to_vec(&answered.await.map_err(gone)?)?;
+    line.push(b'\n');
+    stream.get_mut().write_all(&line).await
+}
+
+/// Looks up what is asked. All questions that have come by the time that it looks are answered by one look at the processes.
+async fn look_up(mut kernel: Kernel, agent: Rc<Agent>, mut asked: mpsc::Receiver<Asked>) {
+    let mut batch = Vec::new();
+    while asked.recv_many(&mut batch, MAX_WAITING).await > 0 {
+        let owners: Vec<_> = batch
+            .iter()
+            .map(|(connection, _)| kernel.dialler_of(*connection))
+            .collect();
+        // Whoever isn't root can't have it looked through.
+        let has_roots = owners
+            .iter()
+            .any(|owner| matches!(owner, Ok(Some(owner)) if owner.uid == 0));
+        let workers = if has_roots {
+            Workers::look()
+        } else {
+            Ok(Workers::default())
+        };
+        let mut known = Known::default();
+        for ((connection, answer), owner) in batch.drain(..).zip(owners) {
+            let found = match owner {
+                Ok(Some(owner)) if owner.uid != 0 => Err(Unattributed::NotRoot { uid: owner.uid }),
+                Ok(Some(owner)) => match &workers {
+                    Ok(workers) => known.of(workers.socket(owner.inode), owner.inode, &agent),
+                    Err(error) => Err(Unattributed::NoHelper {
+                        reason: format!("the processes can't be looked through: {error}"),
+                    }),
+                },
+                Ok(None) => Err(Unattributed::Gone),
+                Err(error) => Err(Unattributed::NoHelper {
+                    reason: format!("the kernel doesn't say whose the connection is: {error}"),
+                }),
+            };
+            match &found {
+                Ok(facts) => debug!(session = facts.session, pid = facts.pid, ?connection, "found"),
+                Err(reason) => debug!(%reason, ?connection, "not found"),
+            }
+            let _ = answer.send(found);
+        }
+    }
+}
+
+/// What was found out about workers by one look.
+#[derive(Debug, Default)]
+struct Known(HashMap<u32, (String, Record)>);
+
+impl Known {
+    fn of(&mut self, socket: Option<&OpenSocket>, inode: u32, agent: &Agent) -> Answer {
+        let socket = socket.ok_or(Unattributed::NotAWorker)?;
+        let worker = &socket.worker;
+        let (session, record) = match self.0.get(&worker.pid) {
+            Some(known) => known.clone(),
+            None => {
+                let session = worker.session(&agent.executables)?.to_owned();
+                let record = record::read(&agent.directory, &session)?;
+                self.0.insert(worker.pid, (session.clone(), record.clone()));
+                (session, record)
+            }
+        };
+        if !socket.is_still(inode) {
+            return Err(Unattributed::Gone);
+        }
+        Ok(Facts {
+            session,
+            pid: worker.pid,
+            record,
+        })
+    }
+}

@@ -1,0 +1,609 @@
+//! Who comes through Session Manager: the lab's agent, its workers as processes of their own, and those that want to be taken for one.
+
+use std::net::SocketAddr;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use postern::wire::startup::{ProtocolVersion, cancel_request, startup_message};
+use postern_lab::agent::{Agent, Session, SessionOptions};
+use postern_lab::{Lab, LabConfig};
+
+use crate::cancel::cancel_key;
+use crate::gateway::{Gateway, Options, PATIENCE, stderr, stdout};
+use crate::raw::{Message, Raw};
+
+const ALICE: &str =
+    "arn:aws:sts::123456789012:assumed-role/AWSReservedSSO_Analyst_0123456789abcdef/alice@example.com";
+const ALICES: &str = "alice-07a16060613c408b5";
+const BOB: &str = "arn:aws:sts::123456789012:assumed-role/Deploy/bob";
+
+/// Alice's permission set may read, and the role Deploy may do anything.
+const RULES: &str = "[[rules]]\nprincipals = [\"arn:aws:sts::123456789012:assumed-role/AWSReservedSSO_Analyst_????????????????/*\"]\n\
+    targets = [\"orders\"]\nusers = [\"app_ro\"]\n\
+    [[rules]]\nprincipals = [\"arn:aws:sts::123456789012:assumed-role/Deploy/*\"]\ntargets = [\"orders\"]\nusers = [\"*\"]\n\
+    [[rules]]\nprincipals = [\"scram:carol\"]\ntargets = [\"orders\"]\nusers = [\"*\"]";
+
+/// A user who isn't root.
+const NOBODY: u32 = 65_534;
+
+/// A host with the agent, the helper and the gateway.
+struct Host {
+    agent: Agent,
+    helper: Child,
+    gateway: Gateway,
+    directory: tempfile::TempDir,
+    _lab: Lab,
+}
+
+impl Host {
+    fn new() -> Self {
+        Self::with("sources = [\"ssm\"]")
+    }
+
+    fn with(identity: &str) -> Self {
+        Self::with_pool(identity, "session")
+    }
+
+    fn with_pool(identity: &str, mode: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let agent = Agent::install(&directory.path().join("agent"), &lab_program()).unwrap();
+        std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let socket = directory.path().join("attribute.sock");
+        let helper = helper(&agent, &socket, rustix_uid());
+        let lab = Lab::start(LabConfig::default()).unwrap();
+        let options = Options {
+            identity: format!("{identity}\n[identity.ssm]\nsocket = {socket:?}"),
+            rules: RULES,
+            pool: if mode == "auto" {
+                "mode = \"auto\""
+            } else {
+                "mode = \"session\""
+            },
+            log: "info",
+            ..Options::default()
+        };
+        let gateway = Gateway::start(&lab, &options);
+        Self {
+            agent,
+            helper,
+            gateway,
+            directory,
+            _lab: lab,
+        }
+    }
+
+    fn session(&self, id: &str, owner: &str) -> Session {
+        self.start(&SessionOptions::new(id, owner))
+    }
+
+    fn start(&self, options: &SessionOptions) -> Session {
+        self.agent.start(self.gateway.port, options).unwrap()
+    }
+
+    /// The lines of the log with `part` in them, once there are so many: they are written by a thread of its own.
+    fn logged(&self, part: &str, count: usize) -> Vec<String> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let log = self.gateway.log();
+            let lines: Vec<_> = log
+                .lines()
+                .filter(|line| line.contains(part))
+                .map(str::to_owned)
+                .collect();
+            if lines.len() >= count {
+                return lines;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "{part}: {} of {count} in {log}",
+                lines.len()
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn found(&self, outcome: &str) -> f64 {
+        let label = format!("outcome=\"{outcome}\"");
+        self.gateway.metric("postern_attribution_total", &[&label])
+    }
+
+    /// Somebody who comes this way is refused for this reason, and it is counted as such.
+    fn refuses(&self, session: &Session, outcome: &str, detail: &str) {
+        let before = self.found(outcome);
+        let (_, answers) = log_in(session.address, "app_ro");
+        let error = answers.last().unwrap();
+        assert_eq!(
+            error.field(b'C').as_deref(),
+            Some("28000"),
+            "{outcome}: {error:?}"
+        );
+        let said = error.field(b'D').unwrap();
+        assert!(said.contains(detail), "{outcome}: {said}");
+        assert!(error.field(b'H').is_some());
+        assert!(
+            (self.found(outcome) - before - 1.0).abs() < f64::EPSILON,
+            "{outcome}"
+        );
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = self.helper.kill();
+        let _ = self.helper.wait();
+    }
+}
+
+fn rustix_uid() -> u32 {
+    std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap())
+}
+
+fn lab_program() -> PathBuf {
+    let program = Path::new(env!("CARGO_BIN_EXE_postern")).with_file_name("postern-lab");
+    assert!(program.exists(), "not built: cargo build --workspace --bins");
+    program
+}
+
+fn helper(agent: &Agent, socket: &Path, uid: u32) -> Child {
+    let child = Command::new(env!("CARGO_BIN_EXE_postern"))
+        .args(["attribute", "--log", "debug", "--uid", &uid.to_string()])
+        .arg("--socket")
+        .arg(socket)
+        .arg("--worker")
+        .arg(agent.worker())
+        .arg("--state")
+        .arg(agent.state())
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while UnixStream::connect(socket).is_err() {
+        assert!(Instant::now() < deadline, "the helper doesn't listen");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child
+}
+
+fn log_in(address: SocketAddr, user: &str) -> (Raw, Vec<Message>) {
+    let mut raw = Raw::dial(address);
+    raw.send(&startup_message(
+        ProtocolVersion::V3_0,
+        &[("user", user), ("database", "orders")],
+    ));
+    let answers = raw.until('Z');
+    (raw, answers)
+}
+
+fn is_in(answers: &[Message]) -> bool {
+    answers.last().is_some_and(|last| last.tag == 'Z')
+}
+
+fn capabilities(pid: u32) -> Vec<(String, u64)> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let lines = status.lines().filter_map(|line| line.split_once(":\t"));
+    lines
+        .filter(|(name, _)| ["CapInh", "CapPrm", "CapEff", "CapAmb"].contains(name))
+        .map(|(name, bits)| (name.to_owned(), u64::from_str_radix(bits, 16).unwrap()))
+        .collect()
+}
+
+#[test]
+fn psql_through_a_session_is_whoever_has_started_it() {
+    let host = Host::new();
+    let alices = host.session(ALICES, ALICE);
+    let psql = |user: &str| {
+        Command::new("psql")
+            .arg(format!(
+                "host=127.0.0.1 port={} user={user} dbname=orders",
+                alices.address.port()
+            ))
+            .args(["-X", "-A", "-t", "-w", "-c", "select current_user"])
+            .output()
+            .unwrap()
+    };
+    assert_eq!(stdout(&psql("app_ro")), "app_ro");
+    let login = host.logged("login session", 1).remove(0);
+    assert!(login.contains(ALICE) && login.contains(ALICES), "{login}");
+    assert!(
+        host.gateway
+            .metric("postern_client_logins_total", &["source=\"ssm\""])
+            >= 1.0
+    );
+    // What no rule gives her.
+    let refused = stderr(&psql("app_rw"));
+    assert!(
+        refused.contains(&format!("Principal \"{ALICE}\", target \"orders\"")),
+        "{refused}"
+    );
+    assert!(
+        refused.contains("HINT:  Ask whoever runs this gateway"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_session_name_that_anybody_can_choose_is_no_principal() {
+    let host = Host::new();
+    // Whoever may assume the role calls himself what he likes.
+    for owner in [
+        BOB,
+        "arn:aws:sts::123456789012:assumed-role/Deploy/alice@example.com",
+    ] {
+        let session = host.session("x-07a16060613c408b6", owner);
+        assert!(is_in(&log_in(session.address, "app_rw").1), "{owner}");
+    }
+    let other = host.session(
+        "x-07a16060613c408b7",
+        "arn:aws:sts::123456789012:assumed-role/Other/Deploy",
+    );
+    let (_, answers) = log_in(other.address, "app_rw");
+    let detail = answers.last().unwrap().field(b'D').unwrap();
+    assert!(detail.contains("assumed-role/Other/\""), "{detail}");
+}
+
+#[test]
+fn whoever_wants_to_be_taken_for_the_agent_is_refused() {
+    let host = Host::new();
+    let honest = host.session(ALICES, ALICE);
+    let options = |id: &str| SessionOptions::new(id, ALICE);
+
+    let forged = host.start(&SessionOptions {
+        uid: NOBODY,
+        ..options("forged-07a16060613c408b5")
+    });
+    host.refuses(&forged, "not_root", "of user 65534");
+
+    let elsewhere = host.directory.path().join("ssm-session-worker");
+    host.agent.copy_worker(&lab_program(), &elsewhere).unwrap();
+    let replaced = host.start(&SessionOptions {
+        executable: Some(elsewhere),
+        ..options("elsewhere-07a16060613c408b5")
+    });
+    host.refuses(&replaced, "executable", "isn't the agent's");
+
+    let foreign = host.start(&SessionOptions {
+        document: "SSM-SessionManagerRunShell".to_owned(),
+        ..options("foreign-07a16060613c408b5")
+    });
+    host.refuses(&foreign, "document", "SSM-SessionManagerRunShell");
+
+    let other_port = host.start(&SessionOptions {
+        port_in_file: Some(5_433),
+        ..options("port-07a16060613c408b5")
+    });
+    host.refuses(&other_port, "other_port", "5433");
+
+    let unknown = host.start(&SessionOptions {
+        has_file: false,
+        ..options("unknown-07a16060613c408b5")
+    });
+    host.refuses(&unknown, "no_record", "no file");
+
+    // Somebody else's file by another name.
+    let linked = host.start(&SessionOptions {
+        has_file: false,
+        ..options("linked-07a16060613c408b5")
+    });
+    symlink(&honest.file, &linked.file).unwrap();
+    host.refuses(&linked, "bad_record", "can't be used");
+
+    let copied = host.start(&SessionOptions {
+        has_file: false,
+        ..options("copied-07a16060613c408b5")
+    });
+    std::fs::copy(&honest.file, &copied.file).unwrap();
+    host.refuses(&copied, "other_session", "another session");
+
+    let theirs = host.session("theirs-07a16060613c408b5", ALICE);
+    std::os::unix::fs::chown(&theirs.file, Some(NOBODY), None).unwrap();
+    host.refuses(&theirs, "bad_record", "can't be used");
+    host.logged("somebody else than root may have written it", 1);
+
+    let garbled = host.session("garbled-07a16060613c408b5", ALICE);
+    std::fs::write(&garbled.file, "{\"DocumentInformation\": ").unwrap();
+    host.refuses(&garbled, "bad_record", "can't be used");
+
+    let nobodys = host.session("nobodys-07a16060613c408b5", "alice");
+    host.refuses(&nobodys, "owner", "alice");
+
+    let above = host.session("..-07a16060613c408b5", ALICE);
+    host.refuses(&above, "session_id", "which session");
+
+    // Not through Session Manager at all, as root and as somebody else.
+    let (_, answers) = log_in(host.gateway.address(), "app_ro");
+    assert!(
+        answers
+            .last()
+            .unwrap()
+            .field(b'D')
+            .unwrap()
+            .contains("session worker")
+    );
+    assert!((host.found("not_a_worker") - 1.0).abs() < f64::EPSILON);
+    let psql = Command::new("psql")
+        .arg(format!(
+            "host=127.0.0.1 port={} user=app_ro dbname=orders",
+            host.gateway.port
+        ))
+        .args(["-X", "-w", "-c", "select 1"])
+        .uid(NOBODY)
+        .output()
+        .unwrap();
+    assert!(stderr(&psql).contains("of user 65534"), "{}", stderr(&psql));
+
+    assert!(
+        is_in(&log_in(honest.address, "app_ro").1),
+        "whoever is honest still gets in"
+    );
+}
+
+#[test]
+fn a_process_that_is_gone_is_nobody() {
+    let host = Host::new();
+    for _ in 0..20 {
+        let mut session = host.session(ALICES, ALICE);
+        let mut raw = Raw::dial(session.address);
+        raw.send(&startup_message(
+            ProtocolVersion::V3_0,
+            &[("user", "app_ro"), ("database", "orders")],
+        ));
+        session.end();
+    }
+    assert!(is_in(&log_in(host.session(ALICES, ALICE).address, "app_ro").1));
+    let sum: f64 = ["ok", "gone", "not_a_worker", "no_record"]
+        .map(|outcome| host.found(outcome))
+        .iter()
+        .sum();
+    assert!((host.gateway.metric("postern_attribution_total", &[]) - sum).abs() < f64::EPSILON);
+}
+
+#[test]
+fn many_connections_of_many_sessions_are_each_their_own() {
+    let host = Host::new();
+    let sessions: Vec<_> = (0..50)
+        .map(|number| {
+            let owner = format!(
+                "arn:aws:sts::123456789012:assumed-role/AWSReservedSSO_Analyst_0123456789abcdef/person{number}"
+            );
+            host.session(&format!("person{number}-07a16060613c408b5"), &owner)
+        })
+        .collect();
+    std::thread::scope(|scope| {
+        for session in &sessions {
+            for _ in 0..10 {
+                scope.spawn(|| assert!(is_in(&log_in(session.address, "app_ro").1)));
+            }
+        }
+    });
+    let log = host.logged("login session", 500);
+    for number in 0..50 {
+        let person = format!("/person{number} ");
+        let session = format!("person{number}-07a16060613c408b5");
+        let both = log
+            .iter()
+            .filter(|line| line.contains(&person) && line.contains(&session));
+        assert_eq!(both.count(), 10, "{person}");
+    }
+    assert!((host.found("ok") - 500.0).abs() < f64::EPSILON);
+    let (_, page) = host.gateway.page("/metrics").unwrap();
+    let times = page
+        .lines()
+        .filter(|line| line.starts_with("postern_attribution_seconds"));
+    println!("{}", times.collect::<Vec<_>>().join("\n"));
+}
+
+#[test]
+fn without_the_helper_others_go_on() {
+    let verifier = "SCRAM-SHA-256$4096:c2FsdHNhbHRzYWx0c2FsdA==$rs9eWHpnB8aSTMvC/0iEeWNKKWtAXVrPQGDGa4FuKzo=:mCD0x0RiOHpyT0HtoVTKSuKmjWhiJ7mVfrhVWdmLQlY=";
+    let mut host = Host::with(&format!(
+        "sources = [\"ssm\", \"scram\"]\nscram.verifiers.app_ro = \"{verifier}\""
+    ));
+    let alices = host.session(ALICES, ALICE);
+    let (mut inside, answers) = log_in(alices.address, "app_ro");
+    assert!(is_in(&answers));
+    host.helper.kill().unwrap();
+    host.helper.wait().unwrap();
+    assert_eq!(
+        inside.query("select 1").last().unwrap().tag,
+        'Z',
+        "who is in doesn't notice"
+    );
+    // Who comes now is asked for a password.
+    let mut raw = Raw::dial(alices.address);
+    raw.send(&startup_message(
+        ProtocolVersion::V3_0,
+        &[("user", "app_ro"), ("database", "orders")],
+    ));
+    assert_eq!(raw.next().unwrap().tag, 'R');
+    assert!(host.found("no_helper") >= 1.0);
+    assert_eq!(inside.query("select 1").last().unwrap().tag, 'Z');
+
+    let mut alone = Host::new();
+    alone.helper.kill().unwrap();
+    alone.helper.wait().unwrap();
+    let session = alone.session(ALICES, ALICE);
+    alone.refuses(&session, "no_helper", "doesn't answer");
+}
+
+#[test]
+fn the_helper_has_two_capabilities_and_answers_one_user() {
+    let host = Host::new();
+    // CAP_DAC_READ_SEARCH is 2 and CAP_SYS_PTRACE 19 (capability.h).
+    let kept = 1 << 2 | 1 << 19;
+    let none = ["CapInh", "CapAmb"];
+    let threads = std::fs::read_dir(format!("/proc/{}/task", host.helper.id())).unwrap();
+    for thread in threads {
+        let thread = thread
+            .unwrap()
+            .file_name()
+            .into_string()
+            .unwrap()
+            .parse()
+            .unwrap();
+        for (name, bits) in capabilities(thread) {
+            let expected = if none.contains(&name.as_str()) { 0 } else { kept };
+            assert_eq!(bits, expected, "{name}");
+        }
+    }
+    for (name, bits) in capabilities(host.gateway.pid()) {
+        assert_eq!(bits, 0, "{name} of the gateway");
+    }
+    // Another user doesn't even get to ask.
+    let socket = host.directory.path().join("others.sock");
+    let mut others = helper(&host.agent, &socket, NOBODY);
+    let question = "{\"dialler\":\"127.0.0.1:1\",\"listener\":\"127.0.0.1:2\"}\n";
+    let mut stream = UnixStream::connect(&socket).unwrap();
+    let _ = std::io::Write::write_all(&mut stream, question.as_bytes());
+    let mut answer = String::new();
+    let _ = std::io::Read::read_to_string(&mut stream, &mut answer);
+    assert_eq!(answer, "");
+    others.kill().unwrap();
+    others.wait().unwrap();
+}
+
+#[test]
+fn the_server_shows_the_person() {
+    for mode in ["session", "auto"] {
+        let host = Host::with_pool("sources = [\"ssm\"]", mode);
+        let alices = host.session(ALICES, ALICE);
+        let mut raw = Raw::dial(alices.address);
+        raw.send(&startup_message(
+            ProtocolVersion::V3_0,
+            &[
+                ("user", "app_ro"),
+                ("database", "orders"),
+                ("application_name", "psql"),
+            ],
+        ));
+        raw.until('Z');
+        let shown = "select application_name from pg_stat_activity where pid = pg_backend_pid()";
+        assert_eq!(first_value(&raw.query(shown)), "alice@example.com|psql", "{mode}");
+        if mode == "auto" {
+            raw.query("set application_name = 'other'");
+            std::thread::sleep(Duration::from_millis(200));
+            assert_eq!(first_value(&raw.query(shown)), "alice@example.com|other");
+            raw.query("reset application_name");
+            assert_eq!(first_value(&raw.query(shown)), "alice@example.com|psql");
+        }
+    }
+}
+
+#[test]
+fn nobody_cancels_for_somebody_else() {
+    let host = Host::new();
+    let (alices, bobs) = (
+        host.session(ALICES, ALICE),
+        host.session("bob-07a16060613c408b5", BOB),
+    );
+    let (mut inside, answers) = log_in(alices.address, "app_ro");
+    let key = cancel_key(&answers);
+    inside.message('Q', b"select pg_sleep(30)\0");
+    // Time for it to begin.
+    std::thread::sleep(Duration::from_millis(300));
+    for (session, outcome) in [(&bobs, "foreign"), (&alices, "forwarded")] {
+        let mut cancel = Raw::dial(session.address);
+        cancel.send(&cancel_request(&key));
+        // As libpq waits for the end.
+        assert_eq!(cancel.next(), None);
+        host.gateway.wait_for_metric(
+            "postern_cancel_requests_total",
+            &[&format!("outcome=\"{outcome}\"")],
+            1.0,
+        );
+    }
+    let error = inside
+        .until('Z')
+        .into_iter()
+        .find(|message| message.tag == 'E')
+        .unwrap();
+    assert_eq!(error.field(b'C').as_deref(), Some("57014"));
+}
+
+#[test]
+fn the_configuration_explains_who_may_what() {
+    let host = Host::new();
+    let explain = |principal: &str, user: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_postern"))
+            .args(["config", "explain", "--target", "orders", "--database", "orders"])
+            .args(["--principal", principal, "--user", user])
+            .arg("--config")
+            .arg(host.gateway.config())
+            .output()
+            .unwrap();
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), stderr(&output))
+    };
+    let alices = explain(ALICE, "app_ro");
+    assert!(alices.ends_with("rules[0]: matches\nrules[1]: not this principal\nrules[2]: not this principal\nadmitted by rules[0]\n"), "{alices}");
+    let refused = explain(ALICE, "app_rw");
+    assert!(refused.contains("rules[0]: not this user"), "{refused}");
+    assert!(
+        refused.ends_with("refused: no rule allows this principal this database user\n"),
+        "{refused}"
+    );
+    assert!(explain(BOB, "other").ends_with("refused: targets.orders.users doesn't have other\n"));
+    assert!(explain("alice", "app_ro").contains("expected an ARN"));
+}
+
+/// The first value of the first row.
+fn first_value(answers: &[Message]) -> String {
+    let row = answers.iter().find(|message| message.tag == 'D').unwrap();
+    String::from_utf8_lossy(&row.body[6..]).into_owned()
+}
+
+#[test]
+fn who_comes_in_a_way_that_is_not_allowed_is_nobody_else_instead() {
+    let host = Host::with("sources = [\"ssm\", \"trust\"]");
+    let foreign = host.start(&SessionOptions {
+        document: "SSM-SessionManagerRunShell".to_owned(),
+        ..SessionOptions::new(ALICES, ALICE)
+    });
+    host.refuses(&foreign, "document", "SSM-SessionManagerRunShell");
+    // Whoever doesn't come through a session is `trust:`, for whom there is no rule here.
+    let (_, answers) = log_in(host.gateway.address(), "app_ro");
+    let detail = answers.last().unwrap().field(b'D').unwrap();
+    assert!(detail.contains("Principal \"trust:\""), "{detail}");
+}
+
+#[test]
+fn the_helper_listens_only_where_root_alone_may_put_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let run = |mode: u32, file: Option<&str>| {
+        std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+        let socket = directory.path().join("attribute.sock");
+        if let Some(text) = file {
+            std::fs::write(&socket, text).unwrap();
+        }
+        let output = Command::new(env!("CARGO_BIN_EXE_postern"))
+            .args(["attribute", "--uid", "0", "--socket"])
+            .arg(socket)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        stderr(&output)
+    };
+    assert!(run(0o777, None).contains("give it to root"));
+    assert!(run(0o755, Some("somebody's")).contains("is no socket"));
+    let kept = std::fs::read_to_string(directory.path().join("attribute.sock")).unwrap();
+    assert_eq!(kept, "somebody's");
+}
+
+#[test]
+fn one_name_that_can_be_chosen_does_not_cancel_for_another() {
+    let host = Host::new();
+    let sessions = ["1", "2"].map(|end| host.session(&format!("bob-07a16060613c408b{end}"), BOB));
+    let (_inside, answers) = log_in(sessions[0].address, "app_ro");
+    let key = cancel_key(&answers);
+    for (session, outcome) in sessions.iter().rev().zip(["foreign", "idle"]) {
+        let mut cancel = Raw::dial(session.address);
+        cancel.send(&cancel_request(&key));
+        assert_eq!(cancel.next(), None);
+        let label = format!("outcome=\"{outcome}\"");
+        host.gateway
+            .wait_for_metric("postern_cancel_requests_total", &[&label], 1.0);
+    }
+}
