@@ -345,21 +345,54 @@ fn whoever_wants_to_be_taken_for_the_agent_is_refused() {
 #[test]
 fn a_process_that_is_gone_is_nobody() {
     let host = Host::new();
-    for _ in 0..20 {
-        let mut session = host.session(ALICES, ALICE);
-        let mut raw = Raw::dial(session.address);
-        raw.send(&startup_message(
-            ProtocolVersion::V3_0,
-            &[("user", "app_ro"), ("database", "orders")],
-        ));
-        session.end();
-    }
-    assert!(is_in(&log_in(host.session(ALICES, ALICE).address, "app_ro").1));
-    let sum: f64 = ["ok", "gone", "not_a_worker", "no_record"]
-        .map(|outcome| host.found(outcome))
-        .iter()
-        .sum();
-    assert!((host.gateway.metric("postern_attribution_total", &[]) - sum).abs() < f64::EPSILON);
+    let helper = |signal: &str| {
+        let pid = host.helper.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args([signal, &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+    };
+    let mut session = host.session(ALICES, ALICE);
+    helper("-STOP");
+    let mut raw = Raw::dial(session.address);
+    raw.send(&startup_message(
+        ProtocolVersion::V3_0,
+        &[("user", "app_ro"), ("database", "orders")],
+    ));
+    host.gateway
+        .wait_for_metric("postern_client_accepted_total", &[], 1.0);
+    session.end();
+    // The next one of the same name has it no longer.
+    let next = host.session(ALICES, ALICE);
+    helper("-CONT");
+    assert!(is_in(&log_in(next.address, "app_ro").1));
+    assert!((host.found("ok") - 1.0).abs() < f64::EPSILON);
+    assert!(host.found("gone") <= 1.0, "the gateway may have noticed before");
+}
+
+#[test]
+fn the_agent_may_dial_either_localhost_and_be_replaced_while_a_session_lasts() {
+    let host = Host::new();
+    let session = host.start(&SessionOptions {
+        is_ipv6: true,
+        ..SessionOptions::new(ALICES, ALICE)
+    });
+    assert!(is_in(&log_in(session.address, "app_ro").1));
+    std::fs::remove_file(host.agent.worker()).unwrap();
+    assert!(
+        is_in(&log_in(session.address, "app_ro").1),
+        "its executable is deleted"
+    );
+    host.agent
+        .copy_worker(&lab_program(), &host.agent.worker())
+        .unwrap();
+    assert!(
+        is_in(&log_in(session.address, "app_ro").1),
+        "another has its path"
+    );
 }
 
 #[test]

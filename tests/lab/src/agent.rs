@@ -5,7 +5,7 @@
 //! 1 KiB with a pause after each, and knows no half-close, as the agent's port plugin (`pkg/agent/session/plugins/port` of
 //! amazon-ssm-agent). `i-…/document/state/current/SESSION` is what `docmanager.go` writes.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -55,6 +55,8 @@ pub struct SessionOptions {
     pub executable: Option<PathBuf>,
     /// Whether the agent has written its file.
     pub has_file: bool,
+    /// Whether `localhost` is `::1` to the worker.
+    pub is_ipv6: bool,
 }
 
 /// A session that goes on until it is dropped.
@@ -78,6 +80,7 @@ impl SessionOptions {
             uid: 0,
             executable: None,
             has_file: true,
+            is_ipv6: false,
         }
     }
 }
@@ -121,12 +124,17 @@ impl Agent {
         let _ = fs::remove_file(&listens);
         fs::write(&listens, "")?;
         fs::set_permissions(&listens, fs::Permissions::from_mode(0o666))?;
+        let host = if options.is_ipv6 {
+            IpAddr::from(Ipv6Addr::LOCALHOST)
+        } else {
+            IpAddr::from(Ipv4Addr::LOCALHOST)
+        };
         let executable = options.executable.clone().unwrap_or_else(|| self.worker());
         let child = Command::new(executable)
             .arg0(format!("/usr/bin/{WORKER}"))
             .arg(&options.id)
             .env_clear()
-            .env("LAB_PORT", port.to_string())
+            .env("LAB_DIALS", SocketAddr::new(host, port).to_string())
             .env("LAB_LISTENS", &listens)
             .uid(options.uid)
             .stdin(Stdio::null())
@@ -208,7 +216,7 @@ pub fn is_worker() -> bool {
 
 /// A session's worker, until it is killed.
 pub fn work() -> anyhow::Result<()> {
-    let port: u16 = env::var("LAB_PORT")?.parse()?;
+    let dials: SocketAddr = env::var("LAB_DIALS")?.parse()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -218,7 +226,7 @@ pub fn work() -> anyhow::Result<()> {
         loop {
             let (client, _) = listener.accept().await?;
             tokio::spawn(async move {
-                let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await else {
+                let Ok(server) = TcpStream::connect(dials).await else {
                     return;
                 };
                 let (client, server) = (client.into_split(), server.into_split());
