@@ -291,10 +291,12 @@ impl Texts for KnownTexts {
         server: &ServerSession,
     ) -> Option<Changing> {
         let routines = self.routines.borrow();
-        let known = routines.as_ref().zip(reading(text, server));
-        let defined = match known {
-            Some((routines, options)) => self.defined(text, effects, options, routines),
-            None => vec![(Effects::UNKNOWN | Effects::DYNAMIC_SETTING, None)],
+        let reading = reading(text, server);
+        let defined = match (routines.as_ref(), reading) {
+            (Some(routines), Some(options)) => self.defined(text, effects, options, routines),
+            // What it names may do anything.
+            (None, Some(options)) => vec![(UNREAD, names::defined(text, options))],
+            (_, None) => vec![(UNREAD, None)],
         };
         let does_nothing = |(effects, _): &(Effects, _)| effects.without(Effects::TEMPORARY).is_empty();
         if is_temporary && defined.iter().all(does_nothing) {
@@ -312,7 +314,7 @@ impl Texts for KnownTexts {
     fn analyse(&self, text: &[u8], server: &ServerSession) -> Analysis {
         let Some(reading) = reading(text, server) else {
             return Analysis {
-                effects: Effects::UNKNOWN | Effects::DYNAMIC_SETTING,
+                effects: UNREAD,
                 by_names: Effects::UNKNOWN,
                 statements: 1,
                 lone: Command::Other,
@@ -353,6 +355,9 @@ impl Texts for KnownTexts {
         })
     }
 }
+
+/// What may be done by code that nobody has read.
+const UNREAD: Effects = Effects::UNKNOWN.union(Effects::DYNAMIC_SETTING);
 
 /// What a definition does to whoever makes it and not to whoever uses it, or what changes nothing that anybody sees.
 const HARMLESS: Effects = Effects::DDL

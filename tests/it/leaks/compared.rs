@@ -58,16 +58,20 @@ fn what_cannot_run_in_a_pipeline_behind_another_search_path() {
     });
 }
 
-fn lock(g: &Gateway, sets: &[&str]) -> Vec<String> {
+/// A prepared LOCK that waits for another's change, and then what is seen of that, with something set before the transaction or
+/// within.
+fn lock(g: &Gateway, before: &[&str], within: &[&str]) -> Vec<String> {
     let [mut one, mut two, mut three] = clients(g);
     two.say(&["Q create table t (a int)"]);
     settled();
     one.say(&["P s lock table t in share mode", "S"]);
     settled();
+    one.say(before);
+    settled();
     three.say(&["Q begin"]);
     two.say(&["Q begin", "Q insert into t values (1)"]);
     let mut said = vec![one.say(&["Q begin isolation level repeatable read"])];
-    said.push(one.say(sets));
+    said.push(one.say(within));
     one.0.send(
         &[
             frame('B', b"\0s\0\0\0\0\0\0\0"),
@@ -85,8 +89,11 @@ fn lock(g: &Gateway, sets: &[&str]) -> Vec<String> {
 
 #[test]
 fn a_snapshot_is_taken_when_the_client_takes_it() {
-    compare(AUTO3, "lock", |_, g| {
-        lock(g, &["Q set local search_path = public"])
+    compare(AUTO3, "the session's", |_, g| {
+        lock(g, &["Q set search_path = public"], &[])
+    });
+    compare(AUTO3, "the transaction's", |_, g| {
+        lock(g, &[], &["Q set local search_path = public"])
     });
 }
 
@@ -375,35 +382,6 @@ fn nothing_of_it_is_told() {
             .concat(),
         );
         vec![one.0.until('Z').iter().map(|m| m.tag).collect::<String>()]
-    });
-}
-
-#[test]
-fn a_lock_behind_another_search_path() {
-    compare(AUTO3, "lock, search_path of the session", |_, g| {
-        let [mut one, mut two, mut three] = clients(g);
-        two.say(&["Q create table t (a int)"]);
-        settled();
-        one.say(&["P s lock table t in share mode", "S"]);
-        settled();
-        one.say(&["Q set search_path = public"]);
-        settled();
-        three.say(&["Q begin"]);
-        two.say(&["Q begin", "Q insert into t values (1)"]);
-        let mut said = vec![one.say(&["Q begin isolation level repeatable read"])];
-        one.0.send(
-            &[
-                frame('B', b"\0s\0\0\0\0\0\0\0"),
-                frame('E', &[0; 5]),
-                frame('S', b""),
-            ]
-            .concat(),
-        );
-        settled();
-        two.say(&["Q commit"]);
-        said.push(one.told(1));
-        said.push(one.say(&["Q select count(*) from t"]));
-        said
     });
 }
 
