@@ -72,8 +72,12 @@ impl Attribute {
     fn listen(&self) -> anyhow::Result<UnixListener> {
         let shown = self.socket.display();
         let directory = self.socket.parent().unwrap_or_else(|| Path::new("/"));
-        let about =
-            fs::metadata(directory).with_context(|| format!("cannot look at {}", directory.display()))?;
+        let about = fs::metadata(directory).with_context(|| {
+            format!(
+                "cannot look at {}; make it first, root's, mode 0755",
+                directory.display()
+            )
+        })?;
         if about.uid() != 0 || about.mode() & 0o022 != 0 {
             bail!(
                 "others than root may put files into {}, and so take the place of {shown}: give it to root, mode 0755",
