@@ -10,6 +10,9 @@ pub(super) const AUTO1: &str = "mode = \"auto\"\nsize = 1";
 pub(super) const AUTO3: &str = "mode = \"auto\"\nsize = 3";
 const SESSION: &str = "mode = \"session\"\nsize = 6";
 
+/// Makes a function that says when a day without a zone begins.
+const EPOCH: &str = "Q create function f() returns int8 language plpgsql as $$ begin return extract(epoch from timestamptz '2026-01-01 00:00:00'); end $$";
+
 /// What is answered in this pool must be what is answered in one of session mode.
 pub(super) fn compare(auto: &'static str, name: &str, what: fn(&Lab, &Gateway) -> Vec<String>) {
     let (lab, gateway) = with_free_pool(SESSION);
@@ -189,7 +192,7 @@ fn copies_between_settings() {
 fn settings_of_transactions_that_only_read() {
     compare(AUTO1, "deferrable", |_, g| {
         let [mut one, mut two] = clients(g);
-        two.say(&["Q create function f() returns int8 language plpgsql as $$ begin return extract(epoch from timestamptz '2026-01-01 00:00:00'); end $$"]);
+        two.say(&[EPOCH]);
         settled();
         one.say(&["P s select date '01/02/2026'", "S"]);
         nowhere(&mut two);
@@ -279,7 +282,7 @@ fn a_constant_after_plans_were_discarded() {
     compare(AUTO1, "day_after_discard_plans", |_, g| {
         let mut one = Client::new(g, &[]);
         let mut two = Client::new(g, &[("timezone", "Asia/Tokyo")]);
-        one.say(&["Q create function f() returns int8 language plpgsql as $$ begin return extract(epoch from timestamptz '2026-01-01 00:00:00'); end $$"]);
+        one.say(&[EPOCH]);
         settled();
         one.say(&["P s select date '01/02/2026'", "S"]);
         settled();
@@ -390,7 +393,7 @@ fn a_constant_behind_a_call() {
     compare(AUTO1, "day_after_call", |_, g| {
         let mut one = Client::new(g, &[]);
         let mut two = Client::new(g, &[("timezone", "Asia/Tokyo")]);
-        one.say(&["Q create function f() returns int8 language plpgsql as $$ begin return extract(epoch from timestamptz '2026-01-01 00:00:00'); end $$"]);
+        one.say(&[EPOCH]);
         settled();
         one.say(&["P s select date '01/02/2026'", "B s", "S"]);
         settled();
@@ -447,7 +450,7 @@ fn a_constant_behind_calls_of_another() {
     compare(AUTO1, "day_after_call_twice", |_, g| {
         let mut one = Client::new(g, &[]);
         let mut two = Client::new(g, &[("timezone", "Asia/Tokyo")]);
-        one.say(&["Q create function f() returns int8 language plpgsql as $$ begin return extract(epoch from timestamptz '2026-01-01 00:00:00'); end $$"]);
+        one.say(&[EPOCH]);
         settled();
         one.say(&["P s select date '01/02/2026'", "B s", "S"]);
         let mut said = vec![];
