@@ -13,6 +13,7 @@ use super::client::ClientSession;
 use super::doubt::Changing;
 use super::ledger::{Copying, Standing, TransactionStatus, Whose};
 use super::server::ServerSession;
+use super::shape::Shape;
 use super::statements::{MAX_STATEMENT_BYTES, Statement};
 use super::tracker::{Ended, Tracker, is_frontend};
 use crate::ids::SessionId;
@@ -26,6 +27,7 @@ mod changes;
 mod desk;
 mod prepare;
 mod restore;
+mod shapes;
 
 use answers::Verdict;
 use desk::Desk;
@@ -33,6 +35,10 @@ pub use desk::StatementUse;
 
 /// As much of a Bind, Describe, Close or Execute as is gathered: the names stand at its beginning.
 const MAX_NAMES_BYTES: u32 = 1_024;
+
+/// As much of a ParameterDescription or RowDescription as is gathered: of 65,535 parameters, and of 1,664 columns (`MaxTupleAttributeNumber`)
+/// with names of 63 bytes.
+const MAX_SHAPE_BYTES: u32 = 256 * 1024;
 
 /// As much of a CommandComplete as is gathered.
 const MAX_TAG_BYTES: u32 = 19;
@@ -66,8 +72,16 @@ pub trait Texts {
     fn intern(&self, tail: &[u8], is_shared: bool, server: &ServerSession) -> Rc<Statement>;
     /// The one in its place for all who share it and have the settings of now.
     fn under(&self, statement: &Statement, server: &ServerSession) -> Rc<Statement>;
-    /// One like `statement`, its constants read as that one's were, that is prepared anew, shared with nobody. `named`: its text names that statement, and where.
-    fn apart(&self, statement: &Statement, named: Option<(Range<usize>, Rc<Statement>)>) -> Rc<Statement>;
+    /// One like `statement`, its constants read as that one's were, that is prepared anew, shared with nobody. `shape`: what it
+    /// takes and returns, if it isn't what that one does. `named`: its text names that statement, and where.
+    fn apart(
+        &self,
+        statement: &Statement,
+        shape: Option<Shape>,
+        named: Option<(Range<usize>, Rc<Statement>)>,
+    ) -> Rc<Statement>;
+    /// `statement` returns something else by now, and whoever prepares its text gets another.
+    fn outdated(&self, statement: &Statement);
 }
 
 /// The state of one lease.
@@ -147,6 +161,11 @@ impl Exchange {
             if let Err(error) = self.desk.take(frame, sides, to_server) {
                 return Some(Ended::BadLength(error));
             }
+            if self.desk.shapes.is_awaited() {
+                wait(frame, input, &mut self.waiting);
+                self.client = Frames::default();
+                break;
+            }
             if self.desk.overflows() {
                 return Some(Ended::TooMuch);
             }
@@ -173,19 +192,6 @@ impl Exchange {
     fn must_wait(&self) -> bool {
         let is_last = self.desk.holds_sync && self.waiting.len() <= SYNC_LEN;
         self.desk.is_undecided() || is_last && self.desk.ledger.copy != Copying::No
-    }
-
-    /// Whether what waits ends in a goodbye.
-    pub fn has_goodbye(&self) -> bool {
-        let mut rest = self.waiting.as_slice();
-        let mut last = None;
-        while let Some((&[tag, a, b, c, d], _)) = rest.split_first_chunk()
-            && let length = u32::from_be_bytes([a, b, c, d]) as usize
-            && let Some((_, later)) = rest.split_at_checked(1 + length)
-        {
-            (last, rest) = (Some(tag), later);
-        }
-        last == Some(b'X') && rest.is_empty()
     }
 
     /// Whether more may wait.
@@ -238,8 +244,10 @@ impl Exchange {
             }
             let start = chunk.len() - input.len();
             let seen = if self.is_held { 0 } else { self.server.seen() };
-            let Some(frame) = self.server.next(&mut input, most_of_reply)? else {
-                let is_wanted = self.server.begun().is_some_and(|tag| most_of_reply(tag) > 0);
+            let is_asked = self.desk.shapes.is_asked();
+            let most = |tag| most_of_reply(tag, is_asked);
+            let Some(frame) = self.server.next(&mut input, most)? else {
+                let is_wanted = self.server.begun().is_some_and(|tag| most(tag) > 0);
                 self.is_held = seen == 0 && self.server.begun().is_some() && (edits || is_wanted);
                 if self.is_held && !edits {
                     to_client.extend_from_slice(chunk.get(..start).unwrap_or_default());
@@ -342,8 +350,10 @@ fn most_of_request(tag: u8) -> u32 {
     }
 }
 
-fn most_of_reply(tag: u8) -> u32 {
+/// `is_asked`: statements were described.
+fn most_of_reply(tag: u8, is_asked: bool) -> u32 {
     match tag {
+        b't' | b'T' if is_asked => MAX_SHAPE_BYTES,
         b'Z' | b'S' | b'E' => MAX_GATHERED_BYTES,
         b'C' => MAX_TAG_BYTES,
         _ => 0,

@@ -304,6 +304,13 @@ impl Ledger {
         self.owed.front().map(|first| first.what)
     }
 
+    /// How many answers are owed to Postern's own Describes.
+    pub(super) fn own_describes(&self) -> usize {
+        let own = self.owed.iter();
+        let own = own.filter(|owed| owed.what == Request::Describe && owed.whose == Whose::Own);
+        own.map(|owed| owed.times as usize).sum()
+    }
+
     /// Whether nothing of the client's is owed before the next ReadyForQuery.
     pub(super) fn is_apart(&self) -> bool {
         let end = self.owed.iter().position(|owed| owed.what.is_ready());

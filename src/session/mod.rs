@@ -14,5 +14,6 @@ pub mod prepared;
 pub mod ran;
 pub mod server;
 pub mod settings;
+pub mod shape;
 pub mod statements;
 pub mod tracker;

@@ -79,6 +79,13 @@ impl Prepared {
         evicted
     }
 
+    /// Notes that it returns something else there.
+    pub fn is_other(&mut self, statement: &Statement) {
+        if let Some(used) = self.used.get_mut(&statement.id) {
+            used.state = State::Stale(None);
+        }
+    }
+
     /// Notes that it isn't there after all.
     pub fn remove(&mut self, statement: &Statement) {
         self.used.remove(&statement.id);

@@ -5,7 +5,7 @@
 //! means what is a plain map in its session.
 
 use std::borrow::{Borrow, Cow};
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 use std::ops::Range;
@@ -14,12 +14,16 @@ use std::rc::Rc;
 use super::parameters::Reading;
 use super::server::ServerSession;
 use super::settings::{self, Setting, Settings, value};
+use super::shape::Shape;
 use crate::sql::{self, Command, DECIDING_REPORTED, DECIDING_UNREPORTED, Effects};
 use crate::wire::body::Body;
 
 /// How the names of statements on server connections begin. A client's own name may begin so too: it stands for
 /// a statement of that client all the same, since no client's name reaches a server unless it is unknown.
 pub const NAME_PREFIX: &str = "postern_";
+
+/// One that stands for a statement which returns something else than its client was told; no connection has it.
+pub const CHANGED_NAME: &str = "postern_changed";
 
 /// The largest Parse that is remembered. With a larger one a client keeps its server connection.
 pub const MAX_STATEMENT_BYTES: usize = 256 * 1024;
@@ -63,6 +67,8 @@ pub struct Statement {
     names_under: Option<Settings>,
     /// Those that all who share it have now: the server may read it anew.
     used_under: Settings,
+    /// What it takes and returns, once that is known: the same for all that are in place of one another.
+    pub(super) shape: Rc<OnceCell<Shape>>,
     /// What running it may leave behind, and when that was thought.
     effects: Cell<(u64, Effects)>,
 }
@@ -185,10 +191,16 @@ impl Statement {
     /// Notes that it is prepared first as the server reads it now, as far as it `knows` what decides about constants and names.
     pub fn is_read_now(&mut self, server: &ServerSession, knows_constants: bool, knows_names: bool) {
         self.key = Box::default();
+        self.shape = Rc::default();
         self.effects.set((u64::MAX, Effects::NONE));
         self.reading = server.parameters.reading().filter(|_| knows_constants);
         self.constants_under = deciding(server).filter(|_| knows_constants).cloned().collect();
         self.names_under = knows_names.then(|| naming(server));
+    }
+
+    /// What it takes and returns, if that is known.
+    pub fn shape(&self) -> Option<&Shape> {
+        self.shape.get()
     }
 
     /// The text, without its NUL.
@@ -299,6 +311,7 @@ impl Registry {
             constants_under: deciding(server).cloned().collect(),
             names_under: Some(naming(server)),
             used_under: deciding(server).cloned().collect(),
+            shape: Rc::default(),
             effects: Cell::new((epoch, effects)),
         });
         // What clients hold is bounded by their own limits; beyond ours, texts are no longer shared.
@@ -312,11 +325,12 @@ impl Registry {
         statement
     }
 
-    /// A statement like that one, with a name of its own, which isn't remembered. `named`: its text names that statement, and
-    /// where.
+    /// A statement like that one, with a name of its own, which isn't remembered. `shape`: what it takes and returns, if it isn't
+    /// what that one does. `named`: its text names that statement, and where.
     pub fn apart(
         &mut self,
         statement: &Statement,
+        shape: Option<Shape>,
         named: Option<(Range<usize>, Rc<Statement>)>,
     ) -> Rc<Statement> {
         self.next += 1;
@@ -338,6 +352,7 @@ impl Registry {
             constants_under: statement.constants_under.clone(),
             names_under: statement.names_under.clone(),
             used_under: Settings::default(),
+            shape: shape.map_or_else(|| statement.shape.clone(), |shape| Rc::new(shape.into())),
             effects: statement.effects.clone(),
         })
     }
@@ -361,10 +376,10 @@ impl Registry {
                 return known.clone();
             }
             // What connections begin with has changed since.
-            Some(_) => return self.apart(statement, None),
+            Some(_) => return self.apart(statement, None, None),
             None => {}
         }
-        let mut variant = self.apart(statement, None);
+        let mut variant = self.apart(statement, None, None);
         if self.statements.len() < MAX_SHARED
             && self.bytes < MAX_SHARED_BYTES
             && let Some(new) = Rc::get_mut(&mut variant)
@@ -376,6 +391,15 @@ impl Registry {
             self.statements.insert(ByKey(variant.clone()));
         }
         variant
+    }
+
+    /// Gives nobody else `statement`: it returns something else by now.
+    pub fn outdated(&mut self, statement: &Statement) {
+        let is_it = |ByKey(known): &ByKey| known.id == statement.id;
+        if self.statements.get(&*statement.key).is_some_and(is_it) {
+            self.statements.remove(&*statement.key);
+            self.bytes -= statement.tail.len();
+        }
     }
 
     /// Forgets what is known of the texts: catalogs have changed, and with them what a text may do and return. Clients

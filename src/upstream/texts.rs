@@ -14,6 +14,7 @@ use crate::session::names::{self, Names};
 use crate::session::parameters::Reading;
 use crate::session::ran::Ran;
 use crate::session::server::ServerSession;
+use crate::session::shape::Shape;
 use crate::session::statements::{Registry, Statement};
 use crate::sql::{self, Analysis, Command, Effects, Identifier, Kind, Language, Lexer, Options};
 use crate::wire::body::Body;
@@ -335,9 +336,18 @@ impl Texts for KnownTexts {
         self.registry.borrow_mut().under(statement, server)
     }
 
-    fn apart(&self, statement: &Statement, named: Option<(Range<usize>, Rc<Statement>)>) -> Rc<Statement> {
+    fn apart(
+        &self,
+        statement: &Statement,
+        shape: Option<Shape>,
+        named: Option<(Range<usize>, Rc<Statement>)>,
+    ) -> Rc<Statement> {
         let mut registry = self.registry.borrow_mut();
-        registry.apart(statement, named)
+        registry.apart(statement, shape, named)
+    }
+
+    fn outdated(&self, statement: &Statement) {
+        self.registry.borrow_mut().outdated(statement);
     }
 
     fn intern(&self, tail: &[u8], is_shared: bool, server: &ServerSession) -> Rc<Statement> {

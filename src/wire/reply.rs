@@ -10,7 +10,7 @@ use pgwire::messages::startup::{
 };
 
 use super::body::Body;
-use super::sqlstate::SqlState;
+use super::sqlstate::{FEATURE_NOT_SUPPORTED, SqlState};
 use super::startup::{CancelKey, ProtocolVersion};
 
 /// The longest text of one field; what is longer is cut.
@@ -140,6 +140,35 @@ pub fn state_and_message(body: &[u8]) -> (String, String) {
         }
     }
     (state, message)
+}
+
+/// The body of an ErrorResponse with which a server refuses a statement that would return something else than when it was prepared,
+/// as bad as the `refusal` in whose place it comes. Drivers know it by its code and the routine that raises it (`RevalidateCachedQuery`
+/// in `src/backend/utils/cache/plancache.c`).
+pub fn result_type_changed(refusal: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    let mut field = |code: u8, text: &[u8]| {
+        body.push(code);
+        body.extend_from_slice(text);
+        body.push(0);
+    };
+    let mut fields = Body::new(refusal);
+    while let Ok(code) = fields.u8()
+        && code != 0
+        && let Ok(text) = fields.cstring()
+    {
+        if matches!(code, b'S' | b'V') {
+            field(code, text);
+        }
+    }
+    field(b'C', FEATURE_NOT_SUPPORTED.as_bytes());
+    field(b'M', b"cached plan must not change result type");
+    field(b'D', b"Tables or search_path are others than when the statement was prepared, and it would return other columns.");
+    field(b'H', b"Prepare the statement anew.");
+    field(b'F', b"plancache.c");
+    field(b'R', b"RevalidateCachedQuery");
+    body.push(0);
+    body
 }
 
 fn clean(text: &str) -> String {

@@ -38,6 +38,15 @@ pub fn close_statement(name: &str, into: &mut Vec<u8>) {
     });
 }
 
+/// Describe of a prepared statement.
+pub fn describe_statement(name: &str, into: &mut Vec<u8>) {
+    message(b'D', into, |body| {
+        body.push(b'S');
+        body.extend_from_slice(name.as_bytes());
+        body.push(0);
+    });
+}
+
 /// Sync.
 pub fn sync(into: &mut Vec<u8>) {
     message(b'S', into, |_| {});

@@ -10,6 +10,7 @@ mod readings;
 mod settings;
 mod statements;
 mod turns;
+mod types;
 
 const TWO: &str = "mode = \"auto\"\nsize = 2";
 

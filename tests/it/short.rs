@@ -21,7 +21,7 @@ impl Client {
         Self(raw)
     }
 
-    /// Says all at once and tells the answers in short. `Q text`; `P name text`; `B name`, which also executes; `C name`; `H`; `S`, and `void` if the
+    /// Says all at once and tells the answers in short. `Q text`; `P name text`; `B name`, which also executes; `D name`; `C name`; `H`; `S`, and `void` if the
     /// server must ignore it; `d text`, whose lines end with `/`; `c`.
     /// The unnamed statement is `-`.
     pub(crate) fn say(&mut self, said: &[&str]) -> String {
@@ -41,6 +41,7 @@ impl Client {
                     bytes.extend(frame('B', &[&[0], &named(rest)[..], &[0; 6]].concat()));
                     bytes.extend(frame('E', &[0; 5]));
                 }
+                "D" => bytes.extend(frame('D', &[b"S", &named(rest)[..]].concat())),
                 "C" => bytes.extend(frame('C', &[b"S", &named(rest)[..]].concat())),
                 "d" => bytes.extend(frame('d', rest.replace('/', "\n").as_bytes())),
                 "c" => bytes.extend(frame('c', b"")),

@@ -19,7 +19,7 @@ pub(super) struct Turn<'a> {
     pub(super) sides: Sides<'a>,
     pub(super) exchange: &'a mut Exchange,
     pub(super) traffic: &'a mut Traffic,
-    /// The client has gone with a goodbye, and what it said ahead of that is carried out until then.
+    /// The client says nothing more, and what it has said ahead of that is carried out until then.
     pub(super) gone: &'a mut Option<Pin<Box<Sleep>>>,
     /// For how long.
     pub(super) patience: Duration,
@@ -112,8 +112,7 @@ impl Turn<'_> {
         None
     }
 
-    /// Takes what can't be looked at yet, as far as there is room: who is gone must be seen to be, unless it said goodbye. Whether
-    /// anything has come.
+    /// Takes what can't be looked at yet, as far as there is room: who is gone must be seen to be. Whether anything has come.
     fn wait(&mut self, cx: &mut Context<'_>) -> Result<bool, Pause> {
         let mut has_come = false;
         while self.exchange.has_room() {
@@ -130,14 +129,15 @@ impl Turn<'_> {
             });
             match moved {
                 Poll::Ready(Ok(false)) => has_come = true,
-                Poll::Ready(Ok(true) | Err(_)) => {
+                Poll::Ready(Ok(true)) => {
                     let patience = self.patience;
                     let gone = self.gone.get_or_insert_with(|| Box::pin(sleep(patience)));
-                    if !self.exchange.has_goodbye() || gone.as_mut().poll(cx).is_ready() {
+                    if gone.as_mut().poll(cx).is_ready() {
                         return Err(Pause::End(End::ClientLost));
                     }
                     break;
                 }
+                Poll::Ready(Err(_)) => return Err(Pause::End(End::ClientLost)),
                 Poll::Pending => break,
             }
         }

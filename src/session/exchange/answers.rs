@@ -30,16 +30,24 @@ impl Desk {
         }
     }
 
+    /// An error as a server of the client's own would have given it, if it isn't that already.
+    fn put_right(&mut self, frame: Frame<'_>, sides: &mut Sides<'_>) -> Option<Vec<u8>> {
+        if let Some(refused) = self.refused(frame) {
+            return Some(refused);
+        }
+        let renamed = self.renamed(frame, sides);
+        if renamed.is_some() {
+            // The connection doesn't have what it was thought to have, or has it already.
+            sides.server.prepared.doubt();
+        }
+        renamed.or_else(|| Self::hinted(frame, sides))
+    }
+
     #[inline]
     pub(super) fn answer(&mut self, frame: Frame<'_>, sides: &mut Sides<'_>) -> Verdict {
         let renamed = if frame.tag == b'E' {
             self.undo(sides);
-            let renamed = self.renamed(frame, sides);
-            if renamed.is_some() {
-                // The connection doesn't have what it was thought to have, or has it already.
-                sides.server.prepared.doubt();
-            }
-            renamed.or_else(|| Self::hinted(frame, sides))
+            self.put_right(frame, sides)
         } else {
             None
         };
@@ -47,7 +55,11 @@ impl Desk {
         let whose = self.ledger.received(frame.tag, frame.body);
         match frame.tag {
             b'1' | b'3' => self.changes.pop(),
-            b'E' => sides.client.run.has_undone(),
+            b'E' => {
+                self.forget_unanswered();
+                sides.client.run.has_undone();
+            }
+            b't' | b'T' | b'n' if whose == Whose::Own => self.takes_shape(frame, sides),
             b'C' if frame.body == b"ROLLBACK\0" => sides.client.run.has_undone(),
             b'C' if whose == Whose::Client && frame.body.starts_with(b"D") => {
                 self.completed(frame.body, sides);
@@ -57,6 +69,7 @@ impl Desk {
             }
             b'Z' => {
                 self.rolls_back = false;
+                self.refuses_nothing();
                 if self.ledger.is_told() {
                     sides.client.run.is_told();
                 }

@@ -134,6 +134,9 @@ impl Desk {
     /// transaction that has failed, in which nothing can be defined or closed.
     #[inline]
     pub(super) fn is_undecided(&self) -> bool {
+        if self.shapes.is_awaited() {
+            return true;
+        }
         if self.holds_sync {
             return self.ledger.may_begin_copy();
         }

@@ -6,10 +6,11 @@ use std::rc::Rc;
 use super::Sides;
 use super::changes::{Change, Changes, Forgotten};
 use super::restore::Restore;
+use super::shapes::{Alike, Shapes};
 use crate::session::client::Unnamed;
 use crate::session::doubt::Changing;
 use crate::session::ledger::{Ledger, Whose};
-use crate::session::statements::Statement;
+use crate::session::statements::{CHANGED_NAME, Statement};
 use crate::sql::{self, Analysis, Command, Discarded, Effects};
 use crate::wire::body::Body;
 use crate::wire::frame::{BadLength, Frame};
@@ -39,6 +40,8 @@ pub(super) struct Desk {
     pub(super) may_copy: bool,
     /// What is to be taken next is a Sync that the server ignores if it does.
     pub(super) holds_sync: bool,
+    /// What prepared statements take and return.
+    pub(super) shapes: Shapes,
     /// What became of the prepared statements that were used.
     pub(super) used: StatementUse,
     /// Names that requests which aren't answered may still have used: closed since, or never defined.
@@ -78,6 +81,7 @@ impl Default for Desk {
             wants_settings: false,
             may_copy: false,
             holds_sync: false,
+            shapes: Shapes::default(),
             used: StatementUse::default(),
             former: Vec::new(),
             forgotten: VecDeque::new(),
@@ -241,7 +245,14 @@ impl Desk {
         if let Some(named) = &statement.names {
             self.ensure(named, sides, out);
         }
-        self.ensure(&statement, sides, out);
+        match self.ensure_alike(&statement, sides, out) {
+            Alike::Yes => {}
+            Alike::Unknown => return Ok(()),
+            Alike::No => {
+                self.rename(frame, name.len(), portal.len() + 1, CHANGED_NAME, out);
+                return Ok(());
+            }
+        }
         self.may_copy |= statement.command == Command::CopyFrom;
         let epoch = sides.texts.epoch();
         let effects = self.effects_of(&statement, sides);
@@ -326,8 +337,12 @@ impl Desk {
         match sides.client.statements.get(name).cloned() {
             Some(statement) => {
                 let statement = self.own(name, statement, sides);
-                self.ensure(&statement, sides, out);
-                self.rename(frame, name.len(), 1, &statement.server_name, out);
+                let server_name = match self.ensure_alike(&statement, sides, out) {
+                    Alike::Yes => &statement.server_name,
+                    Alike::Unknown => return Ok(()),
+                    Alike::No => CHANGED_NAME,
+                };
+                self.rename(frame, name.len(), 1, server_name, out);
             }
             None => self.unknown(frame, name, 1, out),
         }

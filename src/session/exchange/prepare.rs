@@ -82,10 +82,10 @@ impl Desk {
             .is_some_and(|epoch| epoch != sides.texts.epoch());
         if has_it || is_outdated || sides.client.pins.contains(Reason::Temporary) {
             // A second name for the same text, and errors must tell the two apart.
-            statement = sides.texts.apart(&statement, None);
+            statement = sides.texts.apart(&statement, None, None);
         }
         if let Some(named) = self.statement_of(statement.text(), &statement.command, sides) {
-            statement = sides.texts.apart(&statement, Some(named));
+            statement = sides.texts.apart(&statement, None, Some(named));
         }
         if let Some(own) = Rc::get_mut(&mut statement) {
             let (reported, unreported) = self.knows_constants(sides);
@@ -106,7 +106,10 @@ impl Desk {
             self.make_room(&statement, sides, out);
         }
         self.changes.push(Change::Defined(Some(name.into()), prepared));
-        self.prepare(&statement, Whose::Client, out);
+        self.prepare(&statement, &statement.tail, Whose::Client, out);
+        if !is_there {
+            self.ask_shape(&statement, Some(name), out);
+        }
         Ok(())
     }
 
@@ -237,7 +240,15 @@ impl Desk {
 
     fn prepare_own(&mut self, statement: &Rc<Statement>, out: &mut Vec<u8>) {
         self.changes.push(Change::Defined(None, Some(statement.clone())));
-        self.prepare(statement, Whose::Own, out);
+        match statement.shape() {
+            // The server keeps the types of parameters, whatever they would be by now.
+            Some(shape) => {
+                let tail = [statement.text(), b"\0", &shape.parameters].concat();
+                self.prepare(statement, &tail, Whose::Own, out);
+            }
+            None => self.prepare(statement, &statement.tail, Whose::Own, out),
+        }
+        self.ask_shape(statement, None, out);
     }
 
     fn run_own(&mut self, text: &str, out: &mut Vec<u8>) {
@@ -273,7 +284,7 @@ impl Desk {
         let mut own = sides.texts.under(&statement, sides.server);
         if sides.client.statements.has(&own) {
             // It has another name for that one.
-            own = sides.texts.apart(&statement, None);
+            own = sides.texts.apart(&statement, None, None);
         }
         self.was(name, &statement);
         sides.client.statements.insert(name.into(), own.clone());
@@ -319,11 +330,11 @@ impl Desk {
         }
     }
 
-    fn prepare(&mut self, statement: &Statement, whose: Whose, out: &mut Vec<u8>) {
+    fn prepare(&mut self, statement: &Statement, tail: &[u8], whose: Whose, out: &mut Vec<u8>) {
         request::message(b'P', out, |body| {
             body.extend_from_slice(statement.server_name.as_bytes());
             body.push(0);
-            body.extend_from_slice(&statement.tail);
+            body.extend_from_slice(tail);
         });
         self.ledger.sent(b'P', whose);
     }

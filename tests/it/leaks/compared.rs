@@ -14,7 +14,7 @@ const SESSION: &str = "mode = \"session\"\nsize = 6";
 const EPOCH: &str = "Q create function f() returns int8 language plpgsql as $$ begin return extract(epoch from timestamptz '2026-01-01 00:00:00'); end $$";
 
 /// What is answered in this pool must be what is answered in one of session mode.
-pub(super) fn compare(auto: &'static str, name: &str, what: fn(&Lab, &Gateway) -> Vec<String>) {
+pub(super) fn compare(auto: &'static str, name: &str, what: impl Fn(&Lab, &Gateway) -> Vec<String>) {
     let (lab, gateway) = with_free_pool(SESSION);
     let direct = what(&lab, &gateway);
     drop(gateway);

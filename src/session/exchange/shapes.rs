@@ -1,0 +1,157 @@
+//! What statements take and return, asked of the server wherever they are prepared.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use super::Sides;
+use super::desk::Desk;
+use crate::session::ledger::Whose;
+use crate::session::shape::Shape;
+use crate::session::statements::{CHANGED_NAME, Statement};
+use crate::wire::frame::Frame;
+use crate::wire::reply;
+use crate::wire::request;
+
+/// What was asked, and what came of it.
+#[derive(Debug, Default)]
+pub(super) struct Shapes {
+    /// Of each Describe of Postern's that isn't answered.
+    asked: VecDeque<Asked>,
+    /// What the first of them takes, until it is told what it returns.
+    parameters: Vec<u8>,
+    /// A request of the client's waits for the answer to the last.
+    is_awaited: bool,
+    /// The statement that this request is about returns something else by now.
+    changed: Option<u64>,
+    /// Such a request was sent for the server to refuse.
+    refuses: bool,
+}
+
+#[derive(Debug)]
+struct Asked {
+    statement: Rc<Statement>,
+    /// The client's name, if it has just prepared it.
+    name: Option<Box<[u8]>>,
+}
+
+/// Whether the server connection has a statement as the client knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Alike {
+    Yes,
+    /// The server was asked.
+    Unknown,
+    No,
+}
+
+impl Shapes {
+    /// Whether a request of the client's waits for an answer.
+    #[inline]
+    pub(super) fn is_awaited(&self) -> bool {
+        self.is_awaited
+    }
+
+    /// Whether answers are to be looked at.
+    #[inline]
+    pub(super) fn is_asked(&self) -> bool {
+        !self.asked.is_empty()
+    }
+}
+
+impl Desk {
+    /// Asks what `statement` takes and returns, right behind its Parse. `name`: the client has just prepared it by this name.
+    pub(super) fn ask_shape(&mut self, statement: &Rc<Statement>, name: Option<&[u8]>, out: &mut Vec<u8>) {
+        if !statement.is_analysed {
+            return;
+        }
+        request::describe_statement(&statement.server_name, out);
+        self.ledger.sent(b'D', Whose::Own);
+        self.shapes.asked.push_back(Asked {
+            statement: statement.clone(),
+            name: name.map(Into::into),
+        });
+    }
+
+    /// Sees to it that the server connection has `statement`, as the client knows it. If it isn't known whether it has, nothing of
+    /// the client's may be sent until it has told.
+    #[inline]
+    pub(super) fn ensure_alike(
+        &mut self,
+        statement: &Rc<Statement>,
+        sides: &mut Sides<'_>,
+        out: &mut Vec<u8>,
+    ) -> Alike {
+        if self.shapes.changed.take() == Some(statement.id) {
+            self.shapes.refuses = true;
+            return Alike::No;
+        }
+        if self.ensure(statement, sides, out) && statement.is_analysed && statement.shape().is_some() {
+            request::flush(out);
+            self.ledger.sent(b'H', Whose::Own);
+            self.shapes.is_awaited = true;
+            return Alike::Unknown;
+        }
+        Alike::Yes
+    }
+
+    /// Takes an answer of the server's to what Postern has asked: ParameterDescription, and RowDescription or NoData.
+    pub(super) fn takes_shape(&mut self, frame: Frame<'_>, sides: &mut Sides<'_>) {
+        if frame.tag == b't' {
+            self.shapes.parameters = frame.body.to_vec();
+            return;
+        }
+        let Some(Asked { statement, name }) = self.shapes.asked.pop_front() else {
+            return;
+        };
+        let was_awaited = self.shapes.is_awaited;
+        self.shapes.is_awaited &= self.shapes.is_asked();
+        let shape = Shape::new(
+            &std::mem::take(&mut self.shapes.parameters),
+            (frame.tag == b'T').then_some(frame.body),
+        );
+        if *statement.shape.get_or_init(|| shape.clone()) == shape {
+            return;
+        }
+        sides.texts.outdated(&statement);
+        sides.server.prepared.is_other(&statement);
+        if was_awaited && !self.shapes.is_awaited {
+            self.shapes.changed = Some(statement.id);
+        }
+        // Whoever prepares it now is told what it returns now.
+        if let Some(name) = name
+            && sides
+                .client
+                .statements
+                .get(&name)
+                .is_some_and(|known| known.id == statement.id)
+        {
+            let own = sides.texts.apart(&statement, Some(shape), None);
+            self.was(&name, &statement);
+            sides.client.statements.insert(name, own);
+        }
+    }
+
+    /// Forgets what won't be answered, after an error.
+    pub(super) fn forget_unanswered(&mut self) {
+        if self.shapes.is_asked() {
+            let answered = self.ledger.own_describes();
+            while self.shapes.asked.len() > answered {
+                self.shapes.asked.pop_front();
+            }
+            self.shapes.is_awaited &= self.shapes.is_asked();
+        }
+    }
+
+    /// The error with which a server of the client's own would have refused a request, for that with which this one has.
+    pub(super) fn refused(&mut self, frame: Frame<'_>) -> Option<Vec<u8>> {
+        let is_changed = |window: &[u8]| window == CHANGED_NAME.as_bytes();
+        (self.shapes.refuses && frame.body.windows(CHANGED_NAME.len()).any(is_changed)).then(|| {
+            self.shapes.refuses = false;
+            reply::result_type_changed(frame.body)
+        })
+    }
+
+    /// Whatever was to be refused was, or was skipped.
+    pub(super) fn refuses_nothing(&mut self) {
+        self.shapes.refuses = false;
+    }
+}

@@ -1,0 +1,184 @@
+//! Statements that take or return something else than when they were prepared, compared with a pool in session mode.
+
+use postern_lab::Lab;
+
+use super::compared::{AUTO1, AUTO3, compare, nowhere};
+use super::readings::bind_seven;
+use crate::gateway::Gateway;
+use crate::short::{Client, clients, settled};
+
+const MAKE: &str = "Q create table t (a int, b int); insert into t values (7, 2)";
+
+/// `one` prepares these while a table is as it was made; `change` changes it, and then no connection has any.
+fn changed(gateway: &Gateway, prepares: &[&str], change: &str) -> [Client; 3] {
+    let [mut one, mut two, three] = clients(gateway);
+    two.say(&[MAKE]);
+    settled();
+    one.say(&[prepares, &["S"]].concat());
+    settled();
+    two.say(&[change]);
+    nowhere(&mut two);
+    [one, two, three]
+}
+
+fn all_of_it(_: &Lab, gateway: &Gateway) -> Vec<String> {
+    let [mut one, mut two, _three] = changed(
+        gateway,
+        &["P s select * from t"],
+        "Q alter table t alter b type float8",
+    );
+    let mut said = vec![
+        one.say(&["B s", "S"]),
+        one.say(&["D s", "S"]),
+        one.say(&["Q begin"]),
+        one.say(&["Q select 1", "B s", "S"]),
+        one.say(&["B s", "S"]),
+        one.say(&["Q rollback"]),
+        // Skipped with it.
+        one.say(&["B s", "P r select 1", "B r", "S"]),
+        one.say(&["B r", "S"]),
+        one.say(&[
+            "P - select 1",
+            "B -",
+            "B s",
+            "P - select 2",
+            "S",
+            "P - select 3",
+            "B -",
+            "S",
+        ]),
+        one.say(&["C s", "P s select * from t", "B s", "S"]),
+    ];
+    two.say(&["Q alter table t alter b type int"]);
+    settled();
+    said.push(one.say(&["B s", "S"]));
+    said
+}
+
+#[test]
+fn rows_of_another_type() {
+    compare(AUTO1, "one", all_of_it);
+    compare(AUTO3, "three", all_of_it);
+}
+
+#[test]
+fn types_that_come_back() {
+    compare(AUTO1, "back", |_, gateway| {
+        let [mut one, mut two, _three] =
+            changed(gateway, &["P s select * from t"], "Q alter table t add c int");
+        let mut said = vec![one.say(&["B s", "S"])];
+        two.say(&["Q alter table t drop c"]);
+        settled();
+        said.push(one.say(&["B s", "S"]));
+        said
+    });
+}
+
+#[test]
+fn a_table_in_place_of_another() {
+    compare(AUTO1, "same", |_, gateway| {
+        let again = "Q drop table t; create table t (a int, b int); insert into t values (3, 4)";
+        let [mut one, ..] = changed(gateway, &["P s select * from t"], again);
+        vec![one.say(&["B s", "S"]), one.say(&["D s", "B s", "B s", "S"])]
+    });
+}
+
+#[test]
+fn parameters_keep_their_types() {
+    for change in [
+        "Q alter table t alter a type text",
+        "Q alter table t alter a type int8",
+        "Q drop table t",
+    ] {
+        compare(AUTO1, change, |_, gateway| {
+            let [mut one, ..] = changed(gateway, &["P s select b from t where a = $1"], change);
+            vec![
+                bind_seven(&mut one),
+                one.say(&["Q select 1"]),
+                bind_seven(&mut one),
+            ]
+        });
+    }
+}
+
+#[test]
+fn several_in_a_pipeline() {
+    compare(AUTO1, "several", |_, gateway| {
+        let prepares = [
+            "P s select a from t",
+            "P r select b from t",
+            "P u insert into t values (5, 6)",
+        ];
+        let [mut one, ..] = changed(gateway, &prepares, "Q alter table t alter b type text");
+        vec![
+            one.say(&["B u", "B s", "S", "B u", "B r", "B u", "S", "B s", "S"]),
+            one.say(&["Q select count(*) from t"]),
+            one.say(&["Q begin", "B u", "B s", "S", "Q commit", "B s", "S", "Q select 7"]),
+        ]
+    });
+}
+
+#[test]
+fn another_search_path_for_a_transaction() {
+    compare(AUTO1, "local", |_, gateway| {
+        let [mut one, mut two] = clients(gateway);
+        two.say(&[
+            MAKE,
+            "Q create schema p2",
+            "Q create table p2.t (a text, b int8)",
+            "Q insert into p2.t values ('x', 9)",
+        ]);
+        settled();
+        let mut said = vec![
+            one.say(&["Q begin", "Q set local search_path = p2"]),
+            one.say(&["P s select a, b from t", "B s", "S"]),
+            one.say(&["Q commit", "B s", "S"]),
+        ];
+        nowhere(&mut two);
+        said.push(one.say(&["B s", "S"]));
+        said.push(one.say(&["Q begin", "Q set local search_path = p2", "B s", "S", "Q commit"]));
+        nowhere(&mut two);
+        said.push(one.say(&["Q begin", "Q set local search_path = p2", "B s", "S", "Q commit"]));
+        said.push(one.say(&["B s", "S"]));
+        said
+    });
+}
+
+/// Nobody here has made the change, and so nobody knows of it.
+#[test]
+fn tables_that_somebody_else_changes() {
+    for pool in [AUTO1, AUTO3] {
+        compare(pool, "from outside", |lab, gateway| {
+            let [mut one, mut two, mut three] = clients(gateway);
+            two.say(&[MAKE]);
+            settled();
+            one.say(&["P s select * from t", "S"]);
+            lab.superuser_sql("alter table t alter b type float8").unwrap();
+            nowhere(&mut three);
+            vec![
+                two.say(&["P s select * from t", "B s", "S"]),
+                one.say(&["B s", "S"]),
+                two.say(&["B s", "S"]),
+                one.say(&["B s", "S"]),
+                one.say(&["C s", "P s select * from t", "B s", "S"]),
+                two.say(&["B s", "S", "B s", "S"]),
+            ]
+        });
+    }
+}
+
+/// What one who has prepared it later is told isn't what the first was.
+#[test]
+fn each_has_what_it_was_told() {
+    compare(AUTO1, "each", |_, gateway| {
+        let [mut one, mut two, mut three] =
+            changed(gateway, &["P s select * from t"], "Q alter table t add c int");
+        let mut said = vec![two.say(&["P s select * from t", "B s", "S"])];
+        for _ in 0..2 {
+            said.push(one.say(&["B s", "S"]));
+            said.push(two.say(&["B s", "S"]));
+            nowhere(&mut three);
+        }
+        said
+    });
+}
