@@ -297,9 +297,9 @@ impl Run {
         knowledge(Effects::DECIDES, self.untold, self.untold)
     }
 
-    /// The same of others that `decide` so.
-    pub(super) fn unreported(&self, decide: Effects) -> Knowledge {
-        knowledge(decide, self.decides, self.effects)
+    /// The same of others.
+    pub(super) fn unreported(&self) -> Knowledge {
+        knowledge(Effects::DECIDES_UNREPORTED, self.decides, self.effects)
     }
 
     /// Judges again what `ran`: `judge` says by what is known now what running a text may have left behind, if that can be

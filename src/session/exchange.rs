@@ -80,8 +80,8 @@ pub trait Texts {
         shape: Option<Shape>,
         named: Option<(Range<usize>, Rc<Statement>)>,
     ) -> Rc<Statement>;
-    /// `statement` returns something else by now, and whoever prepares its text gets another.
-    fn outdated(&self, statement: &Statement);
+    /// Statements return something else by now: whoever prepares one of their texts gets another.
+    fn forget_statements(&self);
 }
 
 /// The state of one lease.

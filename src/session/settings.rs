@@ -4,7 +4,7 @@
 
 use std::rc::Rc;
 
-use crate::sql::{DECIDING_NAMES, DECIDING_UNREPORTED};
+use crate::sql::DECIDING_UNREPORTED;
 
 /// A setting: name, in lower case, and value.
 pub type Setting = (String, String);
@@ -35,13 +35,6 @@ pub fn deciding(settings: &Settings) -> impl Iterator<Item = &Setting> {
     settings
         .iter()
         .filter(|(name, _)| DECIDING_UNREPORTED.contains(&name.as_str()))
-}
-
-/// Those of them that decide what names stand for.
-pub fn naming(settings: &Settings) -> impl Iterator<Item = &Setting> {
-    settings
-        .iter()
-        .filter(|(name, _)| DECIDING_NAMES.contains(&name.as_str()))
 }
 
 /// The value of `name`, whose case doesn't matter.

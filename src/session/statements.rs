@@ -28,8 +28,6 @@ pub const CHANGED_NAME: &str = "postern_changed";
 /// The largest Parse that is remembered. With a larger one a client keeps its server connection.
 pub const MAX_STATEMENT_BYTES: usize = 256 * 1024;
 
-const SEARCH_PATH: &str = "search_path";
-
 /// Texts that a pool shares between its clients.
 const MAX_SHARED: usize = 10_000;
 
@@ -57,14 +55,12 @@ pub struct Statement {
     pub command: Command,
     /// How it was read when it was prepared first.
     pub reading: Option<Reading>,
-    /// Whether the server decides what its names stand for when it is prepared.
+    /// Whether the server looks at what its names stand for when it is prepared.
     pub is_analysed: bool,
     /// Whether it decides then about constants that it has.
     pub has_constants: bool,
     /// The settings under which these were read then; empty if nobody knows.
     pub constants_under: Settings,
-    /// The settings that decided then what its names stand for, if they are known.
-    names_under: Option<Settings>,
     /// Those that all who share it have now: the server may read it anew.
     used_under: Settings,
     /// What it takes and returns, once that is known: the same for all that are in place of one another.
@@ -146,16 +142,6 @@ impl Statement {
         self.used_under.iter().eq(deciding(server))
     }
 
-    /// Whether names stood for what they stand for now when it was read first, apart from `search_path`.
-    #[inline]
-    pub fn is_named_under(&self, server: &ServerSession) -> bool {
-        fn others(settings: &Settings) -> impl Iterator<Item = &Setting> {
-            settings::naming(settings).filter(|(name, _)| name != SEARCH_PATH)
-        }
-        let known = self.names_under.as_ref();
-        known.is_some_and(|under| others(under).eq(others(&server.settings)))
-    }
-
     /// The settings that it was read under first where they are others now: name, what it was, what it is. Nothing is what the
     /// server began with.
     pub fn read_otherwise(
@@ -169,33 +155,25 @@ impl Statement {
         others.filter(|(_, then, now)| then != now).collect()
     }
 
-    /// The settings that decide about its constants and names, as they were when it was read first, as far as they are known.
+    /// The settings that decide about its constants, as they were when it was read first, as far as they are known.
     pub fn first_read_under(&self) -> impl Iterator<Item = (&'static str, Option<String>)> {
         let names = DECIDING_REPORTED.iter().chain(&DECIDING_UNREPORTED);
         let names = names.filter(|_| self.has_constants && self.knows_constants());
-        let constants = names.map(|name| (*name, value(&self.constants_under, name).map(str::to_owned)));
-        let under = self.names_under.iter().filter(|_| self.is_analysed);
-        constants.chain(under.map(|under| (SEARCH_PATH, value(under, SEARCH_PATH).map(str::to_owned))))
-    }
-
-    /// Whether all of that is known.
-    pub fn knows_first_reading(&self) -> bool {
-        self.names_under.is_some() && (!self.has_constants || self.knows_constants())
+        names.map(|name| (*name, value(&self.constants_under, name).map(str::to_owned)))
     }
 
     /// Whether it is known what its constants were read under first.
-    fn knows_constants(&self) -> bool {
+    pub fn knows_constants(&self) -> bool {
         !self.constants_under.is_empty()
     }
 
-    /// Notes that it is prepared first as the server reads it now, as far as it `knows` what decides about constants and names.
-    pub fn is_read_now(&mut self, server: &ServerSession, knows_constants: bool, knows_names: bool) {
+    /// Notes that it is prepared first as the server reads it now, as far as it is known what decides about constants.
+    pub fn is_read_now(&mut self, server: &ServerSession, knows_constants: bool) {
         self.key = Box::default();
         self.shape = Rc::default();
         self.effects.set((u64::MAX, Effects::NONE));
         self.reading = server.parameters.reading().filter(|_| knows_constants);
         self.constants_under = deciding(server).filter(|_| knows_constants).cloned().collect();
-        self.names_under = knows_names.then(|| naming(server));
     }
 
     /// What it takes and returns, if that is known.
@@ -309,7 +287,6 @@ impl Registry {
             is_analysed,
             has_constants: is_analysed && sql::has_constants(text),
             constants_under: deciding(server).cloned().collect(),
-            names_under: Some(naming(server)),
             used_under: deciding(server).cloned().collect(),
             shape: Rc::default(),
             effects: Cell::new((epoch, effects)),
@@ -350,7 +327,6 @@ impl Registry {
             is_analysed: statement.is_analysed,
             has_constants: statement.has_constants,
             constants_under: statement.constants_under.clone(),
-            names_under: statement.names_under.clone(),
             used_under: Settings::default(),
             shape: shape.map_or_else(|| statement.shape.clone(), |shape| Rc::new(shape.into())),
             effects: statement.effects.clone(),
@@ -393,15 +369,6 @@ impl Registry {
         variant
     }
 
-    /// Gives nobody else `statement`: it returns something else by now.
-    pub fn outdated(&mut self, statement: &Statement) {
-        let is_it = |ByKey(known): &ByKey| known.id == statement.id;
-        if self.statements.get(&*statement.key).is_some_and(is_it) {
-            self.statements.remove(&*statement.key);
-            self.bytes -= statement.tail.len();
-        }
-    }
-
     /// Forgets what is known of the texts: catalogs have changed, and with them what a text may do and return. Clients
     /// that have prepared one keep theirs.
     pub fn forget(&mut self) {
@@ -422,11 +389,6 @@ fn key<'a>(tail: &'a [u8], settings: &Settings) -> Cow<'a, [u8]> {
         key.extend_from_slice(text.as_bytes());
     }
     Cow::Owned(key)
-}
-
-/// What decides what names stand for.
-fn naming(server: &ServerSession) -> Settings {
-    settings::naming(&server.settings).cloned().collect()
 }
 
 /// What decides about constants.

@@ -59,8 +59,6 @@ impl Effects {
     pub const DECIDES_UNREPORTED: Self = Self(1 << 22);
     /// What is set decides where the words of a text begin and end.
     pub const DECIDES_WORDS: Self = Self(1 << 23);
-    /// What is set decides what names stand for.
-    pub const DECIDES_NAMES: Self = Self(1 << 24);
     /// A transaction may end, or go back to a savepoint, and with it what was set: COMMIT, ROLLBACK, PREPARE TRANSACTION.
     pub const ENDS_TRANSACTION: Self = Self(1 << 25);
     /// Not understood: may have any effect at all.
@@ -85,8 +83,7 @@ impl Effects {
     pub const ADVANCES: Self = Self(Self::PROBE.0 | Self::SEQUENCE_WRITE.0);
 
     /// What is set decides how texts are read.
-    pub const DECIDING: Self =
-        Self(Self::DECIDES.0 | Self::DECIDES_UNREPORTED.0 | Self::DECIDES_WORDS.0 | Self::DECIDES_NAMES.0);
+    pub const DECIDING: Self = Self(Self::DECIDES.0 | Self::DECIDES_UNREPORTED.0 | Self::DECIDES_WORDS.0);
 
     /// These leave nothing behind when the transaction is over.
     pub const PASSING: Self = Self(Self::LOCAL.0 | Self::DECIDING.0 | Self::ENDS_TRANSACTION.0);
@@ -94,7 +91,7 @@ impl Effects {
     /// What no query to the server shows reliably.
     pub const UNSEEN: Self = Self(Self::SEED.0 | Self::LASTING.0);
 
-    const NAMES: [(&'static str, Self); 26] = [
+    const NAMES: [(&'static str, Self); 25] = [
         ("SETTING", Self::SETTING),
         ("DYNAMIC_SETTING", Self::DYNAMIC_SETTING),
         ("RESET", Self::RESET),
@@ -119,7 +116,6 @@ impl Effects {
         ("DECIDES", Self::DECIDES),
         ("DECIDES_UNREPORTED", Self::DECIDES_UNREPORTED),
         ("DECIDES_WORDS", Self::DECIDES_WORDS),
-        ("DECIDES_NAMES", Self::DECIDES_NAMES),
         ("ENDS_TRANSACTION", Self::ENDS_TRANSACTION),
     ];
 

@@ -23,5 +23,5 @@ pub use effects::Effects;
 pub use identifier::{Identifier, MAX_NAME_BYTES};
 pub use lexer::{Kind, Lexer, Token, has_constants, is_analysed, reads_alike};
 pub use routine::{Found, Language, routine_effects};
-pub use setting::{DECIDING_NAMES, DECIDING_REPORTED, DECIDING_UNREPORTED, names_deciding, setting_name};
+pub use setting::{DECIDING_REPORTED, DECIDING_UNREPORTED, names_deciding, setting_name};
 pub use statement::{Analysis, Command, Discarded, Options, analyse, split};

@@ -64,9 +64,6 @@ pub fn names_deciding(text: &[u8]) -> bool {
     })
 }
 
-/// Settings that decide which object a name stands for (documentation, "The Schema Search Path": `$user` is the role's).
-pub const DECIDING_NAMES: [&str; 2] = ["role", "search_path"];
-
 /// Settings that decide where the words of a text begin and end.
 const DECIDING_WORDS: [&str; 3] = [
     "backslash_quote",
@@ -84,7 +81,6 @@ fn decides(name: &str) -> Effects {
             Effects::DECIDES | Effects::DECIDES_UNREPORTED,
         ),
         (is_among(&DECIDING_WORDS), Effects::DECIDES_WORDS),
-        (is_among(&DECIDING_NAMES), Effects::DECIDES_NAMES),
     ];
     let applying = rules.into_iter().filter(|(applies, _)| *applies);
     applying.fold(Effects::NONE, |all, (_, effects)| all | effects)

@@ -346,8 +346,8 @@ impl Texts for KnownTexts {
         registry.apart(statement, shape, named)
     }
 
-    fn outdated(&self, statement: &Statement) {
-        self.registry.borrow_mut().outdated(statement);
+    fn forget_statements(&self) {
+        self.registry.borrow_mut().forget();
     }
 
     fn intern(&self, tail: &[u8], is_shared: bool, server: &ServerSession) -> Rc<Statement> {

@@ -142,9 +142,11 @@ pub fn state_and_message(body: &[u8]) -> (String, String) {
     (state, message)
 }
 
+/// The routine that refuses such a statement (`src/backend/utils/cache/plancache.c`).
+pub const RESULT_TYPE_CHANGED: &str = "RevalidateCachedQuery";
+
 /// The body of an ErrorResponse with which a server refuses a statement that would return something else than when it was prepared,
-/// as bad as the `refusal` in whose place it comes. Drivers know it by its code and the routine that raises it (`RevalidateCachedQuery`
-/// in `src/backend/utils/cache/plancache.c`).
+/// as bad as the `refusal` in whose place it comes. Drivers know it by its code and the routine that raises it.
 pub fn result_type_changed(refusal: &[u8]) -> Vec<u8> {
     let mut body = Vec::new();
     let mut field = |code: u8, text: &[u8]| {
@@ -166,7 +168,7 @@ pub fn result_type_changed(refusal: &[u8]) -> Vec<u8> {
     field(b'D', b"Tables or search_path are others than when the statement was prepared, and it would return other columns.");
     field(b'H', b"Prepare the statement anew.");
     field(b'F', b"plancache.c");
-    field(b'R', b"RevalidateCachedQuery");
+    field(b'R', RESULT_TYPE_CHANGED.as_bytes());
     body.push(0);
     body
 }

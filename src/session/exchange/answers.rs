@@ -32,7 +32,7 @@ impl Desk {
 
     /// An error as a server of the client's own would have given it, if it isn't that already.
     fn put_right(&mut self, frame: Frame<'_>, sides: &mut Sides<'_>) -> Option<Vec<u8>> {
-        if let Some(refused) = self.refused(frame) {
+        if let Some(refused) = self.refused(frame, sides) {
             return Some(refused);
         }
         let renamed = self.renamed(frame, sides);
@@ -56,7 +56,7 @@ impl Desk {
         match frame.tag {
             b'1' | b'3' => self.changes.pop(),
             b'E' => {
-                self.forget_unanswered();
+                self.forget_unanswered(sides);
                 sides.client.run.has_undone();
             }
             b't' | b'T' | b'n' if whose == Whose::Own => self.takes_shape(frame, sides),

@@ -90,8 +90,7 @@ impl Desk {
         if let Some(own) = Rc::get_mut(&mut statement) {
             let (reported, unreported) = self.knows_constants(sides);
             let knows = reported != Knowledge::Changed && unreported != Knowledge::Changed;
-            let knows_names = self.knows_names(sides) != Knowledge::Changed;
-            own.is_read_now(sides.server, knows, knows_names);
+            own.is_read_now(sides.server, knows);
         }
         let is_there = sides.server.prepared.touch(&statement, None);
         sides.client.statements.insert(name.into(), statement.clone());
@@ -183,19 +182,14 @@ impl Desk {
             }
             return false;
         }
-        let has_objects_of_its_own = sides.client.run.effects.intersects(Effects::DDL)
-            || sides.client.pins.contains(Reason::Temporary);
         let mut knows = Knowledge::Sure;
         if statement.has_constants {
             let (reported, unreported) = self.knows_constants(sides);
             knows = reported.max(unreported);
         }
-        if statement.is_analysed {
-            knows = knows.max(self.knows_names(sides));
-        }
         let can_nest = self.ledger.status == TransactionStatus::InTransaction && sides.client.run.goes_on();
         self.make_room(statement, sides, out);
-        let nests = knows != Knowledge::Sure && can_nest && statement.knows_first_reading();
+        let nests = knows != Knowledge::Sure && can_nest && statement.knows_constants();
         if nests {
             self.prepare_nested(statement, sides, out);
         } else if knows == Knowledge::Changed {
@@ -208,7 +202,6 @@ impl Desk {
             let now = others.iter().map(|(name, _, now)| (*name, now.as_deref()));
             self.set_locally(now, sides, out);
         }
-        let is_named_so = !statement.is_analysed || statement.is_named_under(sides.server);
         let is_read_as_first = nests || knows == Knowledge::Sure;
         if !is_read_as_first {
             // Nobody knows how it was read just now.
@@ -216,9 +209,6 @@ impl Desk {
             if sides.client.run.changes_reading() && !sql::reads_alike(statement.text()) {
                 runs(sides, &[], UNREAD, Command::Other);
             }
-        } else if !is_named_so || has_objects_of_its_own {
-            // Its names may stand for something that they stand for with nobody else, or not any more.
-            sides.server.prepared.spoil(statement, None);
         } else if spoils {
             sides.server.prepared.spoil(statement, Some(sides.client.id));
         }
@@ -298,21 +288,12 @@ impl Desk {
         if self.is_in_failed() {
             return (Knowledge::Changed, Knowledge::Changed);
         }
-        (run.reported(), run.unreported(Effects::DECIDES_UNREPORTED))
+        (run.reported(), run.unreported())
     }
 
     #[inline]
     pub(super) fn is_sure(&self, sides: &Sides<'_>) -> bool {
         self.knows_constants(sides) == (Knowledge::Sure, Knowledge::Sure)
-    }
-
-    /// What is known of the settings that decide what names stand for.
-    #[inline]
-    fn knows_names(&self, sides: &Sides<'_>) -> Knowledge {
-        if self.is_in_failed() {
-            return Knowledge::Changed;
-        }
-        sides.client.run.unreported(Effects::DECIDES_NAMES)
     }
 
     /// Sets these until the transaction ends.

@@ -111,7 +111,7 @@ impl Desk {
         if *statement.shape.get_or_init(|| shape.clone()) == shape {
             return;
         }
-        sides.texts.outdated(&statement);
+        sides.texts.forget_statements();
         sides.server.prepared.is_other(&statement);
         if was_awaited && !self.shapes.is_awaited {
             self.shapes.changed = Some(statement.id);
@@ -130,21 +130,27 @@ impl Desk {
         }
     }
 
-    /// Forgets what won't be answered, after an error.
-    pub(super) fn forget_unanswered(&mut self) {
+    /// Forgets what won't be answered, after an error. Whether these statements are as they are known to be nobody knows.
+    pub(super) fn forget_unanswered(&mut self, sides: &mut Sides<'_>) {
         if self.shapes.is_asked() {
             let answered = self.ledger.own_describes();
-            while self.shapes.asked.len() > answered {
-                self.shapes.asked.pop_front();
+            while self.shapes.asked.len() > answered
+                && let Some(void) = self.shapes.asked.pop_front()
+            {
+                sides.server.prepared.is_other(&void.statement);
             }
             self.shapes.is_awaited &= self.shapes.is_asked();
         }
     }
 
-    /// The error with which a server of the client's own would have refused a request, for that with which this one has.
-    pub(super) fn refused(&mut self, frame: Frame<'_>) -> Option<Vec<u8>> {
-        let is_changed = |window: &[u8]| window == CHANGED_NAME.as_bytes();
-        (self.shapes.refuses && frame.body.windows(CHANGED_NAME.len()).any(is_changed)).then(|| {
+    /// The error with which a server of the client's own would have refused a request, for that with which this one has. If it is
+    /// the server's own, more statements may be outdated than the one that it is about.
+    pub(super) fn refused(&mut self, frame: Frame<'_>, sides: &Sides<'_>) -> Option<Vec<u8>> {
+        let has = |text: &[u8]| frame.body.windows(text.len()).any(|window| window == text);
+        if has(reply::RESULT_TYPE_CHANGED.as_bytes()) {
+            sides.texts.forget_statements();
+        }
+        (self.shapes.refuses && has(CHANGED_NAME.as_bytes())).then(|| {
             self.shapes.refuses = false;
             reply::result_type_changed(frame.body)
         })

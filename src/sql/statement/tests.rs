@@ -81,14 +81,6 @@ fn settings_that_decide_how_texts_are_read_are_seen() {
     let unreported = Effects::DECIDES | Effects::DECIDES_UNREPORTED;
     assert_eq!(kinds("SELECT set_config('Array_Nulls', 'off', true)"), unreported);
     assert_eq!(kinds("SELECT set_config($1, 'off', true)"), Effects::DECIDING);
-    for names in [
-        "RESET ROLE",
-        "SET LOCAL ROLE a",
-        "SET SCHEMA 'a'",
-        "SET LOCAL search_path = a",
-    ] {
-        assert_eq!(kinds(names), Effects::DECIDES_NAMES, "{names}");
-    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use postern_lab::Lab;
 use super::compared::{AUTO1, AUTO3, compare, nowhere};
 use super::readings::bind_seven;
 use crate::gateway::Gateway;
-use crate::short::{Client, clients, settled};
+use crate::short::{Client, clients, settled, with_free_pool};
 
 const MAKE: &str = "Q create table t (a int, b int); insert into t values (7, 2)";
 
@@ -181,4 +181,21 @@ fn each_has_what_it_was_told() {
         }
         said
     });
+}
+
+/// The server connection has the statement as it was, and only the server knows that it is outdated.
+#[test]
+fn a_statement_that_is_outdated_and_known() {
+    let (lab, gateway) = with_free_pool(AUTO1);
+    let [mut one, mut two, mut three] = clients(&gateway);
+    two.say(&[MAKE]);
+    settled();
+    one.say(&["P s select * from t", "B s", "S"]);
+    settled();
+    lab.superuser_sql("alter table t alter b type float8").unwrap();
+    assert_eq!(one.say(&["B s", "S"]), "0A000 I");
+    for client in [&mut two, &mut three, &mut one] {
+        let said = client.say(&["C s", "P s select * from t", "B s", "S"]);
+        assert!(said.ends_with("SELECT 1 I"), "{said}");
+    }
 }
