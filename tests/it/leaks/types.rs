@@ -5,6 +5,7 @@ use postern_lab::Lab;
 use super::compared::{AUTO1, AUTO3, compare, nowhere};
 use super::readings::bind_seven;
 use crate::gateway::Gateway;
+use crate::raw::frame;
 use crate::short::{Client, clients, settled, with_free_pool};
 
 const MAKE: &str = "Q create table t (a int, b int); insert into t values (7, 2)";
@@ -59,6 +60,20 @@ fn all_of_it(_: &Lab, gateway: &Gateway) -> Vec<String> {
 fn rows_of_another_type() {
     compare(AUTO1, "one", all_of_it);
     compare(AUTO3, "three", all_of_it);
+}
+
+#[test]
+fn the_refusal_is_known_by_what_drivers_look_at() {
+    compare(AUTO1, "fields", |_, gateway| {
+        let [mut one, ..] = changed(gateway, &["P s select * from t"], "Q alter table t add c int");
+        one.0
+            .send(&[frame('B', b"\0s\0\0\0\0\0\0\0"), frame('S', b"")].concat());
+        let refused = one.0.until('E').pop().unwrap();
+        let fields = b"SVCMFR".iter();
+        fields
+            .map(|code| refused.field(*code).unwrap_or_default())
+            .collect()
+    });
 }
 
 #[test]
