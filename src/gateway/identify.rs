@@ -1,6 +1,7 @@
 //! The second step: who is it? The sources of identity are tried in the order of the configuration; none of them
 //! succeeding is a refusal. (STS proofs are a further source, in this place.)
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use aws_lc_rs::{digest, hmac, rand};
@@ -16,7 +17,8 @@ use crate::identity::ssm::{SsmSession, Unattributed};
 use crate::identity::{Principal, Source, Verifier};
 use crate::ids::SessionId;
 use crate::metrics::Metrics;
-use crate::peer::{self, Connection};
+use crate::peer::Connection;
+use crate::peer::client::Helper;
 use crate::tls::Acceptor;
 use crate::wire::body::Body;
 use crate::wire::reply;
@@ -55,6 +57,7 @@ impl Drop for Attribution {
 #[derive(Debug)]
 pub(super) struct Identifier {
     identity: Identity,
+    helper: Rc<Helper>,
     acceptor: Acceptor,
     metrics: Arc<Metrics>,
     mock_secret: [u8; 32],
@@ -71,6 +74,7 @@ impl Identifier {
             .collect();
         shapes.sort_unstable();
         Self {
+            helper: Rc::new(Helper::at(identity.ssm.socket.clone())),
             identity,
             acceptor,
             metrics,
@@ -86,13 +90,14 @@ impl Identifier {
         }
         let ends = (tcp.peer_addr(), tcp.local_addr());
         let ssm = self.identity.ssm.clone();
+        let helper = self.helper.clone();
         let metrics = self.metrics.clone();
         Some(Attribution(spawn_local(async move {
             let (Ok(dialler), Ok(listener)) = ends else {
                 return Err(Unattributed::Gone);
             };
             let _timer = metrics.client.attribution_seconds.start_timer();
-            let facts = peer::client::ask(&ssm.socket, Connection { dialler, listener }).await;
+            let facts = helper.ask(Connection { dialler, listener }).await;
             let allows = |document: &str| ssm.documents.iter().any(|glob| glob.matches(document));
             let attributed = facts.and_then(|facts| facts.attribute(listener.port(), allows));
             let outcome = attributed.as_ref().map_or_else(Unattributed::label, |_| "ok");

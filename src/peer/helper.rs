@@ -15,7 +15,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::spawn_local;
-use tokio::time::{Duration, timeout};
+use tokio::time::Duration;
 use tracing::{debug, warn};
 
 use super::record;
@@ -25,11 +25,11 @@ use super::{Answer, Connection, MAX_LINE_BYTES};
 use crate::identity::ssm::{Facts, Record, Unattributed};
 use crate::policy::Glob;
 
-/// Questions at a time; each has a file descriptor. More wait to be accepted.
+/// Questions that one look answers.
 const MAX_WAITING: usize = 512;
 
-/// How long a question may take to arrive.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Connections at a time: one for each data thread of the gateway, and of one that takes its place. More wait to be accepted.
+const MAX_CONNECTIONS: usize = 1_024;
 
 /// After an accept that failed for lack of something.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -78,7 +78,7 @@ pub fn drop_privileges() -> io::Result<()> {
 pub async fn serve(listener: UnixListener, uid: u32, agent: Agent) -> io::Result<()> {
     let kernel = Kernel::open()?;
     let (questions, asked) = mpsc::channel(MAX_WAITING);
-    let places = Arc::new(Semaphore::new(MAX_WAITING));
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     spawn_local(look_up(kernel, Rc::new(agent), asked));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else {
@@ -97,8 +97,8 @@ pub async fn serve(listener: UnixListener, uid: u32, agent: Agent) -> io::Result
                 let questions = questions.clone();
                 spawn_local(async move {
                     let _place = place;
-                    if let Ok(Err(error)) = timeout(PATIENCE, answer(stream, questions)).await {
-                        debug!(%error, "a question was not answered");
+                    if let Err(error) = answer(stream, questions).await {
+                        debug!(%error, "a connection of the gateway's has ended");
                     }
                 });
             }
@@ -108,24 +108,38 @@ pub async fn serve(listener: UnixListener, uid: u32, agent: Agent) -> io::Result
     }
 }
 
-/// One question, one answer.
+/// Answers in the order of the questions, until there are no more.
 async fn answer(stream: UnixStream, questions: mpsc::Sender<Asked>) -> io::Result<()> {
-    let mut stream = BufReader::new(stream);
-    let mut line = Vec::new();
-    (&mut stream)
-        .take(MAX_LINE_BYTES as u64)
-        .read_until(b'\n', &mut line)
-        .await?;
-    let connection = serde_json::from_slice(&line)?;
-    let (answer, answered) = oneshot::channel();
-    let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
-    questions
-        .send((connection, answer))
-        .await
-        .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
-    let mut line = serde_json::to_vec(&answered.await.map_err(gone)?)?;
-    line.push(b'\n');
-    stream.get_mut().write_all(&line).await
+    let (lines, mut answers) = stream.into_split();
+    let (waits, mut awaited) = mpsc::channel(MAX_WAITING);
+    let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
+    let hears = async {
+        let mut lines = BufReader::new(lines);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            let most = MAX_LINE_BYTES as u64;
+            if (&mut lines).take(most).read_until(b'\n', &mut line).await? == 0 {
+                return Ok(());
+            }
+            let connection = serde_json::from_slice(&line)?;
+            let (answer, answered) = oneshot::channel();
+            questions.send((connection, answer)).await.map_err(|_| gone())?;
+            waits.send(answered).await.map_err(|_| gone())?;
+        }
+    };
+    let answers = async {
+        while let Some(answered) = awaited.recv().await {
+            let mut line = serde_json::to_vec(&answered.await.map_err(|_| gone())?)?;
+            line.push(b'\n');
+            answers.write_all(&line).await?;
+        }
+        Ok(())
+    };
+    tokio::select! {
+        ended = hears => ended,
+        ended = answers => ended,
+    }
 }
 
 /// Looks up what is asked. All questions that have come by the time that it looks are answered by one look at the processes.
@@ -150,7 +164,13 @@ async fn look_up(mut kernel: Kernel, agent: Rc<Agent>, mut asked: mpsc::Receiver
             let found = match owner {
                 Ok(Some(owner)) if owner.uid != 0 => Err(Unattributed::NotRoot { uid: owner.uid }),
                 Ok(Some(owner)) => match &workers {
-                    Ok(workers) => known.of(workers.socket(owner.inode), owner.inode, &agent),
+                    Ok(workers) => known
+                        .of(workers.socket(owner.inode), owner.inode, &agent)
+                        // The number may have become another socket's meanwhile.
+                        .and_then(|facts| match kernel.dialler_of(connection) {
+                            Ok(Some(still)) if still == owner => Ok(facts),
+                            _ => Err(Unattributed::Gone),
+                        }),
                     Err(error) => Err(Unattributed::NoHelper {
                         reason: format!("the processes can't be looked through: {error}"),
                     }),
