@@ -144,27 +144,29 @@ async fn answer(stream: UnixStream, questions: mpsc::Sender<Asked>) -> io::Resul
 
 /// Looks up what is asked. All questions that have come by the time that it looks are answered by one look at the processes.
 async fn look_up(mut kernel: Kernel, agent: Rc<Agent>, mut asked: mpsc::Receiver<Asked>) {
-    let mut batch = Vec::new();
+    let (mut workers, mut batch) = (Workers::default(), Vec::new());
     while asked.recv_many(&mut batch, MAX_WAITING).await > 0 {
         let owners: Vec<_> = batch
             .iter()
             .map(|(connection, _)| kernel.dialler_of(*connection))
             .collect();
-        // Whoever isn't root can't have it looked through.
-        let has_roots = owners
-            .iter()
-            .any(|owner| matches!(owner, Ok(Some(owner)) if owner.uid == 0));
-        let workers = if has_roots {
-            Workers::look()
+        let of_root = owners.iter().filter_map(|owner| match owner {
+            Ok(Some(owner)) if owner.uid == 0 => Some(owner.inode),
+            _ => None,
+        });
+        let of_root: Vec<_> = of_root.collect();
+        // Whoever isn't root can't have processes looked through.
+        let looked = if of_root.is_empty() {
+            Ok(())
         } else {
-            Ok(Workers::default())
+            workers.look(&of_root)
         };
         let mut known = Known::default();
         for ((connection, answer), owner) in batch.drain(..).zip(owners) {
             let found = match owner {
                 Ok(Some(owner)) if owner.uid != 0 => Err(Unattributed::NotRoot { uid: owner.uid }),
-                Ok(Some(owner)) => match &workers {
-                    Ok(workers) => known
+                Ok(Some(owner)) => match &looked {
+                    Ok(()) => known
                         .of(workers.socket(owner.inode), owner.inode, &agent)
                         // The number may have become another socket's meanwhile.
                         .and_then(|facts| match kernel.dialler_of(connection) {
@@ -197,12 +199,12 @@ impl Known {
     fn of(&mut self, socket: Option<&OpenSocket>, inode: u32, agent: &Agent) -> Answer {
         let socket = socket.ok_or(Unattributed::NotAWorker)?;
         let worker = &socket.worker;
-        let (session, record) = match self.0.get(&worker.pid) {
+        let (session, record) = match self.0.get(&worker.pid()) {
             Some(known) => known.clone(),
             None => {
                 let session = worker.session(&agent.executables)?.to_owned();
                 let record = record::read(&agent.directory, &session)?;
-                self.0.insert(worker.pid, (session.clone(), record.clone()));
+                self.0.insert(worker.pid(), (session.clone(), record.clone()));
                 (session, record)
             }
         };
@@ -211,7 +213,7 @@ impl Known {
         }
         Ok(Facts {
             session,
-            pid: worker.pid,
+            pid: worker.pid(),
             record,
         })
     }

@@ -1,12 +1,13 @@
 //! The worker processes of Session Manager's agent and the sockets that they have, from `/proc`.
 
 use std::collections::HashMap;
+use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 use std::{fs, io};
 
-use procfs::process::{Process, all_processes};
+use procfs::process::{FDTarget, Process, all_processes};
 use procfs::{ProcError, ProcResult};
 use rustix::io::Errno;
 
@@ -16,6 +17,9 @@ use crate::policy::Glob;
 /// What the agent calls a session's worker (`constants_unix.go` of amazon-ssm-agent).
 const NAME: &str = "ssm-session-worker";
 
+/// What the kernel keeps of that as the name of its process (`TASK_COMM_LEN`, `linux/sched.h`).
+const COMMAND: &[u8] = b"ssm-session-wor\n";
+
 /// What the kernel appends to the path of an executable that was replaced: the agent's, while a session goes on.
 const DELETED: &str = " (deleted)";
 
@@ -23,12 +27,10 @@ const DELETED: &str = " (deleted)";
 const WRITABLE: u32 = 0o022;
 
 /// A process that calls itself a session worker.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Worker {
-    /// Its process id.
-    pub pid: u32,
-    /// When it began, in the kernel's ticks: with the id, no other process has the same.
-    pub began: u64,
+    /// Leads to the same process for as long as it is there, and then to none, whoever has its id.
+    process: Process,
     /// Its command line behind the name.
     arguments: Vec<String>,
 }
@@ -38,43 +40,60 @@ pub struct Worker {
 pub struct OpenSocket {
     /// Whose it is.
     pub worker: Rc<Worker>,
-    /// The link to it in `/proc`.
-    link: PathBuf,
+    /// Its number there.
+    file: i32,
 }
 
 /// The processes that call themselves session workers, and the sockets that they have.
 #[derive(Debug, Default)]
 pub struct Workers {
+    known: HashMap<i32, Rc<Worker>>,
     by_inode: HashMap<u32, OpenSocket>,
 }
 
 impl Workers {
-    /// Looks through the processes. One that ends meanwhile isn't there; if files can't be opened for another reason than that,
-    /// nobody knows what is.
-    pub fn look() -> io::Result<Self> {
-        let mut found = Self::default();
+    /// Looks for these sockets: among those of the workers that are known, and then among those of all processes. One that ends
+    /// meanwhile isn't there; if files can't be opened for another reason than that, nobody knows what is.
+    pub fn look(&mut self, inodes: &[u32]) -> io::Result<()> {
+        self.by_inode.clear();
+        for worker in std::mem::take(&mut self.known).into_values() {
+            self.add(worker)?;
+        }
+        if inodes.iter().all(|inode| self.by_inode.contains_key(inode)) {
+            return Ok(());
+        }
         for process in all_processes().map_err(io::Error::other)? {
-            let worker = match process.and_then(|process| Worker::of(&process)) {
-                Ok(Some(worker)) => Rc::new(worker),
-                Ok(None) => continue,
-                Err(error) => {
-                    has_ended(&error)?;
-                    continue;
-                }
-            };
-            let files = match fs::read_dir(worker.file("fd")) {
-                Ok(files) => files,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(error),
-            };
-            for link in files.filter_map(|file| Some(file.ok()?.path())) {
-                if let Some(inode) = inode(&link) {
-                    let worker = worker.clone();
-                    found.by_inode.insert(inode, OpenSocket { worker, link });
-                }
+            let worker = process.and_then(|process| {
+                let is_known = self.known.contains_key(&process.pid());
+                if is_known { Ok(None) } else { Worker::of(process) }
+            });
+            match worker {
+                Ok(Some(worker)) => self.add(Rc::new(worker))?,
+                Ok(None) => {}
+                Err(error) => has_ended(&error)?,
             }
         }
-        Ok(found)
+        Ok(())
+    }
+
+    /// Adds a worker with the sockets that it has, if it is still there.
+    fn add(&mut self, worker: Rc<Worker>) -> io::Result<()> {
+        let pid = worker.process.pid();
+        // By the path of whoever has the id now, which is quick: [`OpenSocket::is_still`] asks the process itself.
+        let files = match fs::read_dir(format!("/proc/{pid}/fd")) {
+            Ok(files) => files,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        for link in files.filter_map(|file| Some(file.ok()?.path())) {
+            let file = link.file_name().and_then(|name| name.to_str()?.parse().ok());
+            if let (Some(file), Some(inode)) = (file, inode(&link)) {
+                let worker = worker.clone();
+                self.by_inode.insert(inode, OpenSocket { worker, file });
+            }
+        }
+        self.known.insert(pid, worker);
+        Ok(())
     }
 
     /// The socket with this inode, if a worker has it.
@@ -86,11 +105,8 @@ impl Workers {
 impl OpenSocket {
     /// Whether it still is the same socket of the same process.
     pub fn is_still(&self, its_inode: u32) -> bool {
-        let began = i32::try_from(self.worker.pid)
-            .ok()
-            .and_then(|pid| Process::new(pid).ok()?.stat().ok())
-            .map(|stat| stat.starttime);
-        inode(&self.link) == Some(its_inode) && began == Some(self.worker.began)
+        let file = self.worker.process.fd_from_fd(self.file);
+        file.is_ok_and(|file| matches!(file.target, FDTarget::Socket(inode) if inode == u64::from(its_inode)))
     }
 }
 
@@ -118,7 +134,12 @@ fn inode(link: &Path) -> Option<u32> {
 impl Worker {
     /// The process, if it is root's in every respect and calls itself a worker. Of what others run nothing more is read: it may be
     /// made to take long.
-    fn of(process: &Process) -> ProcResult<Option<Self>> {
+    fn of(process: Process) -> ProcResult<Option<Self>> {
+        let mut command = Vec::new();
+        process.open_relative("comm")?.read_to_end(&mut command)?;
+        if command != COMMAND {
+            return Ok(None);
+        }
         let status = process.status()?;
         if [status.ruid, status.euid, status.suid, status.fuid] != [0; 4] {
             return Ok(None);
@@ -127,23 +148,27 @@ impl Worker {
         if arguments.is_empty() || arguments.remove(0).rsplit('/').next() != Some(NAME) {
             return Ok(None);
         }
-        Ok(Some(Self {
-            pid: process.pid().unsigned_abs(),
-            began: process.stat()?.starttime,
-            arguments,
-        }))
+        Ok(Some(Self { process, arguments }))
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.pid().unsigned_abs()
     }
 
     /// The session that it serves, if it is the agent's: its executable is one of `executables`, belongs to root, and only root may
     /// write to it.
     pub fn session(&self, executables: &[Glob]) -> Result<&str, Unattributed> {
-        let link = self.file("exe");
-        let path = fs::read_link(&link).map_err(|_| Unattributed::Gone)?;
+        let path = self.process.exe().map_err(|_| Unattributed::Gone)?;
         let shown = path.to_string_lossy();
         let path = shown.strip_suffix(DELETED).unwrap_or(&shown);
         let is_deleted = path.len() < shown.len();
         // Of the file that runs, also if another has its path by now.
-        let file = fs::metadata(&link).map_err(|_| Unattributed::Gone)?;
+        let file = self
+            .process
+            .open_relative("exe")
+            .map_err(|_| Unattributed::Gone)?;
+        let file = file.metadata().map_err(|_| Unattributed::Gone)?;
         // A process may see other files by the same names.
         let is_here = is_deleted
             || fs::metadata(path).is_ok_and(|here| (here.dev(), here.ino()) == (file.dev(), file.ino()));
@@ -160,9 +185,5 @@ impl Worker {
             [session] if is_session_id(session) => Ok(session),
             _ => Err(Unattributed::SessionId),
         }
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/{name}", self.pid))
     }
 }
