@@ -29,7 +29,7 @@ use crate::session::settings::Settings;
 use crate::session::statements::MAX_STATEMENT_BYTES;
 use crate::session::tracker::{Tracker, is_frontend};
 use crate::sql::Effects;
-use crate::upstream::connection::{Connection, Farewell, SettingsError};
+use crate::upstream::connection::{Broken, Connection, Farewell, SettingsError};
 use crate::upstream::pool::{Lease, ServerPool};
 use crate::wire::frame::{BadLength, HEADER_BYTES, MAX_FRAME_BYTES};
 
@@ -188,8 +188,21 @@ impl Sharer<'_> {
         first: Vec<u8>,
     ) -> Result<Option<End>, Box<ClientError>> {
         // Nothing of the client's is sent before this is answered: it might run under another client's settings.
-        let server = &lease.session;
         let texts = self.pool.texts();
+        if self.pool.is_new() {
+            // Whoever comes first may run code that others define.
+            match Box::pin(self.pool.know_catalogs(lease)).await {
+                Ok(()) => {}
+                Err(Broken::NotTold { message, .. }) => {
+                    debug!(session = %self.client.session, message, "the catalogs could not be read");
+                }
+                Err(error) => {
+                    debug!(session = %self.client.session, %error, "the catalogs could not be read");
+                    return Ok(Some(End::ServerLost(None)));
+                }
+            }
+        }
+        let server = &lease.session;
         if !server.is_ready_for(self.session.id, &self.session.settings, || texts.keep_constants())
             || server.is_behind(texts.surprises())
         {

@@ -38,6 +38,9 @@ const OF_TRANSACTION: [&str; 3] = [
 /// Settings that are kept account of by name in one transaction.
 const MAX_NAMED: usize = 1_000;
 
+/// Statements that are known to be adopted.
+const MAX_ADOPTED: usize = 100;
+
 /// After any of these a setting may have changed whose name nobody has seen.
 const MAY_SET_ANY: Effects = Effects::CODE
     .union(Effects::DYNAMIC)
@@ -73,6 +76,8 @@ pub struct ClientSession {
     pub told: Rc<Parameters>,
     /// Its prepared statements, by its own names.
     pub statements: ClientStatements,
+    /// Those of them that it has defined, that a server connection had already, and that it hasn't used since.
+    pub(super) adopted: Vec<u64>,
     /// Its unnamed statement.
     pub unnamed: Unnamed,
     /// What running the unnamed statement may leave behind, and when that was thought.
@@ -100,6 +105,8 @@ pub struct Unnamed {
     pub names: Option<Rc<Statement>>,
     /// It is a COPY FROM.
     pub copies: bool,
+    /// It is an EXECUTE.
+    pub executes: bool,
 }
 
 /// What was run since it was last settled what the session has.
@@ -149,6 +156,7 @@ impl ClientSession {
             startup,
             told,
             statements: ClientStatements::default(),
+            adopted: Vec::new(),
             unnamed: Unnamed::default(),
             unnamed_effects: (0, Effects::NONE),
             prepared_effects: Effects::NONE,
@@ -220,6 +228,13 @@ impl ClientSession {
         };
     }
 
+    /// Notes that it has defined a statement that its server connection had already.
+    pub(super) fn adopts(&mut self, statement: &Statement) {
+        if statement.is_analysed && self.adopted.len() < MAX_ADOPTED {
+            self.adopted.push(statement.id);
+        }
+    }
+
     /// The session was discarded after all that is noted.
     pub fn discarded(&mut self) {
         self.pins = self.pins.without_discarded();
@@ -269,11 +284,12 @@ impl Run {
 
     /// Whether texts may be read in another way once what was run is done.
     pub(super) fn changes_reading(&self) -> bool {
-        self.may_decide(Effects::DECIDES_WORDS)
+        self.decides_reading() || self.effects.intersects(MAY_SET_ANY)
     }
 
-    fn may_decide(&self, what: Effects) -> bool {
-        self.decides.intersects(what) || self.effects.intersects(MAY_SET_ANY)
+    /// Whether what was set by name decides that.
+    pub(super) fn decides_reading(&self) -> bool {
+        self.decides.intersects(Effects::DECIDES_WORDS)
     }
 
     /// All that it may have left behind, and how what was set meanwhile decides how texts are read.

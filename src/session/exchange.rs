@@ -4,6 +4,7 @@
 //! directions are accounted for in one ledger; an answer that isn't the client's never reaches it, and one that Postern
 //! owes it (of a Parse that the server was never sent) comes in its place.
 
+use std::cell::OnceCell;
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -73,11 +74,11 @@ pub trait Texts {
     /// The one in its place for all who share it and have the settings of now.
     fn under(&self, statement: &Statement, server: &ServerSession) -> Rc<Statement>;
     /// One like `statement`, its constants read as that one's were, that is prepared anew, shared with nobody. `shape`: what it
-    /// takes and returns, if it isn't what that one does. `named`: its text names that statement, and where.
+    /// takes and returns, once that is known, if it isn't what that one does. `named`: its text names that statement, and where.
     fn apart(
         &self,
         statement: &Statement,
-        shape: Option<Shape>,
+        shape: Option<OnceCell<Shape>>,
         named: Option<(Range<usize>, Rc<Statement>)>,
     ) -> Rc<Statement>;
     /// Statements return something else by now: whoever prepares one of their texts gets another.

@@ -18,7 +18,8 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// That of a ParameterDescription, and of a RowDescription if it returns rows.
+    /// That of a ParameterDescription, and of a RowDescription if it returns rows. Names of columns come in the encoding of whoever asks,
+    /// so only those who use UTF-8 may.
     pub fn new(parameters: &[u8], row: Option<&[u8]>) -> Self {
         let mut hasher = DefaultHasher::new();
         if let Some(row) = row
@@ -33,16 +34,12 @@ impl Shape {
     }
 }
 
-/// Takes in what must not change: the names, types and modifiers of the columns (`equalRowTypes`), and not where they come from. A
-/// name beyond ASCII is written in the encoding of whoever asks, and two such count as the same.
+/// Takes in what must not change: the names, types and modifiers of the columns (`equalRowTypes`), and not where they come from.
 fn columns(row: &[u8], hasher: &mut DefaultHasher) -> Result<(), Truncated> {
     let mut row = Body::new(row);
     hasher.write(row.bytes(2)?);
     while !row.is_empty() {
-        let name = row.cstring()?;
-        if name.is_ascii() {
-            hasher.write(name);
-        }
+        hasher.write(row.cstring()?);
         hasher.write_u8(0);
         let (_table, _attribute) = (row.i32()?, row.bytes(2)?);
         hasher.write_i32(row.i32()?);
@@ -81,11 +78,6 @@ mod tests {
         assert_ne!(shape(&row(b"b", 1, 23, -1)), known);
         assert_ne!(shape(&row(b"a", 1, 20, -1)), known);
         assert_ne!(shape(&row(b"a", 1, 23, 4)), known);
-        assert_eq!(
-            shape(&row("ä".as_bytes(), 1, 23, -1)),
-            shape(&row(b"\xe4", 1, 23, -1)),
-            "another encoding"
-        );
         assert_ne!(shape(&row(b"a", 1, 23, -1)[..30]), known);
         assert_ne!(Shape::new(&[0, 0], None), known);
         assert_ne!(

@@ -225,11 +225,15 @@ impl ClientStatements {
         Some((name, statement))
     }
 
+    /// This one with its name.
+    pub(super) fn named(&self, id: u64) -> Option<(Box<[u8]>, Rc<Statement>)> {
+        let known = self.by_name.iter().find(|(_, known)| known.id == id);
+        known.map(|(name, known)| (name.clone(), known.clone()))
+    }
+
     /// Takes the statement's name away.
     pub fn remove(&mut self, statement: &Statement) -> Option<(Box<[u8]>, Rc<Statement>)> {
-        let mut known = self.by_name.iter();
-        let (name, _) = known.find(|(_, known)| known.id == statement.id)?;
-        let name = name.clone();
+        let (name, _) = self.named(statement.id)?;
         self.remove_entry(&name)
     }
 
@@ -302,12 +306,12 @@ impl Registry {
         statement
     }
 
-    /// A statement like that one, with a name of its own, which isn't remembered. `shape`: what it takes and returns, if it isn't
-    /// what that one does. `named`: its text names that statement, and where.
+    /// A statement like that one, with a name of its own, which isn't remembered. `shape`: what it takes and returns, once that
+    /// is known, if it isn't what that one does. `named`: its text names that statement, and where.
     pub fn apart(
         &mut self,
         statement: &Statement,
-        shape: Option<Shape>,
+        shape: Option<OnceCell<Shape>>,
         named: Option<(Range<usize>, Rc<Statement>)>,
     ) -> Rc<Statement> {
         self.next += 1;
@@ -328,7 +332,7 @@ impl Registry {
             has_constants: statement.has_constants,
             constants_under: statement.constants_under.clone(),
             used_under: Settings::default(),
-            shape: shape.map_or_else(|| statement.shape.clone(), |shape| Rc::new(shape.into())),
+            shape: shape.map_or_else(|| statement.shape.clone(), Rc::new),
             effects: statement.effects.clone(),
         })
     }

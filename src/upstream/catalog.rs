@@ -87,6 +87,11 @@ pub(super) struct Watch {
 }
 
 impl Watch {
+    /// Whether nobody has looked at them yet.
+    pub(super) fn is_new(&self) -> bool {
+        self.looked_at.get().is_none()
+    }
+
     /// Whether it is time to look at them, and nobody does.
     pub(super) fn is_due(&self, texts: &KnownTexts) -> bool {
         let interval = if texts.is_behind(texts.doubt().changes()) {

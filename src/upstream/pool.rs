@@ -274,6 +274,12 @@ impl ServerPool {
         self.catalogs.catch_up(connection, &self.texts).await
     }
 
+    /// Whether nothing is known of the catalogs, and nobody has tried to read them.
+    #[inline]
+    pub fn is_new(&self) -> bool {
+        self.catalogs.is_new()
+    }
+
     /// Looks whether the catalogs have changed, unless that was done just now. Takes an idle connection, if there is one.
     pub fn look_at_catalogs(self: &Rc<Self>) {
         let census = self.members.borrow().census();

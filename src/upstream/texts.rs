@@ -1,6 +1,6 @@
 //! What a pool knows of the texts that its clients send, and of what its database may run for them.
 
-use std::cell::{Cell, Ref, RefCell};
+use std::cell::{Cell, OnceCell, Ref, RefCell};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::rc::Rc;
@@ -196,6 +196,18 @@ impl KnownTexts {
         if names_extension(statement, options) {
             defined |= Effects::UNKNOWN;
         }
+        // A view, default or rule sets them for whoever uses it.
+        let mut custom = Vec::new();
+        sql::routine_effects(statement, Language::Sql, |found| {
+            if let sql::Found::Setting(name) = found
+                && name.contains('.')
+            {
+                custom.push(name.to_ascii_lowercase());
+            }
+        });
+        if !self.learn(custom.into_iter()) {
+            defined |= Effects::DYNAMIC_SETTING;
+        }
         let by_itself = sql::analyse(statement, options, |_| Effects::NONE).effects;
         let names = if by_itself.intersects(Effects::DDL | Effects::UNKNOWN) {
             names::defined(statement, options)
@@ -339,7 +351,7 @@ impl Texts for KnownTexts {
     fn apart(
         &self,
         statement: &Statement,
-        shape: Option<Shape>,
+        shape: Option<OnceCell<Shape>>,
         named: Option<(Range<usize>, Rc<Statement>)>,
     ) -> Rc<Statement> {
         let mut registry = self.registry.borrow_mut();

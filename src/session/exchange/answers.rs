@@ -69,7 +69,7 @@ impl Desk {
             }
             b'Z' => {
                 self.rolls_back = false;
-                self.refuses_nothing();
+                self.refuses_nothing(sides);
                 if self.ledger.is_told() {
                     sides.client.run.is_told();
                 }

@@ -185,7 +185,8 @@ impl Desk {
         match &named {
             Some((place, statement)) => {
                 let begins = !self.ledger.unsynced;
-                if self.ensure(statement, sides, out) && begins {
+                let executes = matches!(first, Command::Execute { .. });
+                if self.ensure_named(executes, statement, sides, out) && begins {
                     // Should it fail, it doesn't take the Query with it.
                     request::sync(out);
                     self.sent_own(b'S');
@@ -214,7 +215,7 @@ impl Desk {
         let name = body.cstring().map_err(|_| malformed(frame))?;
         if name.is_empty() {
             if let Some(named) = sides.client.unnamed.names.clone() {
-                self.ensure(&named, sides, out);
+                self.ensure_named(sides.client.unnamed.executes, &named, sides, out);
             }
             self.ensure_unnamed(sides, out);
             self.may_copy |= sides.client.unnamed.copies;
@@ -243,7 +244,8 @@ impl Desk {
         };
         let statement = self.own(name, statement, sides);
         if let Some(named) = &statement.names {
-            self.ensure(named, sides, out);
+            let executes = matches!(statement.command, Command::Execute { .. });
+            self.ensure_named(executes, named, sides, out);
         }
         match self.ensure_alike(&statement, sides, out) {
             Alike::Yes => {}

@@ -98,6 +98,7 @@ impl Desk {
         if is_there && !self.is_in_failed() {
             self.changes.push(Change::Defined(Some(name.into()), None));
             self.ledger.sent(b'P', Whose::Made);
+            sides.client.adopts(&statement);
             return Ok(());
         }
         let prepared = (!is_there).then(|| statement.clone());
@@ -107,7 +108,7 @@ impl Desk {
         self.changes.push(Change::Defined(Some(name.into()), prepared));
         self.prepare(&statement, &statement.tail, Whose::Client, out);
         if !is_there {
-            self.ask_shape(&statement, Some(name), out);
+            self.ask_shape(&statement, Some(name), sides, out);
         }
         Ok(())
     }
@@ -143,11 +144,13 @@ impl Desk {
             sides.client.unnamed.copies = analysis.lone == Command::CopyFrom;
             match self.statement_of(text, &analysis.lone, sides) {
                 Some((place, statement)) => {
-                    self.ensure(&statement, sides, out);
+                    let executes = matches!(analysis.lone, Command::Execute { .. });
+                    self.ensure_named(executes, &statement, sides, out);
                     sides.client.unnamed = Unnamed {
                         tail: statement.named_in(tail, place),
                         names: Some(statement),
                         copies: false,
+                        executes,
                     };
                     request::message(b'P', out, |body| {
                         body.push(0);
@@ -193,12 +196,12 @@ impl Desk {
         if nests {
             self.prepare_nested(statement, sides, out);
         } else if knows == Knowledge::Changed {
-            self.prepare_own(statement, out);
+            self.prepare_own(statement, sides, out);
         } else {
             let others = statement.read_otherwise(sides.server);
             let then = others.iter().map(|(name, then, _)| (*name, then.as_deref()));
             self.set_locally(then, sides, out);
-            self.prepare_own(statement, out);
+            self.prepare_own(statement, sides, out);
             let now = others.iter().map(|(name, _, now)| (*name, now.as_deref()));
             self.set_locally(now, sides, out);
         }
@@ -215,6 +218,28 @@ impl Desk {
         true
     }
 
+    /// Sees to it that SQL finds `statement` by its name; whether the server must be told to. Where it isn't executed, one of that name
+    /// is enough, and that can always be made.
+    pub(super) fn ensure_named(
+        &mut self,
+        executes: bool,
+        statement: &Rc<Statement>,
+        sides: &mut Sides<'_>,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        if executes {
+            return self.ensure(statement, sides, out);
+        }
+        if sides.server.prepared.touch(statement, Some(sides.client.id)) {
+            return false;
+        }
+        self.make_room(statement, sides, out);
+        self.changes.push(Change::Defined(None, Some(statement.clone())));
+        self.prepare(statement, EMPTY, Whose::Own, out);
+        sides.server.prepared.is_other(statement);
+        true
+    }
+
     /// In a transaction, prepares `statement` as it was read first, whatever is set now, and leaves that as it is: what is prepared
     /// within a savepoint stays so, and what is set doesn't.
     fn prepare_nested(&mut self, statement: &Rc<Statement>, sides: &mut Sides<'_>, out: &mut Vec<u8>) {
@@ -222,13 +247,13 @@ impl Desk {
         let then: Vec<_> = statement.first_read_under().collect();
         let then = then.iter().map(|(name, value)| (*name, value.as_deref()));
         self.set_locally(then, sides, out);
-        self.prepare_own(statement, out);
+        self.prepare_own(statement, sides, out);
         self.run_own(r#"ROLLBACK TO "postern: prepares""#, out);
         self.run_own(r#"RELEASE "postern: prepares""#, out);
         sides.server.unnamed_of = None;
     }
 
-    fn prepare_own(&mut self, statement: &Rc<Statement>, out: &mut Vec<u8>) {
+    fn prepare_own(&mut self, statement: &Rc<Statement>, sides: &mut Sides<'_>, out: &mut Vec<u8>) {
         self.changes.push(Change::Defined(None, Some(statement.clone())));
         match statement.shape() {
             // The server keeps the types of parameters, whatever they would be by now.
@@ -238,7 +263,7 @@ impl Desk {
             }
             None => self.prepare(statement, &statement.tail, Whose::Own, out),
         }
-        self.ask_shape(statement, None, out);
+        self.ask_shape(statement, None, sides, out);
     }
 
     fn run_own(&mut self, text: &str, out: &mut Vec<u8>) {

@@ -1,5 +1,6 @@
 //! What statements take and return, asked of the server wherever they are prepared.
 
+use std::cell::OnceCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
@@ -25,6 +26,8 @@ pub(super) struct Shapes {
     changed: Option<u64>,
     /// Such a request was sent for the server to refuse.
     refuses: bool,
+    /// Statements that the client has adopted and uses, until it is known whether it can.
+    tried: Vec<u64>,
 }
 
 #[derive(Debug)]
@@ -59,8 +62,20 @@ impl Shapes {
 
 impl Desk {
     /// Asks what `statement` takes and returns, right behind its Parse. `name`: the client has just prepared it by this name.
-    pub(super) fn ask_shape(&mut self, statement: &Rc<Statement>, name: Option<&[u8]>, out: &mut Vec<u8>) {
+    pub(super) fn ask_shape(
+        &mut self,
+        statement: &Rc<Statement>,
+        name: Option<&[u8]>,
+        sides: &mut Sides<'_>,
+        out: &mut Vec<u8>,
+    ) {
         if !statement.is_analysed {
+            return;
+        }
+        if !may_ask(sides) {
+            if statement.shape().is_some() {
+                sides.server.prepared.spoil(statement, None);
+            }
             return;
         }
         request::describe_statement(&statement.server_name, out);
@@ -80,11 +95,18 @@ impl Desk {
         sides: &mut Sides<'_>,
         out: &mut Vec<u8>,
     ) -> Alike {
+        if !sides.client.adopted.is_empty() && sides.client.adopted.contains(&statement.id) {
+            self.shapes.tried.push(statement.id);
+        }
         if self.shapes.changed.take() == Some(statement.id) {
             self.shapes.refuses = true;
             return Alike::No;
         }
-        if self.ensure(statement, sides, out) && statement.is_analysed && statement.shape().is_some() {
+        if self.ensure(statement, sides, out)
+            && statement.is_analysed
+            && statement.shape().is_some()
+            && may_ask(sides)
+        {
             request::flush(out);
             self.ledger.sent(b'H', Whose::Own);
             self.shapes.is_awaited = true;
@@ -124,9 +146,35 @@ impl Desk {
                 .get(&name)
                 .is_some_and(|known| known.id == statement.id)
         {
-            let own = sides.texts.apart(&statement, Some(shape), None);
-            self.was(&name, &statement);
-            sides.client.statements.insert(name, own);
+            self.renew(name, &statement, shape.into(), sides);
+        }
+    }
+
+    /// Gives the client another statement by this `name`, for the same text, that takes and returns what it is told to from now on.
+    fn renew(
+        &mut self,
+        name: Box<[u8]>,
+        statement: &Statement,
+        shape: OnceCell<Shape>,
+        sides: &mut Sides<'_>,
+    ) {
+        let own = sides.texts.apart(statement, Some(shape), None);
+        self.was(&name, statement);
+        sides.client.statements.insert(name, own);
+    }
+
+    /// Whoever has adopted a statement and couldn't use it, since it returns something else by now, was never told what it returned:
+    /// next time it has another. What was used otherwise it has been told of, or may have been.
+    fn tried(&mut self, is_refused: bool, sides: &mut Sides<'_>) {
+        for id in std::mem::take(&mut self.shapes.tried) {
+            let adopted = &mut sides.client.adopted;
+            let Some(place) = adopted.iter().position(|known| *known == id) else {
+                continue;
+            };
+            adopted.swap_remove(place);
+            if is_refused && let Some((name, statement)) = sides.client.statements.named(id) {
+                self.renew(name, &statement, OnceCell::new(), sides);
+            }
         }
     }
 
@@ -145,19 +193,31 @@ impl Desk {
 
     /// The error with which a server of the client's own would have refused a request, for that with which this one has. If it is
     /// the server's own, more statements may be outdated than the one that it is about.
-    pub(super) fn refused(&mut self, frame: Frame<'_>, sides: &Sides<'_>) -> Option<Vec<u8>> {
+    pub(super) fn refused(&mut self, frame: Frame<'_>, sides: &mut Sides<'_>) -> Option<Vec<u8>> {
         let has = |text: &[u8]| frame.body.windows(text.len()).any(|window| window == text);
-        if has(reply::RESULT_TYPE_CHANGED.as_bytes()) {
+        let is_outdated = has(reply::RESULT_TYPE_CHANGED.as_bytes());
+        if is_outdated {
             sides.texts.forget_statements();
         }
-        (self.shapes.refuses && has(CHANGED_NAME.as_bytes())).then(|| {
+        let is_ours = self.shapes.refuses && has(CHANGED_NAME.as_bytes());
+        self.tried(is_outdated || is_ours, sides);
+        is_ours.then(|| {
             self.shapes.refuses = false;
             reply::result_type_changed(frame.body)
         })
     }
 
     /// Whatever was to be refused was, or was skipped.
-    pub(super) fn refuses_nothing(&mut self) {
+    pub(super) fn refuses_nothing(&mut self, sides: &mut Sides<'_>) {
         self.shapes.refuses = false;
+        if !self.shapes.tried.is_empty() {
+            self.tried(false, sides);
+        }
     }
+}
+
+/// Whether the server may be asked: the names of columns come in the client's encoding, and not all can be written in all.
+fn may_ask(sides: &Sides<'_>) -> bool {
+    let reading = sides.server.parameters.reading();
+    reading.is_some_and(|reading| reading.is_utf8) && !sides.client.run.decides_reading()
 }

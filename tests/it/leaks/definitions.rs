@@ -355,3 +355,58 @@ fn a_seed_within_code() {
     let seeded = two.say(&["Q select setseed(0.5)", "Q select random()"]);
     assert!(!seeded.ends_with(&random), "{random}");
 }
+
+#[test]
+fn settings_of_views_defaults_and_rules_that_are_gone() {
+    for (define, uses, undo) in [
+        (
+            "Q create view v as select set_config('app.x', 'evil', false) a",
+            "Q table v",
+            "Q drop view v",
+        ),
+        (
+            "Q alter table d alter a set default set_config('app.x', 'evil', false)",
+            "Q insert into d default values",
+            "Q alter table d alter a drop default",
+        ),
+        (
+            "Q create rule r as on insert to d do also select set_config('app.x', 'evil', false)",
+            "Q insert into d values ('')",
+            "Q drop rule r on d",
+        ),
+    ] {
+        let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 3");
+        let [mut one, mut two, mut three] = clients(&gateway);
+        one.say(&["Q create table d (a text)"]);
+        settled();
+        one.say(&[define]);
+        two.say(&[uses]);
+        one.say(&[undo]);
+        settled();
+        for client in [&mut three, &mut one] {
+            assert_eq!(client.say(&[&seen("x")]), "() SELECT 1 I", "{define}");
+        }
+        assert_eq!(two.say(&[&seen("x")]), "(evil) SELECT 1 I", "{define}");
+    }
+}
+
+/// What there is before a pool knows anything of it.
+#[test]
+fn code_that_code_from_before_the_pool_defines() {
+    let (lab, mut gateway) = with_free_pool("mode = \"auto\"\nsize = 3");
+    lab.superuser_sql(
+        "create function mk() returns void language plpgsql as $$ begin create function i() returns text \
+             language sql as 'select set_config(''app.x'', ''evil'', false)'; end $$; \
+             create function un() returns void language plpgsql as $$ begin drop function i(); end $$",
+    )
+    .unwrap();
+    gateway.restart();
+    let [mut one, mut two, mut three] = clients(&gateway);
+    one.say(&["Q select mk()"]);
+    two.say(&["Q select i()"]);
+    one.say(&["Q select un()"]);
+    settled();
+    for client in [&mut three, &mut one] {
+        assert_eq!(client.say(&[&seen("x")]), "() SELECT 1 I");
+    }
+}

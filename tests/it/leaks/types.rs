@@ -214,3 +214,84 @@ fn a_statement_that_is_outdated_and_known() {
         assert!(said.ends_with("SELECT 1 I"), "{said}");
     }
 }
+
+#[test]
+fn a_client_that_has_adopted_an_outdated_statement_is_refused_once() {
+    for defines in [
+        &["P s select * from t", "S"][..],
+        &["P s select * from t", "B s", "S"],
+    ] {
+        let (lab, gateway) = with_free_pool(AUTO1);
+        let [mut one, mut two] = clients(&gateway);
+        two.say(&[MAKE]);
+        settled();
+        one.say(&["P s select * from t", "B s", "S"]);
+        settled();
+        lab.superuser_sql("alter table t alter b type float8").unwrap();
+        two.say(defines);
+        two.say(&["B s", "S"]);
+        let said = two.say(&["B s", "S"]);
+        assert!(said.ends_with("SELECT 1 I"), "{said}");
+        // Who was told what it returned before is refused.
+        assert_eq!(one.say(&["B s", "S", "B s", "S"]), "0A000 I 0A000 I");
+    }
+}
+
+/// The name of the column can't be written in the client's encoding.
+#[test]
+fn names_that_the_client_cannot_be_told() {
+    compare(AUTO3, "names", |_, gateway| {
+        let [mut two, mut three] = clients(gateway);
+        two.say(&["Q create table u (a int, \"€\" int); insert into u values (1, 2)"]);
+        settled();
+        let mut one = Client::new(gateway, &[("client_encoding", "LATIN1")]);
+        let mut said = vec![one.say(&["P s select * from u", "B s", "S", "B s", "S"])];
+        said.push(two.say(&[
+            "P s select * from u",
+            "B s",
+            "Q set client_encoding = latin1",
+            "B s",
+            "S",
+        ]));
+        nowhere(&mut three);
+        said.push(two.say(&["B s", "S"]));
+        said.push(one.say(&["B s", "S"]));
+        said.push(two.say(&["Q reset client_encoding", "B s", "S"]));
+        said
+    });
+}
+
+#[test]
+fn columns_whose_names_are_exchanged() {
+    compare(AUTO1, "exchanged", |_, gateway| {
+        let [mut one, mut two] = clients(gateway);
+        two.say(&["Q create table u (\"é\" int, \"è\" int)"]);
+        settled();
+        one.say(&["P s select * from u", "S"]);
+        settled();
+        two.say(&["Q alter table u rename \"é\" to x; alter table u rename \"è\" to \"é\"; alter table u rename x to \"è\""]);
+        nowhere(&mut two);
+        vec![one.say(&["B s", "S"])]
+    });
+}
+
+#[test]
+fn a_statement_without_its_table_is_ended() {
+    compare(AUTO1, "ended", |_, gateway| {
+        let [mut one, mut two, _three] = changed(
+            gateway,
+            &["P s select * from t", "P r select 1 from t"],
+            "Q drop table t",
+        );
+        let mut said = vec![
+            one.say(&["Q prepare s as select 1"]),
+            one.say(&["Q deallocate s"]),
+            one.say(&["P s select 1", "B s", "S"]),
+            one.say(&["P d deallocate r", "S"]),
+        ];
+        nowhere(&mut two);
+        said.push(one.say(&["B d", "S"]));
+        said.push(one.say(&["P r select 2", "B r", "S"]));
+        said
+    });
+}
