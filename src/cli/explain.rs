@@ -9,7 +9,7 @@ use super::ConfigFile;
 use crate::identity::Principal;
 use crate::identity::iam::IamPrincipal;
 use crate::ids::{DatabaseName, DbUser, TargetName};
-use crate::policy::{Decision, Request};
+use crate::policy::{Bounds, Decision, Request};
 
 /// Say which rule decides about somebody, and why no other does.
 #[derive(Debug, Args)]
@@ -72,7 +72,20 @@ impl Explain {
             (Some(known), _) if !known.users.contains(&user) => {
                 writeln!(text, "refused: targets.{target}.users doesn't have {user}")?;
             }
-            (_, Decision::Allow { rule }) => writeln!(text, "admitted by rules[{rule}]")?,
+            (_, Decision::Allow { rule }) => {
+                write!(text, "admitted by rules[{rule}]")?;
+                let Bounds {
+                    max_clients,
+                    max_duration,
+                } = config.rules.bounds(rule);
+                if let Some(most) = max_clients {
+                    write!(text, ", {most} connections at a time")?;
+                }
+                if let Some(longest) = max_duration {
+                    write!(text, ", each for {}", humantime::format_duration(longest))?;
+                }
+                writeln!(text)?;
+            }
             (_, Decision::Refuse(refusal)) => writeln!(text, "refused: {refusal}")?,
         }
         Ok(text)

@@ -66,6 +66,8 @@ impl Run {
                 targets: vec![name.clone()],
                 databases: vec!["*".to_owned()],
                 users: vec!["*".to_owned()],
+                max_clients: None,
+                max_duration: None,
             }],
             targets: vec![file::Target {
                 name,

@@ -8,13 +8,14 @@ use std::time::Duration;
 use super::duration::Written;
 use super::error::ConfigError;
 use super::file::{self, File, Switchable};
+use super::rules::rules;
 use super::{
     ClientTimeouts, Config, Endpoint, Identity, Limits, Log, PoolConfig, PoolOf, Ssm, Target, Timeouts,
 };
 use crate::iam::{self, Budget};
 use crate::identity::{Source, Verifier};
 use crate::ids::{DbUser, TargetName};
-use crate::policy::{Glob, Rule, Rules};
+use crate::policy::Glob;
 use crate::tls;
 use tracing_subscriber::EnvFilter;
 
@@ -385,70 +386,7 @@ fn timeouts(typed: &file::Timeouts, key: &str) -> Result<Timeouts, ConfigError> 
     })
 }
 
-/// Why a pattern for principals that looks right matches nobody.
-fn never_matches(pattern: &str) -> Option<String> {
-    let (service, resource) = pattern.strip_prefix("arn:")?.rsplit_once(':')?;
-    if let Some(role) = resource.strip_prefix("role/") {
-        let role = role.rsplit('/').next().unwrap_or_default();
-        let account = service.rsplit(':').next().unwrap_or_default();
-        return Some(format!(
-            "\"{pattern}\" matches nobody: who calls is a session of a role; write \"arn:aws:sts::{account}:assumed-role/{role}/*\""
-        ));
-    }
-    let federated = resource.strip_prefix("federated-user/");
-    if let Some(name) = federated.filter(|name| !["", "*"].contains(name)) {
-        return Some(format!(
-            "\"{pattern}\" matches nobody: whoever asks for a federated user chooses its name, {name} too; write \"…:federated-user/*\""
-        ));
-    }
-    let rest = resource.strip_prefix("assumed-role/")?;
-    let Some((role, session)) = rest.split_once('/') else {
-        let is_open = rest.ends_with('*');
-        return (!is_open)
-            .then(|| format!("\"{pattern}\" matches nobody; write \"…:assumed-role/{rest}/*\""));
-    };
-    let is_vouched_for = role.starts_with("AWSReservedSSO_") || Glob::new(role).is_open();
-    (!["", "*"].contains(&session) && !is_vouched_for).then(|| {
-        format!(
-            "\"{pattern}\" matches nobody: whoever assumes a role chooses the name of the session, so no rule can go by it; \
-             write \"…:assumed-role/{role}/*\""
-        )
-    })
-}
-
-fn rules(typed: &[file::Rule]) -> Result<Rules, ConfigError> {
-    let globs = |number: usize, name: &str, list: &[String]| {
-        if list.is_empty() {
-            let message = "is empty and so matches nothing; expected at least one pattern, \"*\" for any";
-            return Err(ConfigError::value(format!("rules[{number}].{name}"), message));
-        }
-        Ok(list.iter().map(|text| Glob::new(text)).collect())
-    };
-    let rules = typed.iter().enumerate().map(|(number, rule)| {
-        let kinds = |pattern: &&String| !pattern.contains([':', '*', '?']);
-        if let Some(pattern) = rule.principals.iter().find(kinds) {
-            let message =
-                format!("\"{pattern}\" matches no principal; they are written \"arn:…\", \"scram:NAME\" and \"trust:\"");
-            return Err(ConfigError::value(format!("rules[{number}].principals"), message));
-        }
-        if let Some(message) = rule.principals.iter().find_map(|pattern| never_matches(pattern)) {
-            return Err(ConfigError::value(format!("rules[{number}].principals"), message));
-        }
-        let optional = |name: &str, list: &Option<Vec<String>>| list.as_ref().map(|list| globs(number, name, list)).transpose();
-        Ok(Rule {
-            principals: globs(number, "principals", &rule.principals)?,
-            accounts: optional("accounts", &rule.accounts)?,
-            permission_sets: optional("permission_sets", &rule.permission_sets)?,
-            documents: optional("documents", &rule.documents)?,
-            targets: globs(number, "targets", &rule.targets)?,
-            databases: globs(number, "databases", &rule.databases)?,
-            users: globs(number, "users", &rule.users)?,
-        })
-    });
-    rules.collect::<Result<_, _>>().map(Rules::new)
-}
-
-fn at_least_one(key: &str, value: usize) -> Result<usize, ConfigError> {
+pub(super) fn at_least_one(key: &str, value: usize) -> Result<usize, ConfigError> {
     if !(1..=MAX_COUNT).contains(&value) {
         return Err(ConfigError::value(
             key,
@@ -458,7 +396,7 @@ fn at_least_one(key: &str, value: usize) -> Result<usize, ConfigError> {
     Ok(value)
 }
 
-fn positive(key: &str, value: Written) -> Result<Duration, ConfigError> {
+pub(super) fn positive(key: &str, value: Written) -> Result<Duration, ConfigError> {
     if value.0.is_zero() {
         return Err(ConfigError::value(key, "is 0; expected a duration above it"));
     }

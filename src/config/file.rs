@@ -347,6 +347,12 @@ pub struct Rule {
     pub databases: Vec<String>,
     /// Database users.
     pub users: Vec<String>,
+    /// Client connections at a time that each principal may have by this rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_clients: Option<usize>,
+    /// How long a connection may last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_duration: Option<Written>,
 }
 
 fn any() -> Vec<String> {

@@ -8,6 +8,7 @@ pub mod duration;
 mod environment;
 mod error;
 pub mod file;
+mod rules;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -2,13 +2,15 @@
 //! refused in the same words as what isn't allowed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::error::ClientError;
 use super::identify::Identified;
 use super::route::{Request, Routed};
+use super::seats::{Seat, Seats};
 use crate::config::Target;
 use crate::ids::PoolKey;
-use crate::policy::{self, Decision, Rules};
+use crate::policy::{self, Bounds, Decision, Rules};
 use crate::session::settings::Setting;
 
 /// A client that may use its pool.
@@ -20,10 +22,18 @@ pub(super) struct Admitted {
     pub(super) settings: Vec<Setting>,
     /// Which rule has admitted it, from 0.
     pub(super) rule: usize,
+    /// It counts, if that rule allows only so many.
+    pub(super) seat: Option<Seat>,
+    /// How long it may last.
+    pub(super) max_duration: Option<Duration>,
 }
 
 /// Takes the step.
-pub(super) fn admit(routed: Routed, rules: &Rules) -> Result<Admitted, Box<(Identified, ClientError)>> {
+pub(super) fn admit(
+    routed: Routed,
+    rules: &Rules,
+    seats: &Arc<Seats>,
+) -> Result<Admitted, Box<(Identified, ClientError)>> {
     let Routed { identified, request } = routed;
     let Request {
         target_name,
@@ -50,13 +60,26 @@ pub(super) fn admit(routed: Routed, rules: &Rules) -> Result<Admitted, Box<(Iden
                 database,
                 user,
             };
-            Ok(Admitted {
-                identified,
-                target,
-                pool,
-                settings,
-                rule,
-            })
+            let Bounds {
+                max_clients,
+                max_duration,
+            } = rules.bounds(rule);
+            let seat = max_clients.map(|most| {
+                let seat = seats.take(rule, &identified.principal, most);
+                seat.ok_or_else(|| ClientError::too_many_of(&identified.principal, rule, most))
+            });
+            match seat.transpose() {
+                Ok(seat) => Ok(Admitted {
+                    identified,
+                    target,
+                    pool,
+                    settings,
+                    rule,
+                    seat,
+                    max_duration,
+                }),
+                Err(error) => Err(Box::new((identified, error))),
+            }
         }
         _ => {
             let error = ClientError::not_admitted(

@@ -34,11 +34,15 @@ pub(super) enum Late {
     IdleInTransaction,
     /// `timeouts.client_idle`
     ClientIdle,
+    /// `rules[].max_duration`
+    Session,
 }
 
 /// One client's.
 pub(super) struct Deadlines {
     limits: ClientTimeouts,
+    /// When its session ends, whatever it is at.
+    ends: Option<Instant>,
     reset: Duration,
     session: SessionId,
     cancelled: IntCounter,
@@ -52,34 +56,38 @@ pub(super) struct Deadlines {
 }
 
 impl Deadlines {
-    /// Those of a target; `None` if there are none.
-    pub(super) fn of(timeouts: &Timeouts, session: SessionId, metrics: &OnePool) -> Option<Box<Self>> {
+    /// Those of a target, and of a session that `ends`; `None` if there are none.
+    pub(super) fn of(
+        timeouts: &Timeouts,
+        ends: Option<Instant>,
+        session: SessionId,
+        metrics: &OnePool,
+    ) -> Option<Box<Self>> {
         let ClientTimeouts {
             query,
             transaction,
             idle_in_transaction,
             client_idle,
         } = timeouts.client;
-        [query, transaction, idle_in_transaction, client_idle]
-            .iter()
-            .any(Option::is_some)
-            .then(|| {
-                let now = Instant::now();
-                let mut deadlines = Self {
-                    limits: timeouts.client,
-                    reset: timeouts.reset,
-                    session,
-                    cancelled: metrics.query_timeouts.clone(),
-                    standing: Standing::default(),
-                    since: now,
-                    busy_since: now,
-                    is_cancelled: false,
-                    cancelling: None,
-                    alarm: Box::pin(sleep_until(now + FAR)),
-                };
-                deadlines.advance();
-                Box::new(deadlines)
-            })
+        let limits = [query, transaction, idle_in_transaction, client_idle];
+        (ends.is_some() || limits.iter().any(Option::is_some)).then(|| {
+            let now = Instant::now();
+            let mut deadlines = Self {
+                limits: timeouts.client,
+                ends,
+                reset: timeouts.reset,
+                session,
+                cancelled: metrics.query_timeouts.clone(),
+                standing: Standing::default(),
+                since: now,
+                busy_since: now,
+                is_cancelled: false,
+                cancelling: None,
+                alarm: Box::pin(sleep_until(now + FAR)),
+            };
+            deadlines.advance();
+            Box::new(deadlines)
+        })
     }
 
     /// Whether a cancel request is under way: what the server gets now may be what it hits.
@@ -148,7 +156,8 @@ impl Deadlines {
         let transaction = self.limits.transaction.filter(|_| activity != Activity::Idle);
         let first = limit.map(|limit| (self.since + limit, late));
         let transaction = transaction.map(|limit| (self.busy_since + limit, Late::Transaction));
-        [first, transaction]
+        let session = self.ends.map(|ends| (ends, Late::Session));
+        [first, transaction, session]
             .into_iter()
             .flatten()
             .min_by_key(|(due, _)| *due)

@@ -266,6 +266,14 @@ impl ClientError {
             .hint("Close connections that aren't used, or try again in a moment.")
     }
 
+    pub(super) fn too_many_of(principal: &Principal, rule: usize, most: usize) -> Self {
+        Self::new(ErrorKind::TooManyClients, "too many connections for this principal")
+            .detail(format!(
+                "Principal \"{principal}\" has {most} client connections already, as many as rules[{rule}].max_clients allows."
+            ))
+            .hint("Close connections that aren't used, or ask whoever runs this gateway for more.")
+    }
+
     pub(super) fn lease(error: &LeaseError, user: &str) -> Self {
         match error {
             LeaseError::Open(error) => Self::open(error, user),
@@ -324,26 +332,31 @@ impl ClientError {
             Late::Query => (
                 sqlstate::QUERY_CANCELED,
                 "terminating connection due to query timeout: the server hasn't heeded the cancel request",
-                "query",
+                "timeouts.query",
             ),
             Late::Transaction => (
                 sqlstate::TRANSACTION_TIMEOUT,
                 "terminating connection due to transaction timeout",
-                "transaction",
+                "timeouts.transaction",
             ),
             Late::IdleInTransaction => (
                 sqlstate::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
                 "terminating connection due to idle-in-transaction timeout",
-                "idle_in_transaction",
+                "timeouts.idle_in_transaction",
             ),
             Late::ClientIdle => (
                 sqlstate::IDLE_SESSION_TIMEOUT,
                 "terminating connection due to idle-session timeout",
-                "client_idle",
+                "timeouts.client_idle",
+            ),
+            Late::Session => (
+                sqlstate::ADMIN_SHUTDOWN,
+                "terminating connection due to the length of the session",
+                "max_duration of the rule that admits you",
             ),
         };
         let mut error = Self::new(ErrorKind::Late, message)
-            .detail(format!("This gateway's timeouts.{key} has passed."))
+            .detail(format!("This gateway's {key} has passed."))
             .hint("Reconnect; an open transaction was rolled back.");
         error.report.state = state;
         error

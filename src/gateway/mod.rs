@@ -16,6 +16,7 @@ mod multiplex;
 mod negotiate;
 mod pump;
 mod route;
+mod seats;
 mod serve;
 mod shard;
 

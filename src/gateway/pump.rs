@@ -50,6 +50,7 @@ impl std::fmt::Display for End {
             Self::Late(Late::IdleInTransaction) => {
                 f.write_str("the client was idle in a transaction for too long")
             }
+            Self::Late(Late::Session) => f.write_str("the session has lasted as long as its rule allows"),
             Self::Late(Late::ClientIdle) => f.write_str("the client was idle for too long"),
             Self::Shutdown => f.write_str("the gateway goes down"),
         }

@@ -21,6 +21,7 @@ use super::multiplex::Sharer;
 use super::negotiate::{Conversation, LoginFailure, negotiate};
 use super::pump::{End, First, Traffic, first_message, look_at, pump};
 use super::route::{Routed, route};
+use super::seats::Seat;
 use super::shard::Shard;
 use crate::net::options::{self, Liveness};
 use crate::net::stream::Stream;
@@ -51,6 +52,10 @@ struct Session {
     lease: Option<Box<Lease>>,
     /// Who it is, for `application_name`.
     person: Option<Rc<str>>,
+    /// Counts for as long as it is here.
+    _seat: Option<Seat>,
+    /// When it must end.
+    ends: Option<Instant>,
 }
 
 /// Serves the client that has connected with `tcp`. `over_limit`: there are too many, it is only told so.
@@ -193,7 +198,11 @@ async fn introduce(
         .identifier
         .identify(negotiated, client.session, request.user.as_str(), attribution)
         .await?;
-    match admit(Routed { identified, request }, &shard.shared.rules) {
+    match admit(
+        Routed { identified, request },
+        &shard.shared.rules,
+        &shard.shared.seats,
+    ) {
         Ok(admitted) => Ok(Some(admitted)),
         Err(refused) => {
             let (identified, error) = *refused;
@@ -210,6 +219,8 @@ async fn welcome(shard: &Rc<Shard>, client: &Client, admitted: Admitted) -> Opti
         pool,
         settings,
         rule,
+        seat,
+        max_duration,
     } = admitted;
     let Identified {
         mut conversation,
@@ -280,6 +291,8 @@ async fn welcome(shard: &Rc<Shard>, client: &Client, admitted: Admitted) -> Opti
         early,
         lease: None,
         person: person.map(Rc::from),
+        _seat: seat,
+        ends: max_duration.map(|longest| Instant::now() + longest),
     }))
 }
 
@@ -344,7 +357,7 @@ impl Session {
         if self.pool.is_shared() {
             return Box::pin(self.share(client, early, tracker, traffic)).await;
         }
-        let mut deadlines = Deadlines::of(&self.pool.target().timeouts, client.session, self.pool.metrics());
+        let mut deadlines = self.deadlines(client);
         let begun = (!early.is_empty()).then(|| look_at(&early, tracker)).flatten();
         drop(early);
         let first = match begun {
@@ -401,6 +414,16 @@ impl Session {
     }
 
     /// Serves a client that shares its server connections with others.
+    fn deadlines(&self, client: &Client) -> Option<Box<Deadlines>> {
+        let timeouts = &self.pool.target().timeouts;
+        Deadlines::of(
+            timeouts,
+            self.ends.map(Into::into),
+            client.session,
+            self.pool.metrics(),
+        )
+    }
+
     async fn share(
         &mut self,
         client: &Client,
@@ -408,6 +431,7 @@ impl Session {
         tracker: &mut Tracker,
         traffic: &mut Traffic,
     ) -> Result<End, Box<ClientError>> {
+        let deadlines = self.deadlines(client);
         let sharer = Sharer {
             stream: &mut self.stream,
             client,
@@ -419,7 +443,7 @@ impl Session {
                 self.greeted.clone(),
                 self.person.clone(),
             ),
-            deadlines: Deadlines::of(&self.pool.target().timeouts, client.session, self.pool.metrics()),
+            deadlines,
             traffic,
         };
         let ended = sharer.run(early).await;

@@ -17,6 +17,7 @@ use super::accept::accept;
 use super::cancel::Cancels;
 use super::clients::Clients;
 use super::identify::Identifier;
+use super::seats::Seats;
 use crate::config::{Config, Limits, Target};
 use crate::ids::{PoolKey, SessionId};
 use crate::metrics::Metrics;
@@ -59,6 +60,8 @@ pub struct Shared {
     pub cancels: Arc<Cancels>,
     /// The counts.
     pub metrics: Arc<Metrics>,
+    /// The connections that rules allow only so many of.
+    pub(super) seats: Arc<Seats>,
     sessions: AtomicU64,
 }
 
@@ -82,6 +85,7 @@ impl Shared {
             acceptor: config.tls.clone(),
             cancels: Arc::default(),
             metrics,
+            seats: Arc::default(),
             sessions: AtomicU64::new(1),
         }
     }

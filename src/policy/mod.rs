@@ -13,6 +13,7 @@ mod glob;
 pub use glob::Glob;
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::identity::Principal;
 use crate::identity::iam::IamPrincipal;
@@ -36,6 +37,17 @@ pub struct Rule {
     pub databases: Vec<Glob>,
     /// Against the database role's name.
     pub users: Vec<Glob>,
+    /// What it allows no more of.
+    pub bounds: Bounds,
+}
+
+/// What a rule allows no more of than this.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bounds {
+    /// Connections of each principal at a time.
+    pub max_clients: Option<usize>,
+    /// How long each may last.
+    pub max_duration: Option<Duration>,
 }
 
 /// The whole policy, in the order in which it is written.
@@ -117,6 +129,11 @@ impl Rules {
         let principal = request.principal.to_string();
         let rules = self.rules.iter();
         rules.map(|rule| rule.missing(&principal, request)).collect()
+    }
+
+    /// What that rule, counted from 0, allows no more of.
+    pub fn bounds(&self, rule: usize) -> Bounds {
+        self.rules.get(rule).map(|rule| rule.bounds).unwrap_or_default()
     }
 
     /// How many rules there are.
@@ -208,6 +225,7 @@ mod tests {
             targets: globs(targets),
             databases: globs(databases),
             users: globs(users),
+            bounds: Bounds::default(),
         }
     }
 

@@ -26,6 +26,7 @@ mod pipelines;
 mod pool;
 mod raw;
 mod readme;
+mod rules;
 mod sharing;
 mod short;
 mod sql;

@@ -1,0 +1,80 @@
+//! Rules as they are written become the policy.
+
+use super::check::{at_least_one, positive};
+use super::error::ConfigError;
+use super::file;
+use crate::policy::{Bounds, Glob, Rule, Rules};
+
+/// The rules that are written.
+pub(super) fn rules(typed: &[file::Rule]) -> Result<Rules, ConfigError> {
+    let globs = |number: usize, name: &str, list: &[String]| {
+        if list.is_empty() {
+            let message = "is empty and so matches nothing; expected at least one pattern, \"*\" for any";
+            return Err(ConfigError::value(format!("rules[{number}].{name}"), message));
+        }
+        Ok(list.iter().map(|text| Glob::new(text)).collect())
+    };
+    let rules = typed.iter().enumerate().map(|(number, rule)| {
+        let kinds = |pattern: &&String| !pattern.contains([':', '*', '?']);
+        if let Some(pattern) = rule.principals.iter().find(kinds) {
+            let message =
+                format!("\"{pattern}\" matches no principal; they are written \"arn:…\", \"scram:NAME\" and \"trust:\"");
+            return Err(ConfigError::value(format!("rules[{number}].principals"), message));
+        }
+        if let Some(message) = rule.principals.iter().find_map(|pattern| never_matches(pattern)) {
+            return Err(ConfigError::value(format!("rules[{number}].principals"), message));
+        }
+        let optional = |name: &str, list: &Option<Vec<String>>| list.as_ref().map(|list| globs(number, name, list)).transpose();
+        Ok(Rule {
+            principals: globs(number, "principals", &rule.principals)?,
+            accounts: optional("accounts", &rule.accounts)?,
+            permission_sets: optional("permission_sets", &rule.permission_sets)?,
+            documents: optional("documents", &rule.documents)?,
+            targets: globs(number, "targets", &rule.targets)?,
+            databases: globs(number, "databases", &rule.databases)?,
+            users: globs(number, "users", &rule.users)?,
+            bounds: Bounds {
+                max_clients: rule
+                    .max_clients
+                    .map(|count| at_least_one(&format!("rules[{number}].max_clients"), count))
+                    .transpose()?,
+                max_duration: rule
+                    .max_duration
+                    .map(|duration| positive(&format!("rules[{number}].max_duration"), duration))
+                    .transpose()?,
+            },
+        })
+    });
+    rules.collect::<Result<_, _>>().map(Rules::new)
+}
+
+/// Why a pattern for principals that looks right matches nobody.
+fn never_matches(pattern: &str) -> Option<String> {
+    let (service, resource) = pattern.strip_prefix("arn:")?.rsplit_once(':')?;
+    if let Some(role) = resource.strip_prefix("role/") {
+        let role = role.rsplit('/').next().unwrap_or_default();
+        let account = service.rsplit(':').next().unwrap_or_default();
+        return Some(format!(
+            "\"{pattern}\" matches nobody: who calls is a session of a role; write \"arn:aws:sts::{account}:assumed-role/{role}/*\""
+        ));
+    }
+    let federated = resource.strip_prefix("federated-user/");
+    if let Some(name) = federated.filter(|name| !["", "*"].contains(name)) {
+        return Some(format!(
+            "\"{pattern}\" matches nobody: whoever asks for a federated user chooses its name, {name} too; write \"…:federated-user/*\""
+        ));
+    }
+    let rest = resource.strip_prefix("assumed-role/")?;
+    let Some((role, session)) = rest.split_once('/') else {
+        let is_open = rest.ends_with('*');
+        return (!is_open)
+            .then(|| format!("\"{pattern}\" matches nobody; write \"…:assumed-role/{rest}/*\""));
+    };
+    let is_vouched_for = role.starts_with("AWSReservedSSO_") || Glob::new(role).is_open();
+    (!["", "*"].contains(&session) && !is_vouched_for).then(|| {
+        format!(
+            "\"{pattern}\" matches nobody: whoever assumes a role chooses the name of the session, so no rule can go by it; \
+             write \"…:assumed-role/{role}/*\""
+        )
+    })
+}

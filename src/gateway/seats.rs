@@ -1,0 +1,49 @@
+//! How many connections somebody has by a rule that allows only so many.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::identity::Principal;
+
+/// A rule, counted from 0, and a principal as rules see it: whoever may choose a name has no more by having several.
+type Key = (usize, String);
+
+/// The connections of all threads that count.
+#[derive(Debug, Default)]
+pub(super) struct Seats(Mutex<HashMap<Key, usize>>);
+
+/// One connection's; it counts until this is dropped.
+#[derive(Debug)]
+pub(super) struct Seat {
+    seats: Arc<Seats>,
+    key: Key,
+}
+
+impl Seats {
+    /// Counts one more of `principal` by `rule`, unless there are `most` already.
+    pub(super) fn take(self: &Arc<Self>, rule: usize, principal: &Principal, most: usize) -> Option<Seat> {
+        let key = (rule, principal.to_string());
+        let mut seats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = seats.entry(key.clone()).or_default();
+        (*taken < most).then(|| {
+            *taken += 1;
+            Seat {
+                seats: self.clone(),
+                key,
+            }
+        })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut seats = self.seats.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut taken) = seats.entry(std::mem::take(&mut self.key)) {
+            *taken.get_mut() -= 1;
+            if *taken.get() == 0 {
+                taken.remove();
+            }
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! What rules allow only so much of.
+
+use std::time::Duration;
+
+use postern::wire::startup::{ProtocolVersion, startup_message};
+use postern_lab::{Lab, LabConfig};
+
+use crate::gateway::{Gateway, Options};
+use crate::raw::{Message, Raw};
+
+/// A gateway with this pool, with `bounds` in a rule of each of two users.
+fn bounded(pool: &'static str, bounds: &str) -> (Lab, Gateway) {
+    let lab = Lab::start(LabConfig::default()).unwrap();
+    let rule = |user: &str| {
+        format!(
+            "[[rules]]\nprincipals = [\"trust:\"]\ntargets = [\"orders\"]\nusers = [\"{user}\"]\n{bounds}\n"
+        )
+    };
+    let rules = [rule("app_ro"), rule("app_rw")].concat();
+    let options = Options {
+        pool,
+        rules: rules.leak(),
+        ..Options::default()
+    };
+    let gateway = Gateway::start(&lab, &options);
+    (lab, gateway)
+}
+
+fn log_in(gateway: &Gateway, user: &str) -> (Raw, Message) {
+    let mut raw = Raw::connect(gateway);
+    raw.send(&startup_message(
+        ProtocolVersion::V3_0,
+        &[("user", user), ("database", "orders")],
+    ));
+    let last = raw.until('Z').pop().unwrap();
+    (raw, last)
+}
+
+#[test]
+fn a_principal_has_no_more_connections_than_a_rule_allows() {
+    let (_lab, gateway) = bounded("mode = \"auto\"", "max_clients = 2");
+    let (one, answer) = log_in(&gateway, "app_ro");
+    assert_eq!(answer.tag, 'Z');
+    let (_two, answer) = log_in(&gateway, "app_ro");
+    assert_eq!(answer.tag, 'Z');
+    let (_three, refused) = log_in(&gateway, "app_ro");
+    assert_eq!(refused.field(b'C').unwrap(), "53300");
+    assert_eq!(
+        refused.field(b'D').unwrap(),
+        "Principal \"trust:\" has 2 client connections already, as many as rules[0].max_clients allows."
+    );
+    let (_four, answer) = log_in(&gateway, "app_rw");
+    assert_eq!(answer.tag, 'Z', "by another rule");
+    drop(one);
+    let again = (0..100).any(|_| {
+        std::thread::sleep(Duration::from_millis(50));
+        log_in(&gateway, "app_ro").1.tag == 'Z'
+    });
+    assert!(again, "once one is gone");
+}
+
+#[test]
+fn a_session_lasts_no_longer_than_a_rule_allows() {
+    for pool in ["mode = \"auto\"", "mode = \"session\""] {
+        let (lab, gateway) = bounded(pool, "max_duration = \"2s\"");
+        let (mut idle, _) = log_in(&gateway, "app_ro");
+        let (mut asks, _) = log_in(&gateway, "app_ro");
+        asks.query("select 1");
+        let (mut busy, _) = log_in(&gateway, "app_ro");
+        busy.message('Q', b"select pg_sleep(60)\0");
+        for (raw, what) in [(&mut idle, "idle"), (&mut asks, "asks"), (&mut busy, "busy")] {
+            let end = raw.until('E').pop().unwrap();
+            assert_eq!(end.field(b'C').unwrap(), "57P01", "{pool}, {what}");
+            assert!(
+                end.field(b'D').unwrap().contains("max_duration"),
+                "{pool}, {what}"
+            );
+        }
+        let asleep = "select count(*) from pg_stat_activity where state = 'active' and query like '%pg_sleep(60)%' \
+                      and pid <> pg_backend_pid()";
+        let ends = (0..100).any(|_| {
+            std::thread::sleep(Duration::from_millis(100));
+            lab.superuser_sql(asleep).unwrap().trim() == "0"
+        });
+        assert!(ends, "{pool}: what was asked goes on");
+    }
+}
