@@ -14,23 +14,29 @@ use crate::wire::body::{Body, Truncated};
 pub struct Shape {
     /// The number of parameters and their types: the body of a ParameterDescription, and what stands behind the text in a Parse.
     pub parameters: Box<[u8]>,
-    row: u64,
+    row: Option<u64>,
 }
 
 impl Shape {
     /// That of a ParameterDescription, and of a RowDescription if it returns rows. Names of columns come in the encoding of whoever asks,
     /// so only those who use UTF-8 may.
     pub fn new(parameters: &[u8], row: Option<&[u8]>) -> Self {
-        let mut hasher = DefaultHasher::new();
-        if let Some(row) = row
-            && columns(row, &mut hasher).is_err()
-        {
-            hasher.write(row);
-        }
+        let hash = |row| {
+            let mut hasher = DefaultHasher::new();
+            if columns(row, &mut hasher).is_err() {
+                hasher.write(row);
+            }
+            hasher.finish()
+        };
         Self {
             parameters: parameters.into(),
-            row: hasher.finish(),
+            row: row.map(hash),
         }
+    }
+
+    /// Whether it returns rows.
+    pub fn has_rows(&self) -> bool {
+        self.row.is_some()
     }
 }
 

@@ -339,6 +339,15 @@ impl Desk {
         match sides.client.statements.get(name).cloned() {
             Some(statement) => {
                 let statement = self.own(name, statement, sides);
+                if self.is_in_failed()
+                    && !sides.server.prepared.has(&statement, sides.client.id)
+                    && let Some(shape) = statement.shape().filter(|shape| !shape.has_rows())
+                {
+                    // A server that has it tells of it, but none can be told it any more.
+                    self.prepare_empty(&statement, &shape.parameters, sides, out);
+                    self.rename(frame, name.len(), 1, &statement.server_name, out);
+                    return Ok(());
+                }
                 let server_name = match self.ensure_alike(&statement, sides, out) {
                     Alike::Yes => &statement.server_name,
                     Alike::Unknown => return Ok(()),

@@ -18,6 +18,9 @@ use crate::wire::request;
 /// What follows the name in the Parse of an empty statement: no text, no types.
 const EMPTY: &[u8] = b"\0\0\0";
 
+/// What follows the text in a Parse that names no types.
+const NO_PARAMETERS: &[u8] = b"\0\0";
+
 impl Desk {
     /// The prepared statement of the protocol that the SQL names, and where.
     pub(super) fn statement_of(
@@ -233,11 +236,22 @@ impl Desk {
         if sides.server.prepared.touch(statement, Some(sides.client.id)) {
             return false;
         }
+        self.prepare_empty(statement, NO_PARAMETERS, sides, out);
+        true
+    }
+
+    /// Prepares an empty statement with such parameters in place of `statement`, where nobody can tell the two apart.
+    pub(super) fn prepare_empty(
+        &mut self,
+        statement: &Rc<Statement>,
+        parameters: &[u8],
+        sides: &mut Sides<'_>,
+        out: &mut Vec<u8>,
+    ) {
         self.make_room(statement, sides, out);
         self.changes.push(Change::Defined(None, Some(statement.clone())));
-        self.prepare(statement, EMPTY, Whose::Own, out);
+        self.prepare(statement, &[b"\0", parameters].concat(), Whose::Own, out);
         sides.server.prepared.is_other(statement);
-        true
     }
 
     /// In a transaction, prepares `statement` as it was read first, whatever is set now, and leaves that as it is: what is prepared

@@ -69,9 +69,6 @@ impl Desk {
         sides: &mut Sides<'_>,
         out: &mut Vec<u8>,
     ) {
-        if !statement.is_analysed {
-            return;
-        }
         if !may_ask(sides) {
             if statement.shape().is_some() {
                 sides.server.prepared.spoil(statement, None);
@@ -130,7 +127,7 @@ impl Desk {
             &std::mem::take(&mut self.shapes.parameters),
             (frame.tag == b'T').then_some(frame.body),
         );
-        if *statement.shape.get_or_init(|| shape.clone()) == shape {
+        if *statement.shape.get_or_init(|| shape.clone()) == shape || !statement.is_analysed {
             return;
         }
         sides.texts.forget_statements();

@@ -295,3 +295,44 @@ fn a_statement_without_its_table_is_ended() {
         said
     });
 }
+
+#[test]
+fn statements_are_described_in_a_transaction_that_has_failed() {
+    compare(AUTO1, "failed", |_, gateway| {
+        let prepares = [
+            "P s insert into t values ($1)",
+            "P r select 1",
+            "P u set timezone = 'UTC'",
+            "P e rollback",
+        ];
+        let [mut one, ..] = changed(gateway, &prepares, "Q select 1");
+        let mut said = vec![one.say(&["Q begin", "Q select 1/0"])];
+        for describes in [
+            &["D s", "S"][..],
+            &["D u", "S"],
+            &["D r", "S"],
+            &["D s", "D u", "B e", "S"],
+        ] {
+            let frames: Vec<u8> = describes
+                .iter()
+                .flat_map(|text| match text.split_at(1) {
+                    ("D", name) => frame('D', &[b"S", name.trim().as_bytes(), b"\0"].concat()),
+                    ("B", name) => [
+                        frame('B', &[b"\0", name.trim().as_bytes(), &[0; 7]].concat()),
+                        frame('E', &[0; 5]),
+                    ]
+                    .concat(),
+                    _ => frame('S', b""),
+                })
+                .collect();
+            one.0.send(&frames);
+            let answers = one.0.until('Z').into_iter();
+            said.extend(answers.map(|answer| match answer.field(b'C') {
+                Some(state) if answer.tag == 'E' => state,
+                _ => format!("{} {:?}", answer.tag, answer.body),
+            }));
+        }
+        said.push(one.say(&["B u", "S"]));
+        said
+    });
+}
