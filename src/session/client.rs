@@ -107,6 +107,8 @@ pub struct Unnamed {
     pub copies: bool,
     /// It is an EXECUTE.
     pub executes: bool,
+    /// The server connection had it when another came in its place.
+    pub(super) was_there: bool,
 }
 
 /// What was run since it was last settled what the session has.

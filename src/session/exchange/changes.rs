@@ -25,8 +25,10 @@ const MAX_FORMER: usize = 1_000;
 #[derive(Debug)]
 pub(super) enum Change {
     Nothing,
-    /// Postern makes room for another statement, or puts the client's unnamed statement in place of somebody else's.
-    Own,
+    /// Postern makes room for another statement.
+    Room,
+    /// Postern puts the client's unnamed statement in place of somebody else's.
+    OwnUnnamed,
     /// A named statement is defined: the client's name, if it was the client who asked, and the statement, if the server
     /// connection gets it by this.
     Defined(Option<Box<[u8]>>, Option<Rc<Statement>>),
@@ -66,7 +68,10 @@ pub(super) struct Changes {
 
 impl Change {
     pub(super) fn is_named(&self) -> bool {
-        matches!(self, Self::Defined(..) | Self::Closed(..) | Self::Own)
+        matches!(
+            self,
+            Self::Defined(..) | Self::Closed(..) | Self::Room | Self::OwnUnnamed
+        )
     }
 
     fn is_unnamed(&self) -> bool {
@@ -77,7 +82,7 @@ impl Change {
         match self {
             Self::Closed(name, statement) => name.len() + statement.tail.len(),
             Self::Unnamed(before) => before.tail.len(),
-            Self::Nothing | Self::Own | Self::Defined(..) => 0,
+            Self::Nothing | Self::Room | Self::OwnUnnamed | Self::Defined(..) => 0,
         }
     }
 }
@@ -200,14 +205,15 @@ impl Desk {
             _ => self.ledger.answered + 1,
         };
         let fails = self.ledger.front() == Some(Request::Parse);
-        let mut unnamed = None;
+        let mut unnamed: Option<Unnamed> = None;
         for (place, change) in void.into_iter().enumerate().rev() {
             self.remember(by, first + place as u64 + 1, sides);
             match change {
                 Change::Nothing => {}
-                Change::Own => {
-                    sides.server.prepared.doubt();
+                Change::Room => sides.server.prepared.doubt(),
+                Change::OwnUnnamed => {
                     sides.server.unnamed_of = None;
+                    unnamed.iter_mut().for_each(|before| before.was_there = false);
                 }
                 Change::Defined(name, statement) => {
                     let entry = name.and_then(|name| sides.client.statements.remove_entry(&name));
@@ -235,6 +241,9 @@ impl Desk {
             // There is another since.
             Some(later) => *later = before,
             None => {
+                if before.was_there {
+                    sides.server.unnamed_of = Some(sides.client.id);
+                }
                 sides.client.unnamed = before;
                 sides.client.unnamed_effects = (u64::MAX, Effects::NONE);
             }

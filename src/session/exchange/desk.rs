@@ -380,7 +380,7 @@ impl Desk {
                 let change = if name.is_empty() {
                     self.has_new_unnamed = true;
                     sides.client.unnamed_effects = (u64::MAX, Effects::NONE);
-                    Change::Unnamed(std::mem::take(&mut sides.client.unnamed))
+                    Change::Unnamed(Self::take_unnamed(sides))
                 } else {
                     Change::Nothing
                 };

@@ -135,7 +135,7 @@ impl Desk {
     ) {
         let text = Body::new(tail).cstring().unwrap_or_default();
         let misread = self.misread(text, sides);
-        let before = std::mem::take(&mut sides.client.unnamed);
+        let before = Self::take_unnamed(sides);
         if frame.is_cut() {
             // Wherever else it went, it would have none.
             sides.client.pin(Reason::Large);
@@ -154,6 +154,7 @@ impl Desk {
                         names: Some(statement),
                         copies: false,
                         executes,
+                        was_there: false,
                     };
                     request::message(b'P', out, |body| {
                         body.push(0);
@@ -368,8 +369,16 @@ impl Desk {
         let doubtful = may_have.then(|| statement.server_name.clone());
         for name in evicted.into_iter().chain(doubtful) {
             request::close_statement(&name, out);
-            self.changes.push(Change::Own);
+            self.changes.push(Change::Room);
             self.ledger.sent(b'C', Whose::Own);
+        }
+    }
+
+    /// The client's unnamed statement, which ends.
+    pub(super) fn take_unnamed(sides: &mut Sides<'_>) -> Unnamed {
+        Unnamed {
+            was_there: sides.server.unnamed_of == Some(sides.client.id),
+            ..std::mem::take(&mut sides.client.unnamed)
         }
     }
 
@@ -379,7 +388,7 @@ impl Desk {
             return;
         }
         sides.server.unnamed_of = Some(sides.client.id);
-        self.changes.push(Change::Own);
+        self.changes.push(Change::OwnUnnamed);
         if sides.client.unnamed.tail.is_empty() {
             // Whose it is, it is nobody's any more: the server says that there is none.
             request::close_statement("", out);
