@@ -5,6 +5,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -22,6 +23,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::admin::http::{self, Health, Pages};
+use crate::audit::{Audit, writer};
 use crate::aws::credentials::{CredentialCache, Load, Observer};
 use crate::config::Config;
 use crate::gateway::{ErrorKind, Readiness, Shard, Shared, Shutdown};
@@ -64,6 +66,14 @@ async fn supervise(mut config: Config) -> anyhow::Result<()> {
         gates: gates.clone(),
         metrics: metrics.clone(),
     };
+    let (audit, writer) = match &config.audit {
+        Some(audit) => {
+            let (audit, writer) = writer::start(audit, metrics.clone())?;
+            tokio::spawn(reopen_at_hangup(writer.reopening())?);
+            (audit, Some(writer))
+        }
+        None => (Audit::off(metrics.clone()), None),
+    };
     tokio::spawn(keep_fresh);
     tokio::spawn(gates.clone().drive());
 
@@ -83,6 +93,7 @@ async fn supervise(mut config: Config) -> anyhow::Result<()> {
         config,
         metrics: metrics.clone(),
         services,
+        audit,
         told: told.clone(),
         readiness,
     };
@@ -121,8 +132,21 @@ async fn supervise(mut config: Config) -> anyhow::Result<()> {
         .await?
         .and_then(|data| data)
         .map_err(|_| anyhow::anyhow!("the data thread panicked"))?;
+    if let Some(writer) = writer {
+        tokio::task::spawn_blocking(move || writer.finish()).await?;
+    }
     info!("ended");
     Ok(())
+}
+
+/// SIGHUP says that the audit log was moved away.
+fn reopen_at_hangup(reopening: Arc<AtomicBool>) -> anyhow::Result<impl Future<Output = ()>> {
+    let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+    Ok(async move {
+        while hangup.recv().await.is_some() {
+            reopening.store(true, Ordering::Relaxed);
+        }
+    })
 }
 
 /// Returns when the process is to end without further patience.
@@ -149,6 +173,7 @@ struct Data {
     config: Config,
     metrics: Arc<Metrics>,
     services: Services,
+    audit: Audit,
     told: watch::Receiver<Shutdown>,
     readiness: watch::Sender<Readiness>,
 }
@@ -166,7 +191,7 @@ impl Data {
             }
         };
         runtime.block_on(async move {
-            let shared = Arc::new(Shared::new(&self.config, self.metrics));
+            let shared = Arc::new(Shared::new(&self.config, self.metrics, self.audit));
             let listeners = match Shard::listen(&self.config.listen) {
                 Ok(listeners) => listeners,
                 Err(error) => {

@@ -22,6 +22,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod audit;
 pub mod aws;
 pub mod cli;
 pub mod config;

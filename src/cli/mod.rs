@@ -1,6 +1,7 @@
 //! The command line.
 
 mod attribute;
+mod audit;
 mod config;
 mod explain;
 mod run;
@@ -37,6 +38,9 @@ enum Command {
     /// A process of its own, since it takes the capabilities CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, which the gateway must not
     /// have. It gives up all others at its start.
     Attribute(attribute::Attribute),
+    /// Look at audit logs
+    #[command(subcommand)]
+    Audit(audit::Audit),
     /// Look at the configuration
     #[command(subcommand)]
     Config(config::Config),
@@ -61,6 +65,7 @@ pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(run) => run.execute(),
         Command::Attribute(attribute) => attribute.execute(),
+        Command::Audit(audit) => audit.execute(),
         Command::Config(config) => config.execute(),
         Command::Token(token) => token.execute(),
     };

@@ -83,6 +83,7 @@ impl Run {
                 timeouts: file::Timeouts::default(),
             }],
             log: file::Log::default(),
+            audit: None,
         })
     }
 }

@@ -10,7 +10,7 @@ use super::error::ConfigError;
 use super::file::{self, File, Switchable};
 use super::rules::rules;
 use super::{
-    ClientTimeouts, Config, Endpoint, Identity, Limits, Log, PoolConfig, PoolOf, Ssm, Target, Timeouts,
+    Audit, ClientTimeouts, Config, Endpoint, Identity, Limits, Log, PoolConfig, PoolOf, Ssm, Target, Timeouts,
 };
 use crate::iam::{self, Budget};
 use crate::identity::{Source, Verifier};
@@ -119,6 +119,10 @@ pub(super) fn config(file: &File) -> Result<Config, ConfigError> {
             format: file.log.format,
             level: log_level(&file.log.level)?,
         },
+        audit: file.audit.as_ref().map(|audit| Audit {
+            file: audit.file.clone(),
+            on_full: audit.on_full,
+        }),
         targets,
     })
 }

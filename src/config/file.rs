@@ -35,6 +35,31 @@ pub struct File {
     /// The log, which goes to standard error.
     #[serde(default)]
     pub log: Log,
+    /// The record of who used what.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<Audit>,
+}
+
+/// The record of who used what: a line of JSON for each login, refusal, cancel and disconnect.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Audit {
+    /// The file that lines are appended to. If it is moved away, or at SIGHUP, another is begun.
+    pub file: PathBuf,
+    /// What happens while it can't be written and as many events wait as may.
+    #[serde(default)]
+    pub on_full: OnFull,
+}
+
+/// What happens while events can't be recorded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnFull {
+    /// Nobody is let in; those who are in go on.
+    #[default]
+    RefuseLogins,
+    /// They are lost, and counted.
+    Drop,
 }
 
 /// Where clients connect, and what they may cost.

@@ -43,6 +43,17 @@ pub struct Config {
     pub limits: Limits,
     /// How to log.
     pub log: Log,
+    /// The record of who used what, if there is one.
+    pub audit: Option<Audit>,
+}
+
+/// Where and how it is recorded who used what.
+#[derive(Clone, Debug)]
+pub struct Audit {
+    /// The file.
+    pub file: PathBuf,
+    /// What happens while it can't be written.
+    pub on_full: file::OnFull,
 }
 
 /// Sources of identity.

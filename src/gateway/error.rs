@@ -34,6 +34,8 @@ pub enum ErrorKind {
     NoTarget,
     /// No rule lets this principal in there.
     NotAdmitted,
+    /// It couldn't be recorded in the audit log.
+    NoAudit,
     /// More clients than are allowed.
     TooManyClients,
     /// No server connection came free in time.
@@ -54,7 +56,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// All of them, so that metrics can begin at zero.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Protocol,
         Self::Unsupported,
         Self::LoginTimeout,
@@ -62,6 +64,7 @@ impl ErrorKind {
         Self::Unattributed,
         Self::NoTarget,
         Self::NotAdmitted,
+        Self::NoAudit,
         Self::TooManyClients,
         Self::PoolTimeout,
         Self::Unavailable,
@@ -82,6 +85,7 @@ impl ErrorKind {
             Self::Unattributed => "unattributed",
             Self::NoTarget => "no_target",
             Self::NotAdmitted => "not_admitted",
+            Self::NoAudit => "no_audit",
             Self::TooManyClients => "too_many_clients",
             Self::PoolTimeout => "pool_timeout",
             Self::Unavailable => "unavailable",
@@ -102,6 +106,7 @@ impl ErrorKind {
             Self::NoTarget => sqlstate::INVALID_CATALOG_NAME,
             Self::Unattributed | Self::NotAdmitted => sqlstate::INVALID_AUTHORIZATION,
             Self::TooManyClients | Self::PoolTimeout => sqlstate::TOO_MANY_CONNECTIONS,
+            Self::NoAudit => sqlstate::IO_ERROR,
             Self::Unavailable => sqlstate::UNABLE_TO_CONNECT,
             Self::Setting => sqlstate::INVALID_PARAMETER_VALUE,
             Self::Late => sqlstate::QUERY_CANCELED,
@@ -264,6 +269,12 @@ impl ClientError {
                 "This gateway takes {limit} client connections (listen.max_clients)."
             ))
             .hint("Close connections that aren't used, or try again in a moment.")
+    }
+
+    pub(super) fn no_audit() -> Self {
+        Self::new(ErrorKind::NoAudit, "logins can't be recorded in the audit log, and so nobody is let in")
+            .detail("The audit log can't be written, and as many events wait as may (audit.on_full = \"refuse-logins\").")
+            .hint("Ask whoever runs this gateway to make room on the disk of audit.file.")
     }
 
     pub(super) fn too_many_of(principal: &Principal, rule: usize, most: usize) -> Self {

@@ -12,6 +12,7 @@ mod clients;
 mod deadlines;
 mod error;
 mod identify;
+mod login;
 mod multiplex;
 mod negotiate;
 mod pump;

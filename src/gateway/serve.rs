@@ -8,54 +8,49 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tracing::{debug, info};
+use tracing::info;
 
-use super::admit::{Admitted, admit};
-use super::attach::{NoServer, attach, greet};
+use super::attach::{NoServer, attach};
 use super::cancel::Registered;
-use super::clients::{Client, Counted, Silent};
+use super::clients::{Client, Silent};
 use super::deadlines::Deadlines;
 use super::error::ClientError;
-use super::identify::{Attribution, Identified};
+use super::login::log_in;
 use super::multiplex::Sharer;
-use super::negotiate::{Conversation, LoginFailure, negotiate};
 use super::pump::{End, First, Traffic, first_message, look_at, pump};
-use super::route::{Routed, route};
 use super::seats::Seat;
 use super::shard::Shard;
-use crate::net::options::{self, Liveness};
+use crate::audit::Event;
 use crate::net::stream::Stream;
 use crate::session::client::ClientSession;
 use crate::session::parameters::Parameters;
-use crate::session::settings::{self, Settings};
+use crate::session::settings::Settings;
 use crate::session::tracker::Tracker;
 use crate::upstream::connection::Farewell;
 use crate::upstream::pool::{Lease, ServerPool};
 use crate::wire::reply;
 
 /// How long a client that is told of an error may take to read it.
-const LAST_WORDS: Duration = Duration::from_secs(2);
-
-/// How long a client beyond the limit may take to begin.
-const OVER_LIMIT_PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// A client that is logged in.
-struct Session {
-    stream: Stream,
-    key: Registered,
-    pool: Rc<ServerPool>,
-    settings: Settings,
+pub(super) struct Session {
+    pub(super) stream: Stream,
+    pub(super) key: Registered,
+    pub(super) pool: Rc<ServerPool>,
+    pub(super) settings: Settings,
     /// What it was told of the server.
-    greeted: Rc<Parameters>,
+    pub(super) greeted: Rc<Parameters>,
     /// What it sent together with its login, before it could know that it was let in.
-    early: Vec<u8>,
-    lease: Option<Box<Lease>>,
+    pub(super) early: Vec<u8>,
+    pub(super) lease: Option<Box<Lease>>,
     /// Who it is, for `application_name`.
-    person: Option<Rc<str>>,
+    pub(super) person: Option<Rc<str>>,
     /// Counts for as long as it is here.
-    _seat: Option<Seat>,
+    pub(super) _seat: Option<Seat>,
+    pub(super) began: Instant,
     /// When it must end.
-    ends: Option<Instant>,
+    pub(super) ends: Option<Instant>,
 }
 
 /// Serves the client that has connected with `tcp`. `over_limit`: there are too many, it is only told so.
@@ -69,231 +64,6 @@ pub(super) async fn serve(
     if let Some(session) = Box::pin(log_in(&shard, &client, tcp, silent, over_limit)).await {
         session.run(&shard, &client).await;
     }
-}
-
-/// Everything up to the greeting; `None` if the client isn't let in, or didn't want to be.
-async fn log_in(
-    shard: &Rc<Shard>,
-    client: &Client,
-    tcp: TcpStream,
-    silent: Silent,
-    over_limit: bool,
-) -> Option<Box<Session>> {
-    let loopback = tcp.peer_addr().is_ok_and(|peer| peer.ip().is_loopback());
-    // The kernel of this host tells when a loopback peer ends; it needs no asking.
-    let tuned = if loopback {
-        tcp.set_nodelay(true)
-    } else {
-        options::apply(&tcp, Liveness::CLIENT)
-    };
-    if let Err(error) = tuned {
-        debug!(session = %client.session, %error, "socket options could not be set");
-    }
-    let metrics = &shard.shared.metrics.client;
-    let attribution = if over_limit {
-        None
-    } else {
-        shard.identifier.attribute(&tcp)
-    };
-    let mut conversation = Conversation::new(Stream::plain(tcp));
-    if !speaks(shard, client, &mut conversation, silent, over_limit).await {
-        metrics.abandoned.inc();
-        return None;
-    }
-    let began = Instant::now();
-    let _logging_in = Counted::new(&metrics.logging_in);
-    conversation.limit(shard.shared.limits.login_timeout);
-    let admitted = tokio::select! {
-        admitted = introduce(shard, client, conversation, over_limit, attribution) => admitted,
-        () = client.shutdown() => {
-            metrics.abandoned.inc();
-            return None;
-        }
-    };
-    let session = match admitted {
-        Ok(Some(admitted)) => Box::pin(welcome(shard, client, admitted)).await,
-        Ok(None) => None,
-        Err((conversation, LoginFailure::Refused(error))) => {
-            refuse(shard, client, conversation, &error).await;
-            None
-        }
-        Err((_, LoginFailure::Gone(error))) => {
-            metrics.abandoned.inc();
-            debug!(session = %client.session, error = error.map(|error| error.to_string()), "the client went away during its login");
-            None
-        }
-    };
-    if session.is_some() {
-        metrics.login_seconds.observe(began.elapsed().as_secs_f64());
-    }
-    session
-}
-
-/// Waits for the first byte. Clients that connect and say nothing are normal: SSM's agent may dial long before a person
-/// does. They are kept, but for those beyond the limit, and until their place is wanted.
-async fn speaks(
-    shard: &Shard,
-    client: &Client,
-    conversation: &mut Conversation,
-    silent: Silent,
-    over_limit: bool,
-) -> bool {
-    let patience = if over_limit {
-        OVER_LIMIT_PATIENCE
-    } else {
-        shard.shared.limits.silent_timeout
-    };
-    tokio::select! {
-        first = timeout(patience, conversation.first_byte()) => matches!(first, Ok(Ok(()))),
-        () = silent.evicted() => false,
-        () = client.shutdown() => false,
-    }
-}
-
-/// The steps up to the decision; `None` for a cancel request, which is done then.
-async fn introduce(
-    shard: &Rc<Shard>,
-    client: &Client,
-    mut conversation: Conversation,
-    over_limit: bool,
-    attribution: Option<Attribution>,
-) -> Result<Option<Admitted>, (Conversation, LoginFailure)> {
-    let startup = match negotiate(&mut conversation, &shard.shared.acceptor).await {
-        Ok(Ok(startup)) => startup,
-        Ok(Err(key)) => {
-            let caller = match attribution {
-                Some(attribution) => attribution.end().await.ok(),
-                None => None,
-            };
-            let outcome = shard.shared.cancels.cancel(&key, caller.as_ref()).await;
-            shard
-                .shared
-                .metrics
-                .client
-                .cancels
-                .with_label_values(&[outcome.label()])
-                .inc();
-            info!(session = %client.session, outcome = outcome.label(), "cancel request");
-            // libpq takes the end of TCP without the end of TLS for a failure.
-            let _ = timeout(LAST_WORDS, conversation.stream.close()).await;
-            return Ok(None);
-        }
-        Err(failure) => return Err((conversation, failure)),
-    };
-    if over_limit {
-        let error = ClientError::too_many_clients(shard.shared.limits.max_clients);
-        return Err((conversation, error.into()));
-    }
-    let negotiated = conversation.settle(startup);
-    let request = route(
-        &negotiated.parameters,
-        negotiated.server_name.as_deref(),
-        &shard.shared.targets,
-    );
-    let request = match request {
-        Ok(request) => request,
-        Err(error) => return Err((negotiated.conversation, error.into())),
-    };
-    let identified = shard
-        .identifier
-        .identify(negotiated, client.session, request.user.as_str(), attribution)
-        .await?;
-    match admit(
-        Routed { identified, request },
-        &shard.shared.rules,
-        &shard.shared.seats,
-    ) {
-        Ok(admitted) => Ok(Some(admitted)),
-        Err(refused) => {
-            let (identified, error) = *refused;
-            Err((identified.conversation, error.into()))
-        }
-    }
-}
-
-/// AuthenticationOk, the server's parameters, the cancel key, ReadyForQuery.
-async fn welcome(shard: &Rc<Shard>, client: &Client, admitted: Admitted) -> Option<Box<Session>> {
-    let Admitted {
-        identified,
-        target,
-        pool,
-        settings,
-        rule,
-        seat,
-        max_duration,
-    } = admitted;
-    let Identified {
-        mut conversation,
-        version,
-        principal,
-        source,
-        session,
-    } = identified;
-    let (Some(pool), Some(key)) = (
-        shard.pool(&target, &pool),
-        shard.shared.cancels.register(version, session.as_ref()),
-    ) else {
-        refuse(shard, client, conversation, &ClientError::internal()).await;
-        return None;
-    };
-    reply::authentication_ok(&mut conversation.reply);
-    let person = principal.person();
-    let settings = match person {
-        Some(person) => settings::signed(person, &settings::settings(settings)),
-        None => settings::settings(settings),
-    };
-    let (settings, parameters) = match pool.greeting(&settings) {
-        Some(known) => known,
-        None => {
-            // What follows may take its time; the client learns that it was let in.
-            conversation.flush().await.ok()?;
-            match attach(&mut conversation.stream, client, &pool, &settings).await {
-                Ok(lease) => {
-                    let parameters = lease.session.parameters.clone();
-                    // Whoever logs in and asks nothing keeps no server.
-                    if pool.is_shared() {
-                        lease.give_back_settled();
-                    } else {
-                        lease.give_back(Tracker::default(), Farewell::Said).await;
-                    }
-                    (settings, parameters)
-                }
-                Err(NoServer::ClientGone) => return None,
-                Err(NoServer::Refused(error)) => {
-                    refuse(shard, client, conversation, &error).await;
-                    return None;
-                }
-            }
-        }
-    };
-    greet(&parameters, key.key(), &mut conversation.reply);
-    conversation.flush().await.ok()?;
-    shard
-        .shared
-        .metrics
-        .client
-        .logins
-        .with_label_values(&[source.name()])
-        .inc();
-    let ssm_session = session.as_ref().map(|session| &*session.id);
-    info!(session = %client.session, %principal, ssm_session, pool = %pool.key(), rule, "login");
-    let Conversation {
-        stream,
-        received: early,
-        ..
-    } = conversation;
-    Some(Box::new(Session {
-        stream,
-        key,
-        pool,
-        settings,
-        greeted: parameters,
-        early,
-        lease: None,
-        person: person.map(Rc::from),
-        _seat: seat,
-        ends: max_duration.map(|longest| Instant::now() + longest),
-    }))
 }
 
 impl Session {
@@ -310,6 +80,13 @@ impl Session {
             Err(error) => error.report.message.clone(),
         };
         info!(session = %client.session, reason, received = traffic.received, sent = traffic.sent, "disconnect");
+        shard.shared.audit.record(|| Event::Disconnect {
+            session: client.session.to_string(),
+            reason,
+            received: traffic.received,
+            sent: traffic.sent,
+            duration_ms: self.began.elapsed().as_millis() as u64,
+        });
         Box::pin(self.end(shard, end, tracker)).await;
     }
 
@@ -462,15 +239,7 @@ fn corrections(parameters: &Parameters, greeted: &Parameters) -> BytesMut {
     message
 }
 
-/// Sends the error and ends the connection.
-async fn refuse(shard: &Shard, client: &Client, mut conversation: Conversation, error: &ClientError) {
-    info!(session = %client.session, kind = error.kind.label(), error = error.report.message, detail = error.report.detail, "login refused");
-    let before = conversation.reply.split();
-    let _ = timeout(LAST_WORDS, conversation.stream.send(&before)).await;
-    say(shard, &mut conversation.stream, error).await;
-}
-
-async fn say(shard: &Shard, stream: &mut Stream, error: &ClientError) {
+pub(super) async fn say(shard: &Shard, stream: &mut Stream, error: &ClientError) {
     shard
         .shared
         .metrics

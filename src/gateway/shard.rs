@@ -18,6 +18,7 @@ use super::cancel::Cancels;
 use super::clients::Clients;
 use super::identify::Identifier;
 use super::seats::Seats;
+use crate::audit::Audit;
 use crate::config::{Config, Limits, Target};
 use crate::ids::{PoolKey, SessionId};
 use crate::metrics::Metrics;
@@ -60,6 +61,8 @@ pub struct Shared {
     pub cancels: Arc<Cancels>,
     /// The counts.
     pub metrics: Arc<Metrics>,
+    /// Where it is recorded who used what.
+    pub audit: Audit,
     /// The connections that rules allow only so many of.
     pub(super) seats: Arc<Seats>,
     sessions: AtomicU64,
@@ -77,7 +80,7 @@ pub struct Shard {
 
 impl Shared {
     /// What `config` says that clients see.
-    pub fn new(config: &Config, metrics: Arc<Metrics>) -> Self {
+    pub fn new(config: &Config, metrics: Arc<Metrics>, audit: Audit) -> Self {
         Self {
             targets: config.targets.clone(),
             rules: config.rules.clone(),
@@ -85,6 +88,7 @@ impl Shared {
             acceptor: config.tls.clone(),
             cancels: Arc::default(),
             metrics,
+            audit,
             seats: Arc::default(),
             sessions: AtomicU64::new(1),
         }

@@ -3,6 +3,7 @@
 //! One struct for each area, registered once; labels are closed sets or names from the configuration. Gauges of things
 //! that can be looked up are set when somebody asks ([`Metrics::expose`]); nothing here is on the way of a query.
 
+mod audit;
 mod client;
 mod iam;
 mod login;
@@ -10,6 +11,7 @@ mod pool;
 
 use prometheus::{Encoder as _, Registry, TextEncoder};
 
+pub use audit::AuditMetrics;
 pub use client::ClientMetrics;
 pub use iam::IamMetrics;
 pub use login::{LoginMetrics, TargetLogins};
@@ -27,6 +29,8 @@ pub struct Metrics {
     pub login: LoginMetrics,
     /// Credentials, tokens, the login budget.
     pub iam: IamMetrics,
+    /// The audit log.
+    pub audit: AuditMetrics,
 }
 
 impl Metrics {
@@ -42,6 +46,7 @@ impl Metrics {
             pool: PoolMetrics::register(&registry)?,
             login: LoginMetrics::register(&registry)?,
             iam: IamMetrics::register(&registry)?,
+            audit: AuditMetrics::register(&registry)?,
             registry,
         })
     }

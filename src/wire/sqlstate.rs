@@ -21,6 +21,8 @@ pub const INVALID_CATALOG_NAME: SqlState = "3D000";
 pub const INVALID_PARAMETER_VALUE: SqlState = "22023";
 /// `undefined_object`
 pub const UNDEFINED_OBJECT: SqlState = "42704";
+/// `io_error`
+pub const IO_ERROR: SqlState = "58030";
 /// `insufficient_privilege`
 pub const INSUFFICIENT_PRIVILEGE: SqlState = "42501";
 /// `cant_change_runtime_param`

@@ -8,6 +8,7 @@
 )]
 
 mod attribution;
+mod audit;
 mod budget;
 mod cancel;
 mod catalogs;

@@ -1,0 +1,248 @@
+//! Who writes the record: a thread that may wait for a disk.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context as _;
+use tracing::{error, info, warn};
+
+use super::chain::Head;
+use super::{Audit, Entry, Event, MAX_WAITING, State};
+use crate::config;
+use crate::metrics::Metrics;
+
+/// Lines that are written at once.
+const MAX_AT_ONCE: usize = 1_000;
+
+/// As much of a file's end as is looked at for its last line.
+const MAX_LINE_BYTES: u64 = 64 * 1024;
+
+/// Between two attempts, and two looks at whether the file is to be opened anew.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// How long the end waits for what isn't written.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The thread.
+#[derive(Debug)]
+pub struct Writer {
+    reopen: Arc<AtomicBool>,
+    done: Receiver<()>,
+}
+
+struct Writing {
+    path: PathBuf,
+    file: Option<File>,
+    head: Head,
+    /// The lines up to `head` that aren't written yet.
+    rest: Vec<u8>,
+    /// Of the first of them, so many bytes are.
+    begun: usize,
+    reopen: Arc<AtomicBool>,
+    state: Arc<State>,
+    metrics: Arc<Metrics>,
+    has_failed: bool,
+}
+
+/// Begins to record as `config` says. The chain goes on where the file's ends.
+pub fn start(config: &config::Audit, metrics: Arc<Metrics>) -> anyhow::Result<(Audit, Writer)> {
+    let shown = config.file.display();
+    let (file, head) = open(&config.file).with_context(|| format!("cannot write {shown} (audit.file)"))?;
+    let (entries, waiting) = mpsc::sync_channel(MAX_WAITING as usize);
+    let state = Arc::<State>::default();
+    let reopen = Arc::new(AtomicBool::new(false));
+    let writing = Writing {
+        path: config.file.clone(),
+        file: Some(file),
+        head,
+        rest: Vec::new(),
+        begun: 0,
+        reopen: reopen.clone(),
+        state: state.clone(),
+        metrics: metrics.clone(),
+        has_failed: false,
+    };
+    let (ended, done) = mpsc::sync_channel(1);
+    thread::Builder::new()
+        .name("postern-audit".to_owned())
+        .spawn(move || writing.run(&waiting, &ended))
+        .context("cannot start the thread that writes the audit log")?;
+    let audit = Audit {
+        entries: Some(entries),
+        state,
+        on_full: config.on_full,
+        metrics,
+    };
+    audit.record(|| Event::Start {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+    });
+    Ok((audit, Writer { reopen, done }))
+}
+
+impl Writer {
+    /// Set when the file was moved away: then another is written, by the same name.
+    pub fn reopening(&self) -> Arc<AtomicBool> {
+        self.reopen.clone()
+    }
+
+    /// Waits, for a while, until all is written that was recorded; whoever records must be gone.
+    pub fn finish(self) {
+        if self.done.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+            error!("what isn't written of the audit log after {PATIENCE:?} is lost");
+        }
+    }
+}
+
+impl Writing {
+    fn run(mut self, waiting: &Receiver<Entry>, ended: &SyncSender<()>) {
+        let mut is_over = false;
+        while !is_over || !self.rest.is_empty() {
+            if self.rest.is_empty() {
+                match waiting.recv_timeout(PAUSE) {
+                    Ok(first) => self.take(first, waiting),
+                    Err(RecvTimeoutError::Timeout) => continue,
+                    Err(RecvTimeoutError::Disconnected) => is_over = true,
+                }
+            }
+            if self.reopen.swap(false, Ordering::Relaxed) || self.is_moved() {
+                // A line that was begun there is written anew here.
+                (self.file, self.begun) = (None, 0);
+            }
+            if !self.flush() {
+                thread::sleep(PAUSE);
+            }
+        }
+        let _ = ended.send(());
+    }
+
+    /// Whether another file has its name by now, or none.
+    fn is_moved(&self) -> bool {
+        let Some(Ok(ours)) = self.file.as_ref().map(File::metadata) else {
+            return false;
+        };
+        let there = fs::metadata(&self.path);
+        there.is_ok_and(|there| (there.dev(), there.ino()) != (ours.dev(), ours.ino()))
+            || fs::exists(&self.path).is_ok_and(|exists| !exists)
+    }
+
+    /// Makes lines of what waits.
+    fn take(&mut self, first: Entry, waiting: &Receiver<Entry>) {
+        let mut lines = String::new();
+        let lost = self.state.lost.swap(0, Ordering::Relaxed);
+        let lost = (lost > 0).then(|| Entry {
+            at: SystemTime::now(),
+            event: Box::new(Event::Lost { count: lost }),
+        });
+        let mut taken = 0;
+        for entry in std::iter::once(first).chain(waiting.try_iter().take(MAX_AT_ONCE)) {
+            taken += 1;
+            self.line(&entry, &mut lines);
+        }
+        if let Some(lost) = lost {
+            self.line(&lost, &mut lines);
+        }
+        self.state.waiting.fetch_sub(taken, Ordering::Relaxed);
+        self.rest = lines.into_bytes();
+    }
+
+    fn line(&mut self, entry: &Entry, lines: &mut String) {
+        match self.head.append(entry, lines) {
+            Ok(()) => self.metrics.audit.written.inc(),
+            Err(error) => {
+                error!(%error, "an event can't be recorded");
+                self.metrics.audit.lost.inc();
+            }
+        }
+    }
+
+    /// Writes what isn't written; whether all is.
+    fn flush(&mut self) -> bool {
+        let outcome = self.write();
+        match &outcome {
+            Ok(()) if self.has_failed => info!("the audit log is written again"),
+            Err(error) if !self.has_failed => {
+                warn!(file = %self.path.display(), %error, "the audit log can't be written");
+            }
+            _ => {}
+        }
+        self.has_failed = outcome.is_err();
+        self.metrics.audit.failing.set(i64::from(self.has_failed));
+        outcome.is_ok()
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        if self.rest.is_empty() {
+            return Ok(());
+        }
+        let mut file = match self.file.take() {
+            Some(file) => file,
+            None => create(&self.path)?,
+        };
+        while !self.rest.is_empty() {
+            match file.write(self.rest.get(self.begun..).unwrap_or_default()) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    let end = self.begun + written;
+                    let lines = self.rest.get(..end).unwrap_or_default();
+                    let whole = lines
+                        .iter()
+                        .rposition(|byte| *byte == b'\n')
+                        .map_or(0, |last| last + 1);
+                    self.rest.drain(..whole);
+                    self.begun = end - whole;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    // A line that was begun goes on where it is.
+                    self.file = Some(file);
+                    return Err(error);
+                }
+            }
+        }
+        let synced = file.sync_data();
+        self.file = Some(file);
+        match synced {
+            // A pipe or a terminal has nothing to wait for.
+            Err(error) if error.kind() != io::ErrorKind::InvalidInput => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .append(true)
+        .read(true)
+        .create(true)
+        .mode(0o640)
+        .open(path)
+}
+
+/// The file and where its chain ends. What isn't a whole line at its end stays there, on a line of its own.
+fn open(path: &Path) -> anyhow::Result<(File, Head)> {
+    let mut file = create(path)?;
+    let length = file.metadata()?.len();
+    if length == 0 {
+        return Ok((file, Head::default()));
+    }
+    let from = length.saturating_sub(MAX_LINE_BYTES);
+    file.seek(SeekFrom::Start(from))?;
+    let mut end = Vec::new();
+    (&file).take(MAX_LINE_BYTES).read_to_end(&mut end)?;
+    if !end.ends_with(b"\n") {
+        file.write_all(b"\n")?;
+    }
+    let end = String::from_utf8_lossy(&end);
+    let last = end.lines().rev().find_map(|line| Head::of(line).ok());
+    let head =
+        last.context("it isn't an audit log: its last lines aren't in the form of one; move it away")?;
+    Ok((file, head))
+}

@@ -1,0 +1,322 @@
+//! The audit log: who came, who didn't get in, who went; and what becomes of it when it can't be written.
+
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use postern::wire::startup::{ProtocolVersion, cancel_request, startup_message};
+use postern_lab::{Lab, LabConfig};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::cancel::cancel_key;
+use crate::gateway::{Gateway, Options, stderr, stdout};
+use crate::raw::{Message, Raw};
+
+/// A gateway that records to `file`, with more in `[audit]`.
+fn recording(lab: &Lab, file: &Path, more: &str) -> Gateway {
+    let rules = format!(
+        "[[rules]]\nprincipals = [\"trust:\"]\ntargets = [\"orders\"]\nusers = [\"app_ro\"]\n[audit]\nfile = {file:?}\n{more}"
+    );
+    let options = Options {
+        pool: "mode = \"auto\"\nmin_idle = 1",
+        rules: rules.leak(),
+        ..Options::default()
+    };
+    Gateway::start(lab, &options)
+}
+
+fn log_in(gateway: &Gateway, user: &str) -> (Raw, Vec<Message>) {
+    let mut raw = Raw::connect(gateway);
+    raw.send(&startup_message(
+        ProtocolVersion::V3_0,
+        &[("user", user), ("database", "orders")],
+    ));
+    let answers = raw.until('Z');
+    (raw, answers)
+}
+
+/// The lines, once there are so many.
+fn lines(file: &Path, count: usize) -> Vec<Value> {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        let lines: Vec<Value> = text
+            .split_inclusive('\n')
+            .filter(|line| line.ends_with('\n'))
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        if lines.len() >= count {
+            return lines;
+        }
+        assert!(Instant::now() < deadline, "{count} lines in\n{text}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn verify(files: &[&Path]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_postern"))
+        .args(["audit", "verify"])
+        .args(files)
+        .output()
+        .unwrap()
+}
+
+fn file() -> (TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("audit.jsonl");
+    (directory, file)
+}
+
+#[test]
+fn who_comes_and_goes_is_recorded_in_a_chain() {
+    let (_directory, file) = file();
+    let lab = Lab::start(LabConfig::default()).unwrap();
+    let mut gateway = recording(&lab, &file, "");
+    let (mut one, answers) = log_in(&gateway, "app_ro");
+    let mut cancel = Raw::connect(&gateway);
+    cancel.send(&cancel_request(&cancel_key(&answers)));
+    assert!(cancel.is_closed());
+    log_in(&gateway, "app_rw");
+    one.query("select 1");
+    one.message('X', b"");
+    drop(one);
+    let events = lines(&file, 5);
+    let of = |event: &str| events.iter().find(|line| line["event"] == event).unwrap();
+    let login = of("login");
+    for (name, value) in [
+        ("principal", "trust:"),
+        ("source", "trust"),
+        ("target", "orders"),
+        ("database", "orders"),
+        ("user", "app_ro"),
+    ] {
+        assert_eq!(login[name], value, "{login}");
+    }
+    assert_eq!(login["rule"], 0);
+    assert_eq!(of("disconnect")["session"], login["session"]);
+    assert!(of("disconnect")["sent"].as_u64().unwrap() > 0);
+    let refusal = of("refusal");
+    assert_eq!(refusal["state"], "28000");
+    assert!(
+        refusal["detail"].as_str().unwrap().contains("user \"app_rw\""),
+        "{refusal}"
+    );
+    assert_eq!(of("cancel")["outcome"], "idle");
+
+    gateway.restart();
+    log_in(&gateway, "app_ro");
+    let events = lines(&file, 8);
+    let numbers: Vec<_> = events.iter().map(|line| line["n"].as_u64().unwrap()).collect();
+    assert_eq!(numbers[..8], [1, 2, 3, 4, 5, 6, 7, 8], "it goes on where it was");
+    drop(gateway);
+    let good = verify(&[&file]);
+    assert!(
+        stdout(&good).starts_with("good; lines 1 to "),
+        "{}",
+        stderr(&good)
+    );
+
+    let text = std::fs::read_to_string(&file).unwrap();
+    let whole: Vec<&str> = text.lines().collect();
+    let changed = whole[1].replace("trust:", "trust;");
+    for (lines, why) in [
+        (
+            [&whole[..2], &whole[3..]].concat(),
+            "line 3: it follows another line",
+        ),
+        (
+            [&whole[..1], &[whole[2], whole[1]], &whole[3..]].concat(),
+            "line 2: it follows another line",
+        ),
+        (
+            [&whole[..1], &[&*changed], &whole[2..]].concat(),
+            "line 2: it was changed",
+        ),
+        (
+            [&whole[..1], &["{}"], &whole[2..]].concat(),
+            "line 2: it isn't a line",
+        ),
+    ] {
+        std::fs::write(&file, lines.join("\n") + "\n").unwrap();
+        let bad = verify(&[&file]);
+        assert!(
+            !bad.status.success() && stderr(&bad).contains(why),
+            "{why}: {}",
+            stderr(&bad)
+        );
+    }
+}
+
+#[test]
+fn a_file_that_is_moved_away_is_followed_by_another() {
+    let (directory, file) = file();
+    let lab = Lab::start(LabConfig::default()).unwrap();
+    let gateway = recording(&lab, &file, "");
+    let [first, second] = ["first", "second"].map(|name| directory.path().join(name));
+    drop(log_in(&gateway, "app_ro"));
+    lines(&file, 3);
+    std::fs::rename(&file, &first).unwrap();
+    gateway.signal("HUP");
+    drop(log_in(&gateway, "app_ro"));
+    lines(&file, 2);
+    // Whoever moves it needn't say so.
+    std::fs::rename(&file, &second).unwrap();
+    drop(log_in(&gateway, "app_ro"));
+    lines(&file, 2);
+    let good = verify(&[&first, &second, &file]);
+    assert_eq!(
+        stdout(&good).split(',').next(),
+        Some("good; lines 1 to 7"),
+        "{}",
+        stderr(&good)
+    );
+    let bad = verify(&[&first, &file]);
+    assert!(
+        stderr(&bad).contains("line 1: it follows another line"),
+        "{}",
+        stderr(&bad)
+    );
+}
+
+#[test]
+fn a_file_that_is_no_audit_log_is_left_alone() {
+    let (_directory, file) = file();
+    std::fs::File::create(&file)
+        .unwrap()
+        .write_all(b"notes\n")
+        .unwrap();
+    let config = format!(
+        "[identity]\nsources = [\"trust\"]\n[[targets]]\nname = \"a\"\nendpoint = \"a.invalid\"\nregion = \"eu-west-1\"\n\
+         databases = [\"a\"]\nusers = [\"a\"]\n[audit]\nfile = {file:?}\n"
+    );
+    let path = file.with_file_name("postern.toml");
+    std::fs::write(&path, config).unwrap();
+    let run = Command::new(env!("CARGO_BIN_EXE_postern"))
+        .arg("run")
+        .arg("--config")
+        .arg(&path)
+        .output()
+        .unwrap();
+    assert!(!run.status.success());
+    assert!(stderr(&run).contains("it isn't an audit log"), "{}", stderr(&run));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "notes\n");
+}
+
+/// Connects until somebody isn't let in, or so often; who that was.
+fn until_refused(gateway: &Gateway, times: usize) -> Option<Message> {
+    let refused = std::sync::Mutex::new(None);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..times / 4 {
+                    let (mut raw, mut answers) = log_in(gateway, "app_ro");
+                    let last = answers.pop().unwrap();
+                    if last.tag == 'E' {
+                        *refused.lock().unwrap() = Some(last);
+                    }
+                    if refused.lock().unwrap().is_some() {
+                        return;
+                    }
+                    raw.message('X', b"");
+                }
+            });
+        }
+    });
+    refused.into_inner().unwrap()
+}
+
+/// A pipe that nobody reads is a disk that doesn't take anything.
+fn pipe(file: &Path) -> std::fs::File {
+    let made = Command::new("mkfifo").arg(file).status().unwrap();
+    assert!(made.success());
+    std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(file)
+        .unwrap()
+}
+
+#[test]
+fn while_nothing_can_be_recorded_nobody_is_let_in_and_who_is_in_goes_on() {
+    let (directory, file) = file();
+    let mut pipe = pipe(&file);
+    let lab = Lab::start(LabConfig::default()).unwrap();
+    let gateway = recording(&lab, &file, "");
+    let (mut inside, _) = log_in(&gateway, "app_ro");
+    let refused = until_refused(&gateway, 8_000).expect("everybody is let in");
+    assert_eq!(refused.field(b'C').unwrap(), "58030");
+    assert!(refused.field(b'H').unwrap().contains("audit.file"));
+    assert_eq!(inside.query("select 1").last().unwrap().tag, 'Z');
+    // Once it is taken, all of it is there.
+    let written = std::thread::spawn(move || {
+        let (mut text, mut buffer) = (Vec::new(), [0; 65536]);
+        while !text.ends_with(b"the end\n") {
+            let length = pipe.read(&mut buffer).unwrap();
+            text.extend_from_slice(&buffer[..length]);
+        }
+        text.truncate(text.len() - b"the end\n".len());
+        text
+    });
+    let is_in = (0..200).any(|_| {
+        std::thread::sleep(Duration::from_millis(50));
+        log_in(&gateway, "app_ro").1.last().unwrap().tag == 'Z'
+    });
+    assert!(is_in, "nobody is let in again");
+    assert!((gateway.metric("postern_audit_lost_total", &[])).abs() < f64::EPSILON);
+    std::thread::sleep(Duration::from_secs(1));
+    drop(gateway);
+    std::fs::OpenOptions::new()
+        .append(true)
+        .open(&file)
+        .unwrap()
+        .write_all(b"the end\n")
+        .unwrap();
+    let copy = directory.path().join("copy");
+    std::fs::write(&copy, written.join().unwrap()).unwrap();
+    let good = verify(&[&copy]);
+    assert!(
+        stdout(&good).starts_with("good; lines 1 to "),
+        "{}",
+        stderr(&good)
+    );
+}
+
+#[test]
+fn what_is_lost_is_counted() {
+    let (_directory, file) = file();
+    let mut pipe = pipe(&file);
+    let lab = Lab::start(LabConfig::default()).unwrap();
+    let gateway = recording(&lab, &file, "on_full = \"drop\"");
+    assert!(until_refused(&gateway, 12_000).is_none(), "nobody is refused");
+    let lost = gateway.metric("postern_audit_lost_total", &[]);
+    assert!(lost > 0.0);
+    let mut text = String::new();
+    let mut buffer = [0; 65536];
+    while !text.contains("\"event\":\"lost\"") || !text.ends_with('\n') {
+        let length = pipe.read(&mut buffer).unwrap();
+        text.push_str(str::from_utf8(&buffer[..length]).unwrap());
+    }
+    let line = text
+        .lines()
+        .find(|line| line.contains("\"event\":\"lost\""))
+        .unwrap();
+    let line: Value = serde_json::from_str(line).unwrap();
+    assert_eq!(line["count"].as_f64(), Some(lost));
+}
+
+#[test]
+fn a_full_disk_is_told_of() {
+    let lab = Lab::start(LabConfig::default()).unwrap();
+    let gateway = recording(&lab, Path::new("/dev/full"), "");
+    let (mut inside, answers) = log_in(&gateway, "app_ro");
+    assert_eq!(answers.last().unwrap().tag, 'Z');
+    gateway.wait_for_metric("postern_audit_failing", &[], 1.0);
+    assert!(
+        gateway.log().contains("the audit log can't be written"),
+        "{}",
+        gateway.log()
+    );
+    assert_eq!(inside.query("select 1").last().unwrap().tag, 'Z');
+}
