@@ -26,8 +26,8 @@ pub(super) struct Shapes {
     changed: Option<u64>,
     /// Such a request was sent for the server to refuse.
     refuses: bool,
-    /// Statements that the client has adopted and uses, until it is known whether it can.
-    tried: Vec<u64>,
+    /// Statements that the client has adopted and uses, with the ReadyForQuery of this lease by which it is known whether it can.
+    tried: Vec<(u64, u64)>,
 }
 
 #[derive(Debug)]
@@ -93,7 +93,8 @@ impl Desk {
         out: &mut Vec<u8>,
     ) -> Alike {
         if !sides.client.adopted.is_empty() && sides.client.adopted.contains(&statement.id) {
-            self.shapes.tried.push(statement.id);
+            let known_at = self.ledger.answered + self.ledger.readies() + 1;
+            self.shapes.tried.push((known_at, statement.id));
         }
         if self.shapes.changed.take() == Some(statement.id) {
             self.shapes.refuses = true;
@@ -160,18 +161,21 @@ impl Desk {
         sides.client.statements.insert(name, own);
     }
 
-    /// Whoever has adopted a statement and couldn't use it, since it returns something else by now, was never told what it returned:
-    /// next time it has another. What was used otherwise it has been told of, or may have been.
-    fn tried(&mut self, is_refused: bool, sides: &mut Sides<'_>) {
-        for id in std::mem::take(&mut self.shapes.tried) {
-            let adopted = &mut sides.client.adopted;
-            let Some(place) = adopted.iter().position(|known| *known == id) else {
-                continue;
-            };
-            adopted.swap_remove(place);
-            if is_refused && let Some((name, statement)) = sides.client.statements.named(id) {
-                self.renew(name, &statement, OnceCell::new(), sides);
-            }
+    /// It is known what became of what was tried before the ReadyForQuery `by`. Whoever has adopted a statement and couldn't use it,
+    /// since it returns something else by now, was never told what it returned: next time it has another. What was used otherwise, or
+    /// together with others, it may have been told of.
+    fn tried(&mut self, by: u64, is_refused: bool, sides: &mut Sides<'_>) {
+        let done = |(known_at, _): &mut (u64, u64)| *known_at <= by;
+        let mut done: Vec<u64> = self.shapes.tried.extract_if(.., done).map(|(_, id)| id).collect();
+        done.dedup();
+        let is_new = |id: &u64| sides.client.adopted.contains(id);
+        let refused = match done.as_slice() {
+            [id] if is_refused && is_new(id) => sides.client.statements.named(*id),
+            _ => None,
+        };
+        sides.client.adopted.retain(|id| !done.contains(id));
+        if let Some((name, statement)) = refused {
+            self.renew(name, &statement, OnceCell::new(), sides);
         }
     }
 
@@ -197,7 +201,7 @@ impl Desk {
             sides.texts.forget_statements();
         }
         let is_ours = self.shapes.refuses && has(CHANGED_NAME.as_bytes());
-        self.tried(is_outdated || is_ours, sides);
+        self.tried(self.ledger.answered + 1, is_outdated || is_ours, sides);
         is_ours.then(|| {
             self.shapes.refuses = false;
             reply::result_type_changed(frame.body)
@@ -208,7 +212,7 @@ impl Desk {
     pub(super) fn refuses_nothing(&mut self, sides: &mut Sides<'_>) {
         self.shapes.refuses = false;
         if !self.shapes.tried.is_empty() {
-            self.tried(false, sides);
+            self.tried(self.ledger.answered, false, sides);
         }
     }
 }

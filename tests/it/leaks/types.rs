@@ -336,3 +336,45 @@ fn statements_are_described_in_a_transaction_that_has_failed() {
         said
     });
 }
+
+/// Both clients have both statements, and the second was told of neither.
+fn adopted(gateway: &Gateway) -> [Client; 2] {
+    let [mut one, mut two] = clients(gateway);
+    two.say(&[
+        "Q create table t (x int)",
+        "Q create table u (x int)",
+        "Q insert into t values (1)",
+        "Q insert into u values (5)",
+    ]);
+    // Until the catalogs were read again, statements are nobody else's.
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    let prepares = ["P s select * from t", "P r select * from u"];
+    one.say(&[&prepares[..], &["B s", "B r", "S"]].concat());
+    settled();
+    [one, two]
+}
+
+#[test]
+fn what_was_told_before_another_was_refused_is_held_to() {
+    compare(AUTO1, "told", |lab, gateway| {
+        let [_one, mut two] = adopted(gateway);
+        two.say(&["P s select * from t", "P r select * from u", "S"]);
+        lab.superuser_sql("alter table u add column y int").unwrap();
+        let mut said = vec![two.say(&["D s", "B r", "S"])];
+        lab.superuser_sql("alter table t add column y int").unwrap();
+        said.push(two.say(&["B s", "S"]));
+        said.push(two.say(&["D s", "S"]));
+        said
+    });
+}
+
+#[test]
+fn what_is_refused_behind_another_sync_is_refused_once() {
+    let (lab, gateway) = with_free_pool(AUTO1);
+    let [_one, mut two] = adopted(&gateway);
+    lab.superuser_sql("alter table u add column y int").unwrap();
+    two.say(&["P s select * from t", "P r select * from u", "S"]);
+    assert_eq!(two.say(&["B s", "S", "B r", "S"]), "(1) SELECT 1 I 0A000 I");
+    let said = two.say(&["B r", "S"]);
+    assert!(said.ends_with("SELECT 1 I"), "{said}");
+}
