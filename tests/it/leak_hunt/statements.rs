@@ -134,7 +134,7 @@ pub(super) fn statement(dice: &mut Dice, asker: Asker) -> Statement {
         return transaction(dice);
     }
     if asker.drawn && dice.percent(15) {
-        return Statement::holding(dice.pick(&["select lastval()", "select currval('sq')"]));
+        return Statement::holding(dice.pick(&["select lastval()", "select currval('public.sq')"]));
     }
     if asker.fresh && dice.percent(1) {
         // Nobody's number may be seen.
@@ -505,14 +505,14 @@ fn cursor(dice: &mut Dice) -> Statement {
 }
 
 /// What makes the number that was drawn last the client's own.
-pub(super) const DRAWS: &str = "select nextval('sq'), lastval()";
+pub(super) const DRAWS: &str = "select nextval('public.sq'), lastval()";
 
 fn sequence(dice: &mut Dice, asker: Asker) -> Statement {
     Statement::holding(match dice.below(9) {
         0 | 1 => "select nextval('sq')".to_owned(),
         // Before it is, it may be lost.
         2..5 if !asker.drawn => DRAWS.to_owned(),
-        2 => "select currval('sq')".to_owned(),
+        2 => "select currval('public.sq')".to_owned(),
         3 | 4 => "select lastval()".to_owned(),
         5 | 6 => format!("insert into log (who) values ('{}') returning id", asker.index),
         7 => "do $$ begin perform nextval('side.sq'); end $$".to_owned(),
@@ -564,7 +564,10 @@ fn hidden(dice: &mut Dice) -> Statement {
         13 => Statement::new(format!("select dressed('{word}')")),
         14 => Statement::new(format!("call hide_commit('{word}')")),
         15 => Statement::holding("set constraints all immediate"),
-        _ => Statement::new(format!("select hide_immutable('{word}')")),
+        // For each row: with a constant it would be run when it is planned, and how often that is depends on the connection.
+        _ => Statement::new(format!(
+            "select hide_immutable(v) from (select '{word}'::text offset 0) as w (v)"
+        )),
     }
 }
 
