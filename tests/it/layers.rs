@@ -30,6 +30,7 @@ const SIBLINGS: &[(&str, &[&str])] = &[
     ("config", &["tls"]),
     ("net", &["tls"]),
     ("admin", &["metrics", "upstream"]),
+    ("audit", &["metrics"]),
     ("upstream", &["metrics"]),
     ("app", &["gateway"]),
     ("cli", &["app", "gateway"]),
