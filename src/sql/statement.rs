@@ -208,7 +208,11 @@ impl<V: Visitor> Scan<'_, V> {
             Word::Select | Word::Values | Word::Table | Word::With | Word::Insert | Word::Merge => {
                 self.rest(first)
             }
-            Word::Update | Word::Delete | Word::Harmless | Word::Analyze => self.rest(first),
+            Word::Update | Word::Delete | Word::Harmless => self.rest(first),
+            Word::Analyze | Word::Maintain => {
+                self.effects |= Effects::UNKNOWN;
+                self.rest(first)
+            }
             Word::Copy | Word::Declare | Word::Create | Word::Ddl => self.rest(first),
             Word::Alter => {
                 let alters_system = self.peek().is_some_and(|next| next.word == Word::System);

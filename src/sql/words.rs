@@ -44,6 +44,8 @@ pub(super) enum Word {
     Load,
     Local,
     Loop,
+    /// Begins a statement that may run the expressions of any index.
+    Maintain,
     Merge,
     /// The view `pg_settings`: updating it calls `set_config` (rule `pg_settings_u` in `system_views.sql`).
     PgSettings,
@@ -154,20 +156,18 @@ const KEYWORDS: &[(Word, &[&str])] = &[
         Word::Harmless,
         &[
             "checkpoint",
-            "cluster",
             "fetch",
             "lock",
             "move",
             "notify",
-            "reindex",
             "release",
             "return",
             "savepoint",
             "show",
             "truncate",
-            "vacuum",
         ],
     ),
+    (Word::Maintain, &["cluster", "reindex", "vacuum"]),
     (Word::Hold, &["hold"]),
     (Word::Insert, &["insert"]),
     (Word::Into, &["into"]),
@@ -238,6 +238,8 @@ const NAMES: &[(Effects, &[&str])] = &[
             "database_to_xml", "database_to_xmlschema", "database_to_xml_and_xmlschema",
             "cursor_to_xml", "cursor_to_xmlschema",
             "ts_stat", "ts_rewrite",
+            // They run the expressions of an index that a string names.
+            "brin_summarize_new_values", "brin_summarize_range", "brin_desummarize_range", "gin_clean_pending_list",
             "connectby", "crosstab", "crosstabn", "crosstab2", "crosstab3", "crosstab4", // tablefunc
             "xpath_table", // xml2
             "query_export_to_s3", // aws_s3

@@ -25,7 +25,7 @@ const INTERVAL_IN_DOUBT: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The catalogs that say what a text may run.
-const TABLES: [&str; 15] = [
+const TABLES: [&str; 16] = [
     "pg_proc",
     "pg_aggregate",
     "pg_trigger",
@@ -41,6 +41,7 @@ const TABLES: [&str; 15] = [
     "pg_type",
     "pg_event_trigger",
     "pg_amproc",
+    "pg_statistic_ext",
 ];
 
 /// A query for one row whose last column changes whenever one of these does.

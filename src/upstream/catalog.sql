@@ -21,6 +21,7 @@ WITH own AS (
     WHERE indexprs IS NOT NULL OR indpred IS NOT NULL
   UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, partrelid, partrelid, partexprs::pg_catalog.text FROM pg_catalog.pg_partitioned_table
     WHERE partexprs IS NOT NULL
+  UNION ALL SELECT 'pg_catalog.pg_statistic_ext'::pg_catalog.regclass, oid, stxrelid, NULL FROM pg_catalog.pg_statistic_ext
 ), lastingly(kind, oid, symbol) AS (
   SELECT k, f.oid, f.prosrc
   FROM (VALUES ('SETTING', ARRAY['set_config']), ('SEED', ARRAY['setseed']), ('WRITE', ARRAY['nextval', 'setval']),
@@ -120,6 +121,10 @@ FROM own JOIN pg_catalog.pg_proc p ON p.oid = own.oid
 WHERE EXISTS (SELECT FROM pg_catalog.unnest(p.proconfig) c
   WHERE pg_catalog.lower(pg_catalog.split_part(c, '=', 1)) IN ('client_encoding', 'datestyle', 'intervalstyle', 'timezone', 'standard_conforming_strings',
     'array_nulls', 'backslash_quote', 'lc_monetary', 'timezone_abbreviations', 'transform_null_equals', 'xmloption'))
+UNION ALL
+SELECT 'x', own.proname::pg_catalog.text, 'SEED'
+FROM own JOIN pg_catalog.pg_proc p ON p.oid = own.oid
+WHERE EXISTS (SELECT FROM pg_catalog.unnest(p.proconfig) c WHERE pg_catalog.lower(pg_catalog.split_part(c, '=', 1)) = 'seed')
 UNION ALL
 -- An identity column draws from its sequence without an expression that says so.
 SELECT 'x', rel.relname::pg_catalog.text, 'WRITE'

@@ -192,6 +192,10 @@ impl KnownTexts {
             | sql::analyse(statement, options, |name| routines.lookup(name)).by_names;
         if quotes_code(statement, options) {
             defined |= self.code_effects(statement, options, routines);
+            // A SET clause sets it for whoever calls the routine, and what it was doesn't come back.
+            if has_word(statement, options, &["seed"]) {
+                defined |= Effects::SEED;
+            }
         }
         if names_extension(statement, options) {
             defined |= Effects::UNKNOWN;

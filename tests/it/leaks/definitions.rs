@@ -410,3 +410,49 @@ fn code_that_code_from_before_the_pool_defines() {
         assert_eq!(client.say(&[&seen("x")]), "() SELECT 1 I");
     }
 }
+
+#[test]
+fn locks_of_indexes_and_statistics_that_no_text_names() {
+    for (define, uses) in [
+        ("Q create index on t (f(a))", "Q analyze"),
+        ("Q create index on t (f(a))", "Q vacuum (analyze)"),
+        ("Q create statistics st on (f(a)), b from t", "Q analyze t"),
+        (
+            "Q create index ti on t using brin (f(a)) with (pages_per_range = 2); insert into t select g, g from generate_series(1, 5000) g",
+            "Q select brin_summarize_new_values('ti')",
+        ),
+    ] {
+        let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 3");
+        let [mut one, mut two] = clients(&gateway);
+        one.say(&[
+            "Q create table t (a int, b int)",
+            "Q insert into t select g, g from generate_series(1, 1000) g",
+            "Q create function f(int) returns int language plpgsql immutable as \
+             $$ begin perform pg_advisory_lock(7); return $1; end $$",
+            define,
+            "Q select pg_advisory_unlock_all()",
+        ]);
+        settled();
+        one.say(&["Q discard all"]);
+        settled();
+        one.say(&[uses]);
+        settled();
+        let taken = two.say(&["Q select pg_try_advisory_lock(7)"]);
+        assert_eq!(taken, "(f) SELECT 1 I", "{define}, {uses}");
+    }
+}
+
+#[test]
+fn a_seed_that_a_function_sets_while_it_runs() {
+    let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 3");
+    let [mut one, mut two, mut three] = clients(&gateway);
+    one.say(&["Q create function f() returns int language sql set seed = 0.5 as 'select 1'"]);
+    settled();
+    let seeded = one.say(&["Q set seed = 0.5", "Q select random()"]);
+    let seeded = seeded.split(['(', ')']).nth(1).unwrap();
+    settled();
+    two.say(&["Q select f()"]);
+    settled();
+    assert!(!three.say(&["Q select random()"]).contains(seeded), "{seeded}");
+    assert!(two.say(&["Q select random()"]).contains(seeded), "{seeded}");
+}
