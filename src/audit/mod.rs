@@ -1,6 +1,7 @@
 //! The record of who used what: one line of JSON for each login, refusal, cancel and disconnect.
 //!
-//! AWS records no login to a database with IAM (field notes of AWS: CloudTrail has no such event), so this is the only one there is.
+//! AWS records no login to a database with IAM (RDS User Guide, "IAM database authentication": neither CloudWatch nor CloudTrail logs it), so
+//! this is the only one there is.
 //! Whoever serves clients hands events to [`Audit`] and never waits; a thread of its own writes them ([`writer`]), each chained to
 //! the one before ([`chain`]), so that a line that is taken out, changed or moved shows.
 
