@@ -35,6 +35,8 @@ pub struct Catalogs {
     pub effects: Vec<(String, Effects)>,
     /// Routines that DDL runs (event triggers).
     pub on_ddl: Vec<String>,
+    /// Types whose values are read or checked by routines.
+    pub types: Vec<String>,
     /// What may be done without anything being named: by PostgreSQL's own functions behind operators and casts.
     pub ambient: Effects,
 }
@@ -45,6 +47,7 @@ pub struct Routines {
     effects: HashMap<Box<[u8]>, Effects>,
     ambient: Effects,
     on_ddl: Effects,
+    types: Effects,
     custom: Vec<String>,
     keeps_constants: bool,
 }
@@ -113,8 +116,10 @@ impl Routines {
         let ambient = ambient.fold(catalogs.ambient, |all, routine| {
             all | effects_of(routine.name.as_bytes())
         });
-        let on_ddl = catalogs.on_ddl.iter();
-        let on_ddl = on_ddl.fold(Effects::NONE, |all, name| all | effects_of(name.as_bytes()));
+        let of_all = |names: &[String]| {
+            let effects = names.iter().map(|name| effects_of(name.as_bytes()));
+            effects.fold(Effects::NONE, Effects::union)
+        };
         let effects = places
             .keys()
             .map(|name| (Box::from(*name), effects_of(name)))
@@ -123,7 +128,8 @@ impl Routines {
         Self {
             effects,
             ambient,
-            on_ddl,
+            on_ddl: of_all(&catalogs.on_ddl),
+            types: of_all(&catalogs.types),
             custom,
             keeps_constants,
         }
@@ -150,6 +156,11 @@ impl Routines {
     /// What any DDL may leave behind.
     pub fn on_ddl(&self) -> Effects {
         self.on_ddl
+    }
+
+    /// What reading a value of any of the database's own types may leave behind.
+    pub fn types(&self) -> Effects {
+        self.types
     }
 
     /// Whether a server connection may keep, for whoever calls a routine, what its constants meant for whoever called it first.

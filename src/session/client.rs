@@ -103,6 +103,8 @@ pub struct Unnamed {
     pub tail: Vec<u8>,
     /// The statement of the client's that it names, in SQL, by the name on server connections.
     pub names: Option<Rc<Statement>>,
+    /// Its Parse says that parameters have types of the database's own.
+    pub(super) has_own_types: bool,
     /// It is a COPY FROM.
     pub copies: bool,
     /// It is an EXECUTE.

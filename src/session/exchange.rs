@@ -59,6 +59,8 @@ pub trait Texts {
     fn epoch(&self) -> u64;
     /// What running `text` may leave behind, read as a session with these `parameters` reads it.
     fn analyse(&self, text: &[u8], server: &ServerSession) -> Analysis;
+    /// What reading a parameter may leave behind whose type is the database's own.
+    fn own_types(&self) -> Effects;
     /// `by` is about to run `text`, which changes catalogs and has these `effects`. Nothing, if it only makes something temporary
     /// (`is_temporary`) that does nothing.
     fn changing(

@@ -16,6 +16,7 @@ pub struct Ran {
     ends: Vec<usize>,
     since: Option<u64>,
     is_cut: bool,
+    has_own_types: bool,
     /// How many there were with the last DISCARD ALL.
     discarded: usize,
 }
@@ -42,6 +43,16 @@ impl Ran {
         self.ends.push(self.bytes.len());
     }
 
+    /// Notes that one takes parameters whose types are the database's own, which its text doesn't show.
+    pub fn takes_own_types(&mut self) {
+        self.has_own_types = true;
+    }
+
+    /// Whether one does.
+    pub fn has_own_types(&self) -> bool {
+        self.has_own_types
+    }
+
     /// Notes that the last one is DISCARD ALL.
     pub fn discards(&mut self) {
         self.discarded = self.ends.len();
@@ -57,6 +68,7 @@ impl Ran {
             ends: self.ends.split_off(self.discarded),
             since: self.since,
             is_cut: self.is_cut,
+            has_own_types: self.has_own_types,
             discarded: 0,
         };
         later.ends.iter_mut().for_each(|end| *end -= begin);
@@ -103,6 +115,7 @@ impl Ran {
         self.ends.clear();
         self.since = None;
         self.is_cut = false;
+        self.has_own_types = false;
         self.discarded = 0;
     }
 }

@@ -22,6 +22,9 @@ use crate::wire::body::Body;
 /// a statement of that client all the same, since no client's name reaches a server unless it is unknown.
 pub const NAME_PREFIX: &str = "postern_";
 
+/// Types with lower numbers are PostgreSQL's own (`FirstNormalObjectId` in `access/transam.h`).
+const FIRST_OWN_OID: u32 = 16_384;
+
 /// One that stands for a statement which returns something else than its client was told; no connection has it.
 pub const CHANGED_NAME: &str = "postern_changed";
 
@@ -57,6 +60,8 @@ pub struct Statement {
     pub reading: Option<Reading>,
     /// Whether the server looks at what its names stand for when it is prepared.
     pub is_analysed: bool,
+    /// Whether a Parse of it says that parameters have types of the database's own.
+    pub has_own_types: bool,
     /// Whether it decides then about constants that it has.
     pub has_constants: bool,
     /// The settings under which these were read then; empty if nobody knows.
@@ -289,6 +294,7 @@ impl Registry {
             command,
             reading: server.parameters.reading(),
             is_analysed,
+            has_own_types: has_own_types(tail),
             has_constants: is_analysed && sql::has_constants(text),
             constants_under: deciding(server).cloned().collect(),
             used_under: deciding(server).cloned().collect(),
@@ -329,6 +335,7 @@ impl Registry {
             command: statement.command.clone(),
             reading: statement.reading,
             is_analysed: statement.is_analysed,
+            has_own_types: statement.has_own_types,
             has_constants: statement.has_constants,
             constants_under: statement.constants_under.clone(),
             used_under: Settings::default(),
@@ -379,6 +386,19 @@ impl Registry {
         self.statements.clear();
         self.bytes = 0;
     }
+}
+
+/// Whether the Parse with this `tail` says of a parameter that its type is one of the database's own.
+pub fn has_own_types(tail: &[u8]) -> bool {
+    let mut body = Body::new(tail);
+    let _text = body.cstring();
+    let _count = body.bytes(2);
+    while let Ok(oid) = body.i32() {
+        if oid as u32 >= FIRST_OWN_OID {
+            return true;
+        }
+    }
+    false
 }
 
 /// The text of a Parse and the settings that decide what it means: a literal is another date under another `DateStyle`, and

@@ -267,8 +267,8 @@ impl<'a, V: Visitor> Scan<'a, V> {
     /// A setting is given another value for the session.
     pub(super) fn sets(&mut self, name: Option<&str>) {
         match name {
-            Some(name) => self.visitor.setting(name),
-            None => self.effects |= Effects::DYNAMIC_SETTING,
+            Some(name) if !setting::is_hidden(name) => self.visitor.setting(name),
+            _ => self.effects |= Effects::DYNAMIC_SETTING,
         }
     }
 }

@@ -86,6 +86,19 @@ fn decides(name: &str) -> Effects {
     applying.fold(Effects::NONE, |all, (_, effects)| all | effects)
 }
 
+/// Parameters that a session can set and that not everybody is shown (`GUC_SUPERUSER_ONLY` in `guc_tables.c`, PostgreSQL 18): who
+/// has set one is in nobody's place.
+const HIDDEN: [&str; 3] = [
+    "dynamic_library_path",
+    "extension_control_path",
+    "session_preload_libraries",
+];
+
+/// Whether the server doesn't tell everybody what this is set to.
+pub(super) fn is_hidden(name: &str) -> bool {
+    HIDDEN.iter().any(|hidden| hidden.eq_ignore_ascii_case(name))
+}
+
 /// Whether setting this seeds `random()`.
 pub(super) fn is_seed(name: &str) -> bool {
     name.eq_ignore_ascii_case("seed")

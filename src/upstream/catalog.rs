@@ -59,6 +59,7 @@ fn fingerprint() -> String {
 /// * `r`: a routine and its `language/volatility/ambient/body`;
 /// * `l`: using the name may run, read or write what the text names;
 /// * `d`: DDL runs the routine;
+/// * `t`: a type, whose values are read by routines or checked by them;
 /// * `x`: using the name may run a function of PostgreSQL's own whose effects outlive a
 ///   transaction, and which kind of those. Dependencies on these aren't recorded (documentation, "pg_depend"), so they are
 ///   looked for in the stored expressions; so is `pg_settings`, since updating it sets;
@@ -196,6 +197,7 @@ fn read(rows: impl Iterator<Item = [String; 3]>) -> Option<Routines> {
                 });
             }
             "d" => catalogs.on_ddl.push(name),
+            "t" => catalogs.types.push(name),
             "l" => catalogs.leads.push((name, text)),
             "a" => catalogs.ambient |= of_kind(&text)?,
             "x" => catalogs.effects.push((name, of_kind(&text)?)),

@@ -130,6 +130,10 @@ UNION ALL
 SELECT 'x', rel.relname::pg_catalog.text, 'WRITE'
 FROM rel WHERE EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = rel.oid AND a.attidentity <> '')
 UNION ALL
+-- Arrays, composites and multiranges run what their parts do.
+SELECT 't', typ.typname::pg_catalog.text, ''
+FROM typ JOIN pg_catalog.pg_type t ON t.oid = typ.oid WHERE t.typtype IN ('d', 'r') OR t.typtype = 'b' AND t.typcategory <> 'A'
+UNION ALL
 SELECT 'd', own.proname::pg_catalog.text, '' FROM pg_catalog.pg_event_trigger e JOIN own ON own.oid = e.evtfoid
 UNION ALL
 -- What is done to a table is done to its partitions, and deleting from one may cascade to those that refer to it.

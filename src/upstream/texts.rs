@@ -15,7 +15,7 @@ use crate::session::parameters::Reading;
 use crate::session::ran::Ran;
 use crate::session::server::ServerSession;
 use crate::session::shape::Shape;
-use crate::session::statements::{Registry, Statement};
+use crate::session::statements::{Registry, Statement, has_own_types};
 use crate::sql::{self, Analysis, Command, Effects, Identifier, Kind, Language, Lexer, Options};
 use crate::wire::body::Body;
 
@@ -122,6 +122,9 @@ impl KnownTexts {
         let is_judged = run.judge_again(&server.ran, |text| {
             let options = reading(text, server)?;
             let mut analysis = self.judge(text, options, routines);
+            if server.ran.has_own_types() {
+                analysis.effects |= routines.types();
+            }
             // Who only defines something doesn't run it.
             let is_alone = server.ran.is_single() && analysis.statements <= 1;
             let used = names::used(text, options, analysis.effects);
@@ -348,6 +351,11 @@ impl Texts for KnownTexts {
         analysis
     }
 
+    fn own_types(&self) -> Effects {
+        let routines = self.routines.borrow();
+        routines.as_ref().map_or(Effects::NONE, Routines::types)
+    }
+
     fn under(&self, statement: &Statement, server: &ServerSession) -> Rc<Statement> {
         self.registry.borrow_mut().under(statement, server)
     }
@@ -377,7 +385,12 @@ impl Texts for KnownTexts {
         registry.intern(tail, is_shared, server, epoch, || {
             let text = Body::new(tail).cstring().unwrap_or_default();
             let analysis = self.analyse(text, server);
-            (analysis.effects, analysis.lone)
+            let types = if has_own_types(tail) {
+                self.own_types()
+            } else {
+                Effects::NONE
+            };
+            (analysis.effects | types, analysis.lone)
         })
     }
 }

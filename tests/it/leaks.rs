@@ -6,6 +6,7 @@ mod compared;
 mod constants;
 mod definitions;
 mod discard;
+mod domains;
 mod readings;
 mod settings;
 mod statements;

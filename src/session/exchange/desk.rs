@@ -228,6 +228,9 @@ impl Desk {
                 sides.server.ran.note(text, epoch);
             }
             sides.client.unnamed.tail = tail;
+            if sides.client.unnamed.has_own_types {
+                sides.server.ran.takes_own_types();
+            }
             self.pass(frame, out);
             return Ok(());
         }
@@ -258,6 +261,9 @@ impl Desk {
         self.may_copy |= statement.command == Command::CopyFrom;
         let epoch = sides.texts.epoch();
         let effects = self.effects_of(&statement, sides);
+        if statement.has_own_types {
+            sides.server.ran.takes_own_types();
+        }
         if effects.is_empty() && !self.is_in_failed() {
             sides.server.ran.note(statement.text(), epoch);
         } else {
@@ -280,7 +286,7 @@ impl Desk {
 
     /// What running a prepared statement may leave behind.
     #[inline]
-    fn effects_of(&self, statement: &Statement, sides: &Sides<'_>) -> Effects {
+    pub(super) fn effects_of(&self, statement: &Statement, sides: &Sides<'_>) -> Effects {
         let epoch = sides.texts.epoch();
         let effects = statement.effects(epoch).unwrap_or_else(|| {
             let is_read_alike = statement.reading == sides.server.parameters.reading();
@@ -290,8 +296,13 @@ impl Desk {
                 // The server may have read it as it was prepared.
                 UNREAD
             };
-            statement.set_effects(epoch, effects);
-            effects
+            let types = if statement.has_own_types {
+                sides.texts.own_types()
+            } else {
+                Effects::NONE
+            };
+            statement.set_effects(epoch, effects | types);
+            effects | types
         });
         effects | self.misread(statement.text(), sides)
     }
@@ -300,6 +311,9 @@ impl Desk {
     fn executes(&self, command: &Command, named: Option<&Rc<Statement>>, sides: &mut Sides<'_>) {
         if let (Command::Execute { .. }, Some(named)) = (command, named) {
             let effects = self.effects_of(named, sides);
+            if named.has_own_types {
+                sides.server.ran.takes_own_types();
+            }
             runs(sides, named.text(), effects, named.command.clone());
         }
     }
@@ -314,6 +328,9 @@ impl Desk {
         // Of a text that was too long to be kept, nothing is known.
         let (_, before) = sides.client.unnamed_effects;
         effects |= before | self.misread(text, sides);
+        if sides.client.unnamed.has_own_types {
+            effects |= sides.texts.own_types();
+        }
         self.binds(portal, Restore::of(text, effects, &command), sides);
         let named = sides.client.unnamed.names.clone();
         self.executes(&command, named.as_ref(), sides);
@@ -333,6 +350,7 @@ impl Desk {
         };
         if name.is_empty() {
             self.ensure_unnamed(sides, out);
+            self.reads_unnamed(sides);
             self.pass(frame, out);
             return Ok(());
         }
@@ -353,6 +371,8 @@ impl Desk {
                     Alike::Unknown => return Ok(()),
                     Alike::No => CHANGED_NAME,
                 };
+                // Perhaps anew, after a change of catalogs.
+                self.reads(&statement, sides);
                 self.rename(frame, name.len(), 1, server_name, out);
             }
             None => self.unknown(frame, name, 1, out),

@@ -9,7 +9,7 @@ use super::desk::{Desk, UNREAD, malformed, runs};
 use crate::pin::Reason;
 use crate::session::client::{Knowledge, Unnamed};
 use crate::session::ledger::{TransactionStatus, Whose};
-use crate::session::statements::{MAX_CLIENT_BYTES, NAME_PREFIX, Statement};
+use crate::session::statements::{MAX_CLIENT_BYTES, NAME_PREFIX, Statement, has_own_types};
 use crate::sql::{self, Command, Effects, Identifier, MAX_NAME_BYTES};
 use crate::wire::body::Body;
 use crate::wire::frame::{BadLength, Frame};
@@ -64,12 +64,14 @@ impl Desk {
         let has_own = sides.client.pins.contains(Reason::Prepared);
         if has_own || sides.client.run.effects.intersects(Effects::PREPARED) {
             // It has prepared statements in SQL, which share their names with these. It keeps its connection, and so may they.
+            runs(sides, &[], UNREAD, Command::Other);
             self.changes.push(Change::Nothing);
             self.unknown(frame, name, 0, out);
             return Ok(());
         }
         if frame.is_cut() || sides.client.statements.bytes() + tail.len() > MAX_CLIENT_BYTES {
             sides.client.pin(Reason::Large);
+            runs(sides, &[], UNREAD, Command::Other);
             self.changes.push(Change::Nothing);
             self.unknown(frame, name, 0, out);
             return Ok(());
@@ -105,6 +107,7 @@ impl Desk {
             return Ok(());
         }
         let prepared = (!is_there).then(|| statement.clone());
+        self.reads(&statement, sides);
         if !is_there {
             self.make_room(&statement, sides, out);
         }
@@ -140,10 +143,16 @@ impl Desk {
             // Wherever else it went, it would have none.
             sides.client.pin(Reason::Large);
             sides.client.unnamed_effects = (sides.texts.epoch(), UNREAD);
+            runs(sides, &[], UNREAD, Command::Other);
             self.pass(frame, out);
         } else {
             let analysis = sides.texts.analyse(text, sides.server);
-            sides.client.unnamed_effects = (sides.texts.epoch(), analysis.effects | misread);
+            let mut effects = analysis.effects | misread;
+            if has_own_types(tail) {
+                sides.client.unnamed.has_own_types = true;
+                effects |= sides.texts.own_types();
+            }
+            sides.client.unnamed_effects = (sides.texts.epoch(), effects);
             sides.client.unnamed.copies = analysis.lone == Command::CopyFrom;
             match self.statement_of(text, &analysis.lone, sides) {
                 Some((place, statement)) => {
@@ -152,9 +161,8 @@ impl Desk {
                     sides.client.unnamed = Unnamed {
                         tail: statement.named_in(tail, place),
                         names: Some(statement),
-                        copies: false,
                         executes,
-                        was_there: false,
+                        ..Unnamed::default()
                     };
                     request::message(b'P', out, |body| {
                         body.push(0);
@@ -168,9 +176,38 @@ impl Desk {
                 }
             }
         }
+        self.reads_unnamed(sides);
         sides.server.unnamed_of = Some(sides.client.id);
         self.has_new_unnamed = true;
         self.changes.push(Change::Unnamed(before));
+    }
+
+    /// The server reads the constants of `statement`, and what checks their types runs: that of an array or composite of domains.
+    pub(super) fn reads(&self, statement: &Statement, sides: &mut Sides<'_>) {
+        if !statement.has_constants {
+            return;
+        }
+        let effects = self.effects_of(statement, sides);
+        if effects.is_empty() {
+            sides.server.ran.note(statement.text(), sides.texts.epoch());
+        } else {
+            runs(sides, statement.text(), effects, statement.command.clone());
+        }
+    }
+
+    /// The same of the unnamed one.
+    pub(super) fn reads_unnamed(&self, sides: &mut Sides<'_>) {
+        let (epoch, mut effects) = sides.client.unnamed_effects;
+        let tail = std::mem::take(&mut sides.client.unnamed.tail);
+        let text = Body::new(&tail).cstring().unwrap_or_default();
+        if epoch == sides.texts.epoch() && effects.is_empty() {
+            sides.server.ran.note(text, epoch);
+        } else if sql::is_analysed(text) && sql::has_constants(text) {
+            let analysis = sides.texts.analyse(text, sides.server);
+            effects |= analysis.effects;
+            runs(sides, text, effects, analysis.lone);
+        }
+        sides.client.unnamed.tail = tail;
     }
 
     /// Sees to it that the server connection has `statement`; whether it must be told to.
@@ -269,6 +306,7 @@ impl Desk {
     }
 
     fn prepare_own(&mut self, statement: &Rc<Statement>, sides: &mut Sides<'_>, out: &mut Vec<u8>) {
+        self.reads(statement, sides);
         self.changes.push(Change::Defined(None, Some(statement.clone())));
         match statement.shape() {
             // The server keeps the types of parameters, whatever they would be by now.

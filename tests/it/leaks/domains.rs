@@ -1,0 +1,171 @@
+//! Code that runs without being named: what checks values, wherever the server reads them.
+
+use postern_lab::Lab;
+
+use super::compared::{AUTO1, AUTO3, compare, nowhere};
+use crate::gateway::Gateway;
+use crate::raw::frame;
+use crate::short::{Client, clients, settled};
+
+const SHOW: &str = "Q select coalesce(current_setting('app.x', true), ''), current_setting('work_mem'), \
+                    (select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid())";
+
+/// A domain whose check leaves something behind, and nobody who has left it yet.
+fn check_with(gateway: &Gateway, does: &str) -> [Client; 3] {
+    let [mut one, two, three] = clients(gateway);
+    for text in [
+        &format!(
+            "Q create function chk(int) returns bool language plpgsql as $$ begin {does}; return true; end $$"
+        ),
+        "Q create domain d as int check (chk(value))",
+        "Q create type c as (x d)",
+        "Q create table t (x d[])",
+        "Q discard all",
+    ] {
+        one.say(&[text]);
+    }
+    settled();
+    // As often as it takes to have them known.
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    [one, two, three]
+}
+
+const SETS: &str = "perform set_config('app.x', 'evil', false), set_config('work_mem', '77kB', false)";
+const LOCKS: &str = "perform pg_advisory_lock(9)";
+
+fn said(mut one: Client, mut two: Client, says: &[&str]) -> Vec<String> {
+    let mut said = vec![one.say(says)];
+    settled();
+    said.push(two.say(&[SHOW]));
+    settled();
+    said.push(one.say(&[SHOW]));
+    said
+}
+
+#[test]
+fn constants_are_checked_where_they_are_prepared() {
+    for says in [
+        ["P s select '{1}'::d[]", "S"],
+        ["P s select '(1)'::c", "S"],
+        ["P s insert into t values ('{1}')", "S"],
+        ["P - select '{1}'::d[]", "S"],
+    ] {
+        for does in [SETS, LOCKS] {
+            compare(AUTO3, says[0], |_, gateway| {
+                let [one, two, _] = check_with(gateway, does);
+                said(one, two, &says)
+            });
+        }
+    }
+}
+
+#[test]
+fn constants_are_checked_where_the_gateway_prepares_them() {
+    for (prepares, says) in [
+        (["P s select '{1}'::d[]", "S"], ["D s", "S"]),
+        (["P - select '{1}'::d[]", "S"], ["D -", "S"]),
+    ] {
+        compare(AUTO1, says[0], |_, gateway| {
+            let [mut one, mut two, three] = check_with(gateway, SETS);
+            one.say(&prepares);
+            settled();
+            one.say(&["Q reset all"]);
+            two.say(&["P - select 1", "B -", "S"]);
+            nowhere(&mut two);
+            // What it does to the client itself is done where the client has it prepared, and here.
+            one.say(&says);
+            settled();
+            said(three, two, &["Q select 1"])
+        });
+    }
+}
+
+#[test]
+fn constants_are_checked_again_after_a_change() {
+    compare(AUTO1, "described", |_, gateway| {
+        let [mut one, mut two, three] = check_with(gateway, "null");
+        one.say(&["P s select '{1}'::d[]", "S"]);
+        settled();
+        two.say(&[&format!(
+            "Q create or replace function chk(int) returns bool language plpgsql as $$ begin {SETS}; return true; end $$; \
+             create table d_changed (x d); alter domain d add check (value < 100)"
+        )]);
+        two.say(&["Q reset all", "Q discard plans"]);
+        settled();
+        said(one, three, &["D s", "S"])
+    });
+}
+
+#[test]
+fn parameters_are_checked_by_the_types_they_are_said_to_have() {
+    for (name, is_array) in [("s", false), ("s", true), ("", false)] {
+        compare(AUTO3, name, |lab: &Lab, gateway| {
+            let [mut one, two, _] = check_with(gateway, SETS);
+            let typname = if is_array { "_d" } else { "d" };
+            let oid = lab
+                .superuser_sql(&format!("select oid from pg_type where typname = '{typname}'"))
+                .unwrap();
+            let oid: u32 = oid.trim().parse().unwrap();
+            let value: &[u8] = if is_array { b"{1}" } else { b"1" };
+            let of = |name: &str, rest: &[u8]| [name.as_bytes(), b"\0", rest].concat();
+            let parse = [&b"select $1\0\0\x01"[..], &oid.to_be_bytes()].concat();
+            let length = u32::try_from(value.len()).unwrap();
+            let bind = [&b"\0\0\0\x01"[..], &length.to_be_bytes(), value, &[0; 2]].concat();
+            one.0.send(
+                &[
+                    frame('P', &of(name, &parse)),
+                    frame('B', &[b"\0", &of(name, &bind)[..]].concat()),
+                    frame('E', &[0; 5]),
+                ]
+                .concat(),
+            );
+            said(one, two, &["S"])
+        });
+    }
+}
+
+#[test]
+fn what_is_not_shown_to_everybody_is_nobody_elses() {
+    compare(AUTO3, "dynamic_library_path", |lab: &Lab, gateway| {
+        lab.superuser_sql(
+            "create function public.sd() returns text language sql security definer as \
+             $$ select set_config('dynamic_library_path', '/evil', false) $$",
+        )
+        .unwrap();
+        lab.superuser_sql(
+            "create function public.rd() returns text language sql security definer as \
+             $$ select current_setting('dynamic_library_path') $$",
+        )
+        .unwrap();
+        let [mut one, mut two] = clients(gateway);
+        one.say(&["Q discard all"]);
+        // Long enough for what is defined from outside to be known.
+        std::thread::sleep(std::time::Duration::from_millis(4000));
+        let mut said = vec![one.say(&["Q select public.sd()"])];
+        settled();
+        said.push(two.say(&["Q select public.rd()"]));
+        settled();
+        said.push(one.say(&["Q select public.rd()"]));
+        said
+    });
+}
+
+#[test]
+fn what_is_not_shown_is_set_by_who_may() {
+    compare(AUTO3, "SET dynamic_library_path", |lab: &Lab, gateway| {
+        lab.superuser_sql("grant set on parameter dynamic_library_path to app_rw")
+            .unwrap();
+        lab.superuser_sql(
+            "create function public.rd() returns text language sql security definer as \
+             $$ select current_setting('dynamic_library_path') $$",
+        )
+        .unwrap();
+        let [mut one, mut two] = clients(gateway);
+        let mut said = vec![one.say(&["Q set dynamic_library_path = '/mine'"])];
+        settled();
+        said.push(two.say(&["Q select public.rd()"]));
+        settled();
+        said.push(one.say(&["Q select public.rd()"]));
+        said
+    });
+}
