@@ -25,10 +25,12 @@ use tracing::{info, warn};
 use crate::admin::http::{self, Health, Pages};
 use crate::audit::{Audit, writer};
 use crate::aws::credentials::{CredentialCache, Load, Observer};
+use crate::aws::sts::{NotVouched, Sts};
 use crate::config::Config;
 use crate::gateway::{ErrorKind, Readiness, Shard, Shared, Shutdown};
 use crate::identity::Source;
 use crate::identity::ssm::Unattributed;
+use crate::identity::sts::BadProof;
 use crate::metrics::Metrics;
 use crate::upstream::Services;
 use crate::upstream::gate::Gates;
@@ -74,6 +76,12 @@ async fn supervise(mut config: Config) -> anyhow::Result<()> {
         }
         None => (Audit::off(metrics.clone()), None),
     };
+    let sts = match &config.identity.sts {
+        Some(_) => Some(Arc::new(
+            Sts::new().context("cannot read the certificates that this host trusts, for STS")?,
+        )),
+        None => None,
+    };
     tokio::spawn(keep_fresh);
     tokio::spawn(gates.clone().drive());
 
@@ -94,6 +102,7 @@ async fn supervise(mut config: Config) -> anyhow::Result<()> {
         metrics: metrics.clone(),
         services,
         audit,
+        sts,
         told: told.clone(),
         readiness,
     };
@@ -174,6 +183,7 @@ struct Data {
     metrics: Arc<Metrics>,
     services: Services,
     audit: Audit,
+    sts: Option<Arc<Sts>>,
     told: watch::Receiver<Shutdown>,
     readiness: watch::Sender<Readiness>,
 }
@@ -191,7 +201,7 @@ impl Data {
             }
         };
         runtime.block_on(async move {
-            let shared = Arc::new(Shared::new(&self.config, self.metrics, self.audit));
+            let shared = Arc::new(Shared::new(&self.config, self.metrics, self.audit, self.sts));
             let listeners = match Shard::listen(&self.config.listen) {
                 Ok(listeners) => listeners,
                 Err(error) => {
@@ -233,6 +243,11 @@ fn begin_at_zero(metrics: &Metrics, config: &Config) {
     if config.identity.sources.contains(&Source::Ssm) {
         for outcome in Unattributed::LABELS.iter().chain(&["ok"]) {
             metrics.client.attributions.with_label_values(&[outcome]);
+        }
+    }
+    if config.identity.sources.contains(&Source::Sts) {
+        for outcome in BadProof::LABELS.iter().chain(&NotVouched::LABELS).chain(&["ok"]) {
+            metrics.client.proofs.with_label_values(&[outcome]);
         }
     }
     for load in Load::ALL {

@@ -243,6 +243,19 @@ fn failed(
     pause
 }
 
+/// The credentials that the SDK's default chain finds now; an error says why there are none.
+pub async fn load() -> Result<Keys, String> {
+    let chain = DefaultCredentialsChain::builder().build().await;
+    match tokio::time::timeout(LOAD_TIMEOUT, chain.provide_credentials()).await {
+        Ok(Ok(credentials)) => {
+            let expiry = credentials.expiry();
+            Ok(Keys::new(credentials, expiry))
+        }
+        Ok(Err(error)) => Err(chain_of(&error)),
+        Err(_) => Err("no answer within 20 s".to_owned()),
+    }
+}
+
 /// A number from 0 to 1, different in each process and at each call.
 fn jitter() -> f64 {
     let mut bytes = [0; 4];
@@ -251,7 +264,8 @@ fn jitter() -> f64 {
     f64::from(u32::from_ne_bytes(bytes)) / f64::from(u32::MAX)
 }
 
-fn chain_of(error: &dyn std::error::Error) -> String {
+/// An error and what has led to it.
+pub(super) fn chain_of(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

@@ -1,4 +1,6 @@
-//! AWS, the only module that names its SDK: credentials of this host and the tokens that they sign.
+//! AWS, the only module that names its SDK: credentials of this host, the tokens that they sign, and STS.
 
 pub mod credentials;
+pub mod presign;
+pub mod sts;
 pub mod token;

@@ -4,14 +4,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use aws_sigv4::http_request::{
-    SignableBody, SignableRequest, SignatureLocation, SigningSettings, sign as sign_request,
-};
-use aws_sigv4::sign::v4;
-use aws_smithy_runtime_api::client::identity::Identity;
 use zeroize::Zeroizing;
 
 use super::credentials::Keys;
+use super::presign::{Scope, presign};
 use crate::iam::validity::TOKEN_LIFETIME;
 use crate::iam::{self, TokenTimes};
 use crate::ids::DbUser;
@@ -53,8 +49,8 @@ pub enum SignError {
     #[error(transparent)]
     User(#[from] iam::DbUserError),
     /// The signer refused the request.
-    #[error("cannot sign the token: {0}")]
-    Signing(String),
+    #[error(transparent)]
+    Signing(#[from] super::presign::SignError),
 }
 
 /// Signs a token for `user` of the endpoint `host:port` in `region`, at the time `now`.
@@ -66,37 +62,18 @@ pub fn sign(
     user: &DbUser,
     now: SystemTime,
 ) -> Result<Token, SignError> {
-    let failed = |error: &dyn std::fmt::Display| SignError::Signing(error.to_string());
     let url = format!(
         "https://{host}:{port}/?Action=connect&DBUser={}",
         iam::encode_db_user(user)?
     );
-    let mut settings = SigningSettings::default();
-    settings.expires_in = Some(TOKEN_LIFETIME);
-    settings.signature_location = SignatureLocation::QueryParams;
-    let identity: Identity = keys.credentials.clone().into();
-    let parameters = v4::SigningParams::builder()
-        .identity(&identity)
-        .region(region)
-        .name("rds-db")
-        .time(now)
-        .settings(settings)
-        .build()
-        .map_err(|error| failed(&error))?
-        .into();
-    let mut request = http::Request::get(&url)
-        .body(())
-        .map_err(|error| failed(&error))?;
-    let signable = SignableRequest::new("GET", &url, std::iter::empty(), SignableBody::empty())
-        .map_err(|error| failed(&error))?;
-    let (instructions, _) = sign_request(signable, &parameters)
-        .map_err(|error| failed(&error))?
-        .into_parts();
-    instructions.apply_to_request_http1x(&mut request);
-    let signed = Zeroizing::new(request.uri().to_string());
-    let text = signed
-        .strip_prefix("https://")
-        .ok_or_else(|| failed(&"no https URL"))?;
+    let scope = Scope {
+        service: "rds-db",
+        region,
+        lifetime: TOKEN_LIFETIME,
+    };
+    let signed = presign(keys, &url, &[], &scope, now)?;
+    // It was put before it above.
+    let text = signed.strip_prefix("https://").unwrap_or(&signed);
     Ok(Token {
         text: Zeroizing::new(text.to_owned()),
         times: TokenTimes {

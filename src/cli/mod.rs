@@ -3,6 +3,7 @@
 mod attribute;
 mod audit;
 mod config;
+mod connect;
 mod explain;
 mod run;
 mod token;
@@ -44,6 +45,13 @@ enum Command {
     /// Look at the configuration
     #[command(subcommand)]
     Config(config::Config),
+    /// Prove to a gateway who you are, by your AWS credentials
+    ///
+    /// For gateways that take "sts", reached by another way than Session Manager. The password is good for one connection that begins within a
+    /// minute:
+    ///   PGPASSWORD="$(postern connect --print-password --gateway NAME --region REGION)" psql "host=… user=… dbname=…"
+    #[command(verbatim_doc_comment)]
+    Connect(connect::Connect),
     /// Mint an IAM token with this host's credentials and print it, for debugging
     ///
     /// The token is a password, good for 15 minutes. Try it with:
@@ -67,6 +75,7 @@ pub fn main() -> ExitCode {
         Command::Attribute(attribute) => attribute.execute(),
         Command::Audit(audit) => audit.execute(),
         Command::Config(config) => config.execute(),
+        Command::Connect(connect) => connect.execute(),
         Command::Token(token) => token.execute(),
     };
     match done {

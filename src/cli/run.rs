@@ -57,6 +57,7 @@ impl Run {
                 sources: self.identity.iter().cloned().collect(),
                 scram: file::Scram::default(),
                 ssm: file::Ssm::default(),
+                sts: file::Sts::default(),
             },
             rules: vec![file::Rule {
                 principals: vec!["trust:".to_owned()],

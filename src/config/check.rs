@@ -8,14 +8,12 @@ use std::time::Duration;
 use super::duration::Written;
 use super::error::ConfigError;
 use super::file::{self, File, Switchable};
+use super::identity::identity;
 use super::rules::rules;
-use super::{
-    Audit, ClientTimeouts, Config, Endpoint, Identity, Limits, Log, PoolConfig, PoolOf, Ssm, Target, Timeouts,
-};
+use super::{Audit, ClientTimeouts, Config, Endpoint, Limits, Log, PoolConfig, PoolOf, Target, Timeouts};
 use crate::iam::{self, Budget};
-use crate::identity::{Source, Verifier};
+use crate::identity::Source;
 use crate::ids::{DbUser, TargetName};
-use crate::policy::Glob;
 use crate::tls;
 use tracing_subscriber::EnvFilter;
 
@@ -107,7 +105,7 @@ pub(super) fn config(file: &File) -> Result<Config, ConfigError> {
             }
         },
         tls: acceptor(file.tls.as_ref())?,
-        identity: identity(&file.identity)?,
+        identity: identity(&file.identity, &targets)?,
         rules: Arc::new(rules(&file.rules)?),
         limits: Limits {
             max_clients: at_least_one("listen.max_clients", listen.max_clients)?,
@@ -133,59 +131,6 @@ fn acceptor(tls: Option<&file::Tls>) -> Result<tls::Acceptor, ConfigError> {
         None => tls::Acceptor::self_signed(),
     }
     .map_err(|error| ConfigError::value("tls", error.to_string()))
-}
-
-fn identity(typed: &file::Identity) -> Result<Identity, ConfigError> {
-    let sources = typed
-        .sources
-        .iter()
-        .map(|name| {
-            name.parse()
-                .map_err(|error| ConfigError::value("identity.sources", format!("{error}")))
-        })
-        .collect::<Result<Vec<Source>, _>>()?;
-    if sources.is_empty() {
-        return Err(ConfigError::value(
-            "identity.sources",
-            "is empty, so nobody could come in; expected \"ssm\", \"scram\" or \"trust\"",
-        ));
-    }
-    let first_final = sources.iter().position(|source| *source != Source::Ssm);
-    if first_final.is_some_and(|first| first + 1 < sources.len())
-        || sources.iter().filter(|source| **source == Source::Ssm).count() > 1
-    {
-        let message = "names something behind what decides for good; only \"ssm\" may be followed by another, by one of \"scram\" and \"trust\"";
-        return Err(ConfigError::value("identity.sources", message));
-    }
-    let verifiers = typed.scram.verifiers.iter().map(|(name, text)| {
-        let verifier: Verifier = text.parse().map_err(|error| {
-            ConfigError::value(format!("identity.scram.verifiers.{name}"), format!("{error}"))
-        })?;
-        Ok((name.clone(), Arc::new(verifier)))
-    });
-    let verifiers = verifiers.collect::<Result<HashMap<_, _>, ConfigError>>()?;
-    if sources.contains(&Source::Scram) && verifiers.is_empty() {
-        return Err(ConfigError::value(
-            "identity.scram.verifiers",
-            "is empty, but \"scram\" is among the sources",
-        ));
-    }
-    let documents = &typed.ssm.documents;
-    if sources.contains(&Source::Ssm) && documents.is_empty() {
-        return Err(ConfigError::value(
-            "identity.ssm.documents",
-            "is empty, so no session would do; expected names of documents, such as \"AWS-StartPortForwardingSession\"",
-        ));
-    }
-    let ssm = Ssm {
-        socket: typed.ssm.socket.clone(),
-        documents: documents.iter().map(|text| Glob::new(text)).collect(),
-    };
-    Ok(Identity {
-        sources,
-        verifiers,
-        ssm,
-    })
 }
 
 fn target(typed: &file::Target, roots: &tls::Roots) -> Result<Target, ConfigError> {
@@ -283,7 +228,7 @@ fn endpoint(text: &str) -> Result<Endpoint, String> {
     Ok(Endpoint { host, port })
 }
 
-fn is_region(text: &str) -> bool {
+pub(super) fn is_region(text: &str) -> bool {
     !text.is_empty()
         && text
             .chars()

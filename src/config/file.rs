@@ -134,13 +134,17 @@ pub struct Tls {
 #[serde(deny_unknown_fields)]
 pub struct Identity {
     /// `"ssm"`: whoever has started the session of Session Manager that the connection came through; the principal is an ARN.
+    /// `"sts"`: whoever has signed the request to STS that is the password (`postern connect`); the principal is an ARN.
     /// `"scram"`: a password, checked against a verifier from this file; the principal is `scram:NAME`, where NAME is
     /// the user that the client asks for. `"trust"`: nobody is asked, whoever reaches the port is let in, as the
-    /// principal `trust:`. With `["ssm", "scram"]`, who doesn't come through Session Manager is asked for a password.
+    /// principal `trust:`. With `["ssm", "sts"]` or `["ssm", "scram"]`, who doesn't come through Session Manager is asked for a password.
     pub sources: Vec<String>,
     /// For `ssm`.
     #[serde(default)]
     pub ssm: Ssm,
+    /// For `sts`.
+    #[serde(default)]
+    pub sts: Sts,
     /// For `scram`.
     #[serde(default)]
     pub scram: Scram,
@@ -163,6 +167,18 @@ impl Default for Ssm {
             documents: vec!["AWS-StartPortForwardingSession".to_owned()],
         }
     }
+}
+
+/// Proofs that STS vouches for.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sts {
+    /// The gateway's name, which callers sign: what they prove to one gateway is nothing to one of another name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<String>,
+    /// Regions whose STS may be asked; those of the targets, if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub regions: Option<Vec<String>>,
 }
 
 /// Passwords.

@@ -8,6 +8,7 @@ pub mod duration;
 mod environment;
 mod error;
 pub mod file;
+mod identity;
 mod rules;
 
 use std::collections::HashMap;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::iam::Budget;
+use crate::identity::sts::Accepts;
 use crate::identity::{Source, Verifier};
 use crate::ids::{DatabaseName, DbUser, TargetName};
 use crate::policy::{Glob, Rules};
@@ -65,6 +67,8 @@ pub struct Identity {
     pub verifiers: HashMap<String, Arc<Verifier>>,
     /// For [`Source::Ssm`].
     pub ssm: Ssm,
+    /// For [`Source::Sts`], if that is one of them.
+    pub sts: Option<Accepts>,
 }
 
 /// How sessions of Session Manager are told.

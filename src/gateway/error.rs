@@ -7,6 +7,7 @@
 use super::deadlines::Late;
 use crate::identity::Principal;
 use crate::identity::ssm::Unattributed;
+use crate::identity::sts::Accepts;
 use crate::pin::Reason;
 use crate::upstream::connection::SettingsError;
 use crate::upstream::error::OpenError;
@@ -230,6 +231,28 @@ impl ClientError {
         Self::new(ErrorKind::NoTarget, "it is not clear which target is meant")
             .detail("There is more than one, and neither the connection's server name nor its parameters name one.")
             .hint("Connect to the database TARGET/DATABASE, or set options=-cpostern.target=TARGET.")
+    }
+
+    pub(super) fn unproved(reason: &dyn std::fmt::Display, accepts: &Accepts) -> Self {
+        Self::new(
+            ErrorKind::Authentication,
+            "the password doesn't prove who this connection is from",
+        )
+        .detail(format!("{reason}."))
+        .hint(format!(
+            "Make one with your AWS credentials and connect with it within a minute: PGPASSWORD=\"$(postern connect --print-password \
+             --gateway {} --region {})\" psql …",
+            accepts.gateway,
+            accepts.regions.first().map_or("", String::as_str)
+        ))
+    }
+
+    pub(super) fn unencrypted() -> Self {
+        Self::new(
+            ErrorKind::Unsupported,
+            "a password is only asked for over TLS, or from this host",
+        )
+        .hint("Connect with sslmode=require, or better with verify-full.")
     }
 
     pub(super) fn unattributed(reason: &Unattributed) -> Self {

@@ -1,19 +1,24 @@
 //! The second step: who is it? The sources of identity are tried in the order of the configuration; none of them
-//! succeeding is a refusal. (STS proofs are a further source, in this place.)
+//! succeeding is a refusal.
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use aws_lc_rs::{digest, hmac, rand};
 use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, spawn_local};
 use tracing::info;
+use zeroize::Zeroizing;
 
 use super::error::ClientError;
 use super::negotiate::{Conversation, LoginFailure, Negotiated};
+use crate::aws::sts::Sts;
 use crate::config::Identity;
+use crate::identity::iam::IamPrincipal;
 use crate::identity::scram::{ChannelBinding, Exchange, Mechanism, NONCE_LEN, ScramError};
 use crate::identity::ssm::{SsmSession, Unattributed};
+use crate::identity::sts::{MAX_BYTES, Proof};
 use crate::identity::{Principal, Source, Verifier};
 use crate::ids::SessionId;
 use crate::metrics::Metrics;
@@ -23,6 +28,9 @@ use crate::tls::Acceptor;
 use crate::wire::body::Body;
 use crate::wire::reply;
 use crate::wire::startup::ProtocolVersion;
+
+/// The longest message with a proof: its length and a NUL belong to it.
+const MAX_PASSWORD_MESSAGE_BYTES: u32 = MAX_BYTES as u32 + 5;
 
 /// A client that is known.
 #[derive(Debug)]
@@ -58,6 +66,7 @@ impl Drop for Attribution {
 pub(super) struct Identifier {
     identity: Identity,
     helper: Rc<Helper>,
+    sts: Option<Arc<Sts>>,
     acceptor: Acceptor,
     metrics: Arc<Metrics>,
     mock_secret: [u8; 32],
@@ -66,7 +75,12 @@ pub(super) struct Identifier {
 }
 
 impl Identifier {
-    pub(super) fn new(identity: Identity, acceptor: Acceptor, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(
+        identity: Identity,
+        sts: Option<Arc<Sts>>,
+        acceptor: Acceptor,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let mock_secret = mock_secret(&identity);
         let verifiers = identity.verifiers.values();
         let mut shapes: Vec<_> = verifiers
@@ -76,6 +90,7 @@ impl Identifier {
         Self {
             helper: Rc::new(Helper::at(identity.ssm.socket.clone())),
             identity,
+            sts,
             acceptor,
             metrics,
             mock_secret,
@@ -144,7 +159,7 @@ impl Identifier {
         // somebody's whichever way it comes, so it does while nobody can say which way that is.
         let may_go_on = reason.as_ref().is_none_or(|reason| {
             reason.is_elsewhere()
-                || source == Source::Scram && matches!(reason, Unattributed::NoHelper { .. })
+                || source != Source::Trust && matches!(reason, Unattributed::NoHelper { .. })
         });
         let principal = match source {
             source if source == Source::Ssm || !may_go_on => {
@@ -153,6 +168,10 @@ impl Identifier {
             }
             Source::Scram => match self.scram(&mut conversation, user).await {
                 Ok(()) => Principal::Scram(user.into()),
+                Err(failure) => return Err((conversation, failure)),
+            },
+            Source::Sts => match self.sts(&mut conversation, session).await {
+                Ok(principal) => Principal::Iam(principal),
                 Err(failure) => return Err((conversation, failure)),
             },
             Source::Trust | Source::Ssm => Principal::Trust,
@@ -164,6 +183,47 @@ impl Identifier {
             source,
             session: None,
         })
+    }
+
+    /// Asks for a proof, and STS whose it is.
+    async fn sts(
+        &self,
+        conversation: &mut Conversation,
+        session: SessionId,
+    ) -> Result<IamPrincipal, LoginFailure> {
+        let (Some(sts), Some(accepts)) = (&self.sts, &self.identity.sts) else {
+            return Err(ClientError::internal().into());
+        };
+        let peer = conversation.stream.tcp().peer_addr();
+        if conversation.stream.tls().is_none() && !peer.is_ok_and(|peer| peer.ip().is_loopback()) {
+            return Err(ClientError::unencrypted().into());
+        }
+        reply::authentication_cleartext_password(&mut conversation.reply);
+        conversation.flush().await?;
+        let message = Zeroizing::new(conversation.password_message(MAX_PASSWORD_MESSAGE_BYTES).await?);
+        let password = message
+            .strip_suffix(&[0])
+            .and_then(|text| str::from_utf8(text).ok());
+        let now = SystemTime::now();
+        let counts = &self.metrics.client.proofs;
+        let proof = match Proof::read(password.unwrap_or_default(), accepts, now) {
+            Ok(proof) => proof,
+            Err(why) => {
+                counts.with_label_values(&[why.label()]).inc();
+                return Err(ClientError::unproved(&why, accepts).into());
+            }
+        };
+        match sts.caller(proof, now).await {
+            Ok(principal) => {
+                counts.with_label_values(&["ok"]).inc();
+                Ok(principal)
+            }
+            Err(why) => {
+                counts.with_label_values(&[why.label()]).inc();
+                info!(%session, reason = %why, "STS doesn't vouch for this client");
+                Err(ClientError::unproved(&why, accepts).into())
+            }
+        }
     }
 
     async fn scram(&self, conversation: &mut Conversation, user: &str) -> Result<(), LoginFailure> {

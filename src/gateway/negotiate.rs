@@ -170,8 +170,13 @@ impl Conversation {
         in_time(deadline, stream.send(bytes)).await
     }
 
-    /// The body of the next message, which must be a part of SASL: of type `p`.
+    /// The body of the next message, which must be a part of SASL.
     pub(super) async fn sasl_message(&mut self) -> Result<Vec<u8>, LoginFailure> {
+        self.password_message(MAX_SASL_MESSAGE_BYTES).await
+    }
+
+    /// The body of the next message, which must be of type `p` and no longer than `most`.
+    pub(super) async fn password_message(&mut self, most: u32) -> Result<Vec<u8>, LoginFailure> {
         while self.received.len() < HEADER_BYTES {
             self.fill().await?;
         }
@@ -180,7 +185,7 @@ impl Conversation {
             if tag != b'p' {
                 return Err(ClientError::unexpected("message instead of a password").into());
             }
-            if !(4..=MAX_SASL_MESSAGE_BYTES).contains(&length) {
+            if !(4..=most).contains(&length) {
                 return Err(ClientError::bad_length(BadLength { tag, length }).into());
             }
             let end = length as usize + 1;

@@ -19,6 +19,7 @@ use super::clients::Clients;
 use super::identify::Identifier;
 use super::seats::Seats;
 use crate::audit::Audit;
+use crate::aws::sts::Sts;
 use crate::config::{Config, Limits, Target};
 use crate::ids::{PoolKey, SessionId};
 use crate::metrics::Metrics;
@@ -63,6 +64,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// Where it is recorded who used what.
     pub audit: Audit,
+    /// Who vouches for proofs, if they are taken.
+    pub(super) sts: Option<Arc<Sts>>,
     /// The connections that rules allow only so many of.
     pub(super) seats: Arc<Seats>,
     sessions: AtomicU64,
@@ -80,7 +83,7 @@ pub struct Shard {
 
 impl Shared {
     /// What `config` says that clients see.
-    pub fn new(config: &Config, metrics: Arc<Metrics>, audit: Audit) -> Self {
+    pub fn new(config: &Config, metrics: Arc<Metrics>, audit: Audit, sts: Option<Arc<Sts>>) -> Self {
         Self {
             targets: config.targets.clone(),
             rules: config.rules.clone(),
@@ -89,6 +92,7 @@ impl Shared {
             cancels: Arc::default(),
             metrics,
             audit,
+            sts,
             seats: Arc::default(),
             sessions: AtomicU64::new(1),
         }
@@ -105,6 +109,7 @@ impl Shard {
         let shard = Rc::new(Self {
             identifier: Identifier::new(
                 config.identity.clone(),
+                shared.sts.clone(),
                 config.tls.clone(),
                 shared.metrics.clone(),
             ),

@@ -4,6 +4,7 @@
 //! * [`Source`]: the ways to find out, as the configuration names them.
 //! * [`iam`]: IAM principals, and what of them AWS vouches for.
 //! * [`ssm`]: the session of Session Manager that a connection came through.
+//! * [`sts`]: a request to STS that the caller has signed, as a password.
 //! * [`scram`] and [`verifier`]: a password, proved without being sent.
 //!
 //! An identity that can't be established is a refusal, never a default: there is no principal for
@@ -13,6 +14,7 @@ pub mod iam;
 mod principal;
 pub mod scram;
 pub mod ssm;
+pub mod sts;
 pub mod verifier;
 
 pub use principal::Principal;
@@ -27,6 +29,8 @@ use std::str::FromStr;
 pub enum Source {
     /// `ssm`: the owner of the session of Session Manager that the connection came through.
     Ssm,
+    /// `sts`: whoever has signed the request to STS that is the password.
+    Sts,
     /// `trust`: nobody is asked.
     Trust,
     /// `scram`: a password, checked against a verifier from the configuration.
@@ -43,12 +47,13 @@ pub struct UnknownSource {
 
 impl Source {
     /// Every source, in the order in which they are listed to people.
-    pub const ALL: [Self; 3] = [Self::Ssm, Self::Trust, Self::Scram];
+    pub const ALL: [Self; 4] = [Self::Ssm, Self::Sts, Self::Trust, Self::Scram];
 
     /// Its name in the configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ssm => "ssm",
+            Self::Sts => "sts",
             Self::Trust => "trust",
             Self::Scram => "scram",
         }
@@ -90,7 +95,8 @@ mod tests {
     fn anything_else_is_an_error_that_lists_the_choices() {
         for text in ["", "Trust", " scram", "md5"] {
             let error = text.parse::<Source>().unwrap_err();
-            let expected = format!("unknown identity source {text:?}, expected one of: ssm, trust, scram");
+            let expected =
+                format!("unknown identity source {text:?}, expected one of: ssm, sts, trust, scram");
             assert_eq!(error.to_string(), expected);
         }
     }

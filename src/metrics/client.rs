@@ -19,6 +19,8 @@ pub struct ClientMetrics {
     pub attributions: IntCounterVec,
     /// How long they took.
     pub attribution_seconds: Histogram,
+    /// Proofs that STS was to vouch for, by what became of them.
+    pub proofs: IntCounterVec,
     /// Connections that went away before their login was done, without an error of ours.
     pub abandoned: IntCounter,
     /// Errors that were sent to clients, by kind.
@@ -70,6 +72,11 @@ impl ClientMetrics {
                 "outcome",
             )?,
             attribution_seconds,
+            proofs: by(
+                "postern_sts_proofs_total",
+                "Passwords that were to be proofs that STS vouches for, by what became of them.",
+                "outcome",
+            )?,
             connections: gauge("postern_client_connections", "Client connections that are open.")?,
             accepted: counter(
                 "postern_client_accepted_total",

@@ -12,6 +12,8 @@ mod session;
 
 use std::sync::Arc;
 
+use hyper_rustls::ConfigBuilderExt as _;
+use rustls::ClientConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
 pub use client::Connector;
@@ -22,6 +24,15 @@ pub use session::Session;
 
 /// The protocol name that direct TLS must negotiate (PostgreSQL documentation, "SSL Session Encryption").
 pub const ALPN_POSTGRESQL: &[u8] = b"postgresql";
+
+/// A configuration for AWS's own endpoints, whose certificates the host's roots vouch for.
+pub fn public() -> std::io::Result<ClientConfig> {
+    Ok(ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(std::io::Error::other)?
+        .with_native_roots()?
+        .with_no_client_auth())
+}
 
 /// P-256 first: PostgreSQL up to 17 speaks only that by default (`ssl_ecdh_curve = prime256v1`), and a first guess
 /// at X25519 costs a HelloRetryRequest, one more round trip (measured against PostgreSQL 15, 2026-11).

@@ -80,6 +80,11 @@ pub fn authentication_ok(out: &mut BytesMut) {
     append(&Authentication::Ok, out);
 }
 
+/// AuthenticationCleartextPassword.
+pub fn authentication_cleartext_password(out: &mut BytesMut) {
+    append(&Authentication::CleartextPassword, out);
+}
+
 /// AuthenticationSASL with the mechanisms on offer.
 pub fn authentication_sasl(mechanisms: &[&str], out: &mut BytesMut) {
     let mechanisms = mechanisms.iter().map(|name| (*name).to_owned()).collect();

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -17,6 +17,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) listen: &'static str,
+    /// Addresses besides the loopback ones.
+    pub(crate) hosts: Vec<std::net::IpAddr>,
     pub(crate) identity: String,
     pub(crate) pool: &'static str,
     pub(crate) iam: &'static str,
@@ -35,6 +37,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             listen: "",
+            hosts: Vec::new(),
             identity: "sources = [\"trust\"]".to_owned(),
             pool: "",
             iam: "logins_per_second = 200\nburst = 200",
@@ -328,6 +331,11 @@ struct Behind {
 fn configuration(behind: &Behind, options: &Options, port: u16, admin: u16) -> String {
     let mut text = String::new();
     let users = format!("{:?}", options.users);
+    let loopback = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    let hosts = loopback.iter().chain(&options.hosts);
+    let addresses: Vec<String> = hosts
+        .map(|host| SocketAddr::new(*host, port).to_string())
+        .collect();
     let Behind {
         endpoint,
         region,
@@ -337,7 +345,7 @@ fn configuration(behind: &Behind, options: &Options, port: u16, admin: u16) -> S
     } = behind;
     write!(
         text,
-        "log.level = \"{}\"\n[listen]\naddresses = [\"127.0.0.1:{port}\", \"[::1]:{port}\"]\n{}\n\
+        "log.level = \"{}\"\n[listen]\naddresses = {addresses:?}\n{}\n\
          [admin]\nhttp = \"127.0.0.1:{admin}\"\n{}\n[identity]\n{}\n\
          [[targets]]\nname = \"orders\"\nendpoint = \"{endpoint}\"\nregion = \"{region}\"\ndial_address = \"{dial}\"\n\
          tls_ca_file = {ca:?}\ndatabases = [\"orders\"]\nusers = {users}\n\

@@ -25,6 +25,7 @@ mod leaks;
 mod login;
 mod pipelines;
 mod pool;
+mod proofs;
 mod raw;
 mod readme;
 mod rules;

@@ -9,6 +9,7 @@ mod control;
 mod imds;
 mod rds;
 mod ssm;
+mod sts;
 mod xml;
 
 use std::collections::BTreeMap;
@@ -19,7 +20,7 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{ACCEPT, CONTENT_TYPE};
 use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -171,13 +172,20 @@ async fn api(shared: &Shared, parts: &Parts, body: &[u8]) -> Result<Answer, Hung
     if let Some(answer) = meet(fault, is_json).await? {
         return Ok(answer);
     }
+    let speaks_json = parts
+        .headers
+        .get(ACCEPT)
+        .is_some_and(|accept| accept == "application/json");
     let caller = match authorise(shared, parts, body) {
         Ok(caller) => caller,
+        Err(refusal) if speaks_json && action == "GetCallerIdentity" => {
+            return Ok(sts::refuse(refusal));
+        }
         Err(refusal) => return Ok(authorization::refuse(refusal, is_json)),
     };
     let region = &shared.endpoint.region;
     Ok(match (caller.service.as_str(), action) {
-        ("sts", "GetCallerIdentity") => xml::caller_identity(&caller.key),
+        ("sts", "GetCallerIdentity") => sts::caller_identity(&caller.key, speaks_json),
         ("rds", "DescribeDBInstances") => rds::describe_instances(&lock(&shared.aws.rds), region, &form),
         ("rds", "DescribeDBClusters") => rds::describe_clusters(&lock(&shared.aws.rds), region, &form),
         ("ssm", "DescribeSessions") => ssm::describe_sessions(&lock(&shared.aws.sessions), body),

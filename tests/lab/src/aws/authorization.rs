@@ -75,14 +75,19 @@ pub(super) fn authorise(shared: &Shared, parts: &Parts, body: &[u8]) -> Result<C
     })
 }
 
-/// AWS's words for a refusal.
-pub(super) fn refuse(refusal: Refusal, is_json: bool) -> Answer {
-    let code = match refusal {
+/// AWS's code for a refusal.
+pub(super) fn code(refusal: Refusal) -> &'static str {
+    match refusal {
         Refusal::UnknownKey | Refusal::WrongSessionToken | Refusal::KeyRevoked => "InvalidClientTokenId",
         Refusal::KeyExpired => "ExpiredToken",
         Refusal::Malformed => "MissingAuthenticationToken",
         _ => "SignatureDoesNotMatch",
-    };
+    }
+}
+
+/// AWS's words for a refusal.
+pub(super) fn refuse(refusal: Refusal, is_json: bool) -> Answer {
+    let code = code(refusal);
     let code = if is_json {
         format!("{code}Exception")
     } else {

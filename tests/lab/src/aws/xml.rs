@@ -1,9 +1,8 @@
-//! Answers of the Query protocol, which are XML, and that of STS.
+//! Answers of the Query protocol, which are XML.
 
 use hyper::StatusCode;
 
 use super::{Answer, respond};
-use crate::keys::{ACCOUNT, Key};
 
 /// `<name>text</name>`, with the text escaped.
 pub(super) fn element(name: &str, text: &str) -> String {
@@ -35,24 +34,5 @@ pub(super) fn query_error(status: StatusCode, code: &str, text: &str) -> Answer 
     respond(status, CONTENT, body)
 }
 
-/// STS GetCallerIdentity.
-pub(super) fn caller_identity(key: &Key) -> Answer {
-    let user_id = match key.arn.rsplit_once('/') {
-        Some((_, name)) if key.session_token.is_some() => format!("AROAPOSTERNLAB0000000:{name}"),
-        _ => "AIDAPOSTERNLAB0000000".to_owned(),
-    };
-    let result = [
-        element("Arn", &key.arn),
-        element("UserId", &user_id),
-        element("Account", ACCOUNT),
-    ]
-    .concat();
-    query_answer(
-        "https://sts.amazonaws.com/doc/2011-06-15/",
-        "GetCallerIdentity",
-        &result,
-    )
-}
-
 const CONTENT: &str = "text/xml";
-const REQUEST_ID: &str = "01234567-89ab-cdef-0123-456789abcdef";
+pub(super) const REQUEST_ID: &str = "01234567-89ab-cdef-0123-456789abcdef";

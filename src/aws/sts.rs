@@ -1,0 +1,257 @@
+//! Asks STS whose signature is under a proof ([`crate::identity::sts`]), and signs proofs for callers.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use http::header::{ACCEPT, HOST};
+use http::{Request, StatusCode, Uri};
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::body::Bytes;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde::Deserialize;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use zeroize::Zeroizing;
+
+use super::credentials::{Keys, chain_of};
+use super::presign::{Scope, SignError, presign};
+use crate::identity::iam::{BadArn, IamPrincipal};
+use crate::identity::sts::{self, HEADER, LIFETIME, Proof};
+use crate::tls;
+
+/// How long STS may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Questions at a time; more wait. Whoever reaches the port can make the gateway ask.
+const MAX_ASKED: usize = 32;
+
+/// The longest answer that is read; one is about 0.5 KiB.
+const MAX_ANSWER_BYTES: usize = 64 * 1024;
+
+/// Asks STS. Shared by all threads; the questions are asked by the thread whose runtime this was made in.
+pub struct Sts {
+    runtime: Handle,
+    client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+    /// What is asked in place of the host that a proof is signed for (`AWS_ENDPOINT_URL_STS`, AWS SDKs Reference Guide,
+    /// "Service-specific endpoints").
+    endpoint: Option<String>,
+    /// Proofs that somebody has come in with or is about to, and when they are too old anyway.
+    used: Arc<Mutex<HashMap<[u8; 32], SystemTime>>>,
+    asked: Arc<Semaphore>,
+}
+
+/// Nobody vouches for a proof.
+#[derive(Debug, thiserror::Error)]
+pub enum NotVouched {
+    /// Somebody came in with it before.
+    #[error("the proof was used before: each is good for one connection")]
+    Used,
+    /// STS doesn't take it.
+    #[error(
+        "STS refuses the proof ({0}): it was altered, or signed for a gateway of another name, or its credentials are void"
+    )]
+    Refused(String),
+    /// STS can't be asked.
+    #[error("STS could not be asked: {0}")]
+    Unavailable(String),
+    /// Who signed it can't be let in.
+    #[error("STS names {arn}, and {why}")]
+    Arn {
+        /// The ARN.
+        arn: String,
+        /// What is wrong with it.
+        why: BadArn,
+    },
+}
+
+impl NotVouched {
+    /// All metric labels.
+    pub const LABELS: [&str; 4] = ["used", "refused", "unavailable", "other_principal"];
+
+    /// The metric label.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Used => "used",
+            Self::Refused(_) => "refused",
+            Self::Unavailable(_) => "unavailable",
+            Self::Arn { .. } => "other_principal",
+        }
+    }
+}
+
+impl std::fmt::Debug for Sts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Sts")
+    }
+}
+
+impl Sts {
+    /// Asks by the runtime that this is called in.
+    pub fn new() -> std::io::Result<Self> {
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls::public()?)
+            .https_or_http()
+            .enable_http1()
+            .build();
+        let endpoint = ["AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL"]
+            .into_iter()
+            .find_map(|name| std::env::var(name).ok())
+            .map(|url| url.trim_end_matches('/').to_owned());
+        Ok(Self {
+            runtime: Handle::current(),
+            client: Client::builder(TokioExecutor::new()).build(connector),
+            endpoint,
+            used: Arc::default(),
+            asked: Arc::new(Semaphore::new(MAX_ASKED)),
+        })
+    }
+
+    /// Whose signature is under `proof`, which nobody can come in with again then. One that STS couldn't be asked about may be tried again.
+    pub async fn caller(&self, proof: Proof, now: SystemTime) -> Result<IamPrincipal, NotVouched> {
+        let mut using = Using::begin(&self.used, &proof, now)?;
+        let (client, asked) = (self.client.clone(), self.asked.clone());
+        let request = self.request(&proof).map_err(unavailable)?;
+        let answer = self.runtime.spawn(async move {
+            let asks = async {
+                let _permit = asked.acquire().await;
+                let answer = client.request(request).await.map_err(|error| chain_of(&error))?;
+                let status = answer.status();
+                let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES);
+                let body = body.collect().await.map_err(|error| error.to_string())?;
+                Ok::<_, String>((status, body.to_bytes()))
+            };
+            timeout(PATIENCE, asks)
+                .await
+                .map_err(|_| format!("no answer within {} s", PATIENCE.as_secs()))?
+        });
+        let (status, body) = answer
+            .await
+            .map_err(unavailable)?
+            .map_err(NotVouched::Unavailable)?;
+        let arn = read(status, &body)?;
+        let principal = IamPrincipal::parse(&arn).map_err(|why| NotVouched::Arn { arn, why })?;
+        using.is_over = true;
+        Ok(principal)
+    }
+
+    fn request(&self, proof: &Proof) -> http::Result<Request<Empty<Bytes>>> {
+        let real = format!("https://{}", proof.host);
+        let base = self.endpoint.as_deref().unwrap_or(&real);
+        let url = Zeroizing::new(format!("{base}{}", *proof.path_and_query()));
+        Request::get(url.parse::<Uri>()?)
+            .header(HOST, &proof.host)
+            .header(HEADER, &proof.header)
+            .header(ACCEPT, "application/json")
+            .body(Empty::new())
+    }
+}
+
+/// A proof that somebody is about to come in with. If he doesn't, it may be used again.
+struct Using {
+    used: Arc<Mutex<HashMap<[u8; 32], SystemTime>>>,
+    id: [u8; 32],
+    is_over: bool,
+}
+
+impl Using {
+    fn begin(
+        used: &Arc<Mutex<HashMap<[u8; 32], SystemTime>>>,
+        proof: &Proof,
+        now: SystemTime,
+    ) -> Result<Self, NotVouched> {
+        let mut known = used.lock().unwrap_or_else(PoisonError::into_inner);
+        // A clock that is set back makes none of them good again that came in less than that before.
+        known.retain(|_, ends_at| *ends_at + LIFETIME > now);
+        if known.insert(proof.id, proof.ends_at).is_some() {
+            return Err(NotVouched::Used);
+        }
+        Ok(Self {
+            used: used.clone(),
+            id: proof.id,
+            is_over: false,
+        })
+    }
+}
+
+impl Drop for Using {
+    fn drop(&mut self) {
+        if !self.is_over {
+            let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+            used.remove(&self.id);
+        }
+    }
+}
+
+/// STS's answer in JSON, which it gives to whoever accepts that.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Answer {
+    get_caller_identity_response: Option<Identified>,
+    error: Option<Refusal>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Identified {
+    get_caller_identity_result: Caller,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Caller {
+    arn: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Refusal {
+    code: String,
+}
+
+/// The ARN in STS's answer.
+fn read(status: StatusCode, body: &[u8]) -> Result<String, NotVouched> {
+    let answer: Option<Answer> = serde_json::from_slice(body).ok();
+    let (caller, error) = answer.map_or((None, None), |answer| {
+        (answer.get_caller_identity_response, answer.error)
+    });
+    match (status, caller, error) {
+        (StatusCode::OK, Some(caller), _) => Ok(caller.get_caller_identity_result.arn),
+        (StatusCode::FORBIDDEN, _, Some(error)) => Err(NotVouched::Refused(error.code)),
+        (_, _, Some(error)) => Err(NotVouched::Unavailable(format!(
+            "it answers {status}, {}",
+            error.code
+        ))),
+        _ => Err(NotVouched::Unavailable(format!("it answers {status}"))),
+    }
+}
+
+fn unavailable(error: impl std::fmt::Display) -> NotVouched {
+    NotVouched::Unavailable(error.to_string())
+}
+
+/// Signs a proof for the gateway of this name with `keys`, and with a `nonce` that no other has.
+pub fn prove(
+    keys: &Keys,
+    gateway: &str,
+    region: &str,
+    nonce: &str,
+    now: SystemTime,
+) -> Result<Zeroizing<String>, SignError> {
+    let url = format!(
+        "https://{}/?Action=GetCallerIdentity&Version=2011-06-15",
+        sts::sts_host(region)
+    );
+    let header = sts::header(gateway, nonce);
+    let scope = Scope {
+        service: "sts",
+        region,
+        lifetime: LIFETIME,
+    };
+    let signed = presign(keys, &url, &[(HEADER, &header)], &scope, now)?;
+    Ok(sts::password(&signed, nonce))
+}

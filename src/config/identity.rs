@@ -1,0 +1,99 @@
+//! How callers prove who they are, as it is written.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::check::is_region;
+use super::error::ConfigError;
+use super::{Identity, Ssm, Target, file};
+use crate::identity::sts::Accepts;
+use crate::identity::{Source, Verifier};
+use crate::policy::Glob;
+
+/// The sources that are written, with what they need.
+pub(super) fn identity(typed: &file::Identity, targets: &[Arc<Target>]) -> Result<Identity, ConfigError> {
+    let sources = typed
+        .sources
+        .iter()
+        .map(|name| {
+            name.parse()
+                .map_err(|error| ConfigError::value("identity.sources", format!("{error}")))
+        })
+        .collect::<Result<Vec<Source>, _>>()?;
+    if sources.is_empty() {
+        return Err(ConfigError::value(
+            "identity.sources",
+            "is empty, so nobody could come in; expected \"ssm\", \"sts\", \"scram\" or \"trust\"",
+        ));
+    }
+    let first_final = sources.iter().position(|source| *source != Source::Ssm);
+    if first_final.is_some_and(|first| first + 1 < sources.len())
+        || sources.iter().filter(|source| **source == Source::Ssm).count() > 1
+    {
+        let message = "names something behind what decides for good; only \"ssm\" may be followed by another, by one of \"sts\", \"scram\" and \"trust\"";
+        return Err(ConfigError::value("identity.sources", message));
+    }
+    let verifiers = typed.scram.verifiers.iter().map(|(name, text)| {
+        let verifier: Verifier = text.parse().map_err(|error| {
+            ConfigError::value(format!("identity.scram.verifiers.{name}"), format!("{error}"))
+        })?;
+        Ok((name.clone(), Arc::new(verifier)))
+    });
+    let verifiers = verifiers.collect::<Result<HashMap<_, _>, ConfigError>>()?;
+    if sources.contains(&Source::Scram) && verifiers.is_empty() {
+        return Err(ConfigError::value(
+            "identity.scram.verifiers",
+            "is empty, but \"scram\" is among the sources",
+        ));
+    }
+    let documents = &typed.ssm.documents;
+    if sources.contains(&Source::Ssm) && documents.is_empty() {
+        return Err(ConfigError::value(
+            "identity.ssm.documents",
+            "is empty, so no session would do; expected names of documents, such as \"AWS-StartPortForwardingSession\"",
+        ));
+    }
+    let ssm = Ssm {
+        socket: typed.ssm.socket.clone(),
+        documents: documents.iter().map(|text| Glob::new(text)).collect(),
+    };
+    let sts = if sources.contains(&Source::Sts) {
+        Some(accepts(&typed.sts, targets)?)
+    } else {
+        None
+    };
+    Ok(Identity {
+        sources,
+        verifiers,
+        ssm,
+        sts,
+    })
+}
+
+fn accepts(typed: &file::Sts, targets: &[Arc<Target>]) -> Result<Accepts, ConfigError> {
+    let is_name =
+        |name: &&String| (1..=128).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic());
+    let Some(gateway) = typed.gateway.as_ref().filter(is_name) else {
+        return Err(ConfigError::value(
+            "identity.sts.gateway",
+            "must be a name if \"sts\" is among the sources, such as that of the host: up to 128 printable ASCII characters \
+             without spaces. Callers sign it, so that what they prove to one gateway is nothing to another",
+        ));
+    };
+    let mut regions = match &typed.regions {
+        Some(regions) => regions.clone(),
+        None => targets.iter().map(|target| target.region.clone()).collect(),
+    };
+    regions.sort_unstable();
+    regions.dedup();
+    if regions.is_empty() || !regions.iter().all(|region| is_region(region)) {
+        return Err(ConfigError::value(
+            "identity.sts.regions",
+            "must be a list of regions, such as [\"eu-west-1\"]",
+        ));
+    }
+    Ok(Accepts {
+        gateway: gateway.clone(),
+        regions,
+    })
+}
