@@ -70,7 +70,7 @@ async fn supervise(mut config: Config) -> anyhow::Result<()> {
     };
     let (audit, writer) = match &config.audit {
         Some(audit) => {
-            let (audit, writer) = writer::start(audit, metrics.clone())?;
+            let (audit, writer) = writer::start(audit, config.limits.max_clients, metrics.clone())?;
             tokio::spawn(reopen_at_hangup(writer.reopening())?);
             (audit, Some(writer))
         }
@@ -137,13 +137,13 @@ async fn supervise(mut config: Config) -> anyhow::Result<()> {
         result = wait_for_signals(&shutdown, drain_timeout) => result?,
         _ = end => {}
     }
-    tokio::task::spawn_blocking(move || joined.join())
-        .await?
-        .and_then(|data| data)
-        .map_err(|_| anyhow::anyhow!("the data thread panicked"))?;
+    let ended = tokio::task::spawn_blocking(move || joined.join()).await?;
     if let Some(writer) = writer {
         tokio::task::spawn_blocking(move || writer.finish()).await?;
     }
+    ended
+        .and_then(|data| data)
+        .map_err(|_| anyhow::anyhow!("the data thread panicked"))?;
     info!("ended");
     Ok(())
 }

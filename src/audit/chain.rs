@@ -59,7 +59,11 @@ struct Known {
     v: u32,
     n: u64,
     prev: String,
+    event: String,
 }
+
+/// The event that a gateway's last line says.
+const STOP: &str = "stop";
 
 impl Default for Head {
     fn default() -> Self {
@@ -93,25 +97,29 @@ impl Head {
         Ok(())
     }
 
-    /// The one after a line, which has no newline, whatever comes before it.
-    pub fn of(line: &str) -> Result<Self, Broken> {
-        let (_, head) = read(line)?;
-        Ok(head)
+    /// The one after a line, which has no newline, whatever comes before it; and whether that says that the gateway has stopped.
+    pub fn last(line: &str) -> Result<(Self, bool), Broken> {
+        let (known, hash) = known(line)?;
+        Ok((Self { n: known.n, hash }, known.event == STOP))
     }
 
-    /// Goes on to `line`, if it is the next one.
+    /// Goes on to `line`, which is in order if it is the next one.
     pub fn follow(&mut self, line: &str) -> Result<(), Broken> {
         let (prev, head) = read(line)?;
-        if prev != self.hash || head.n != self.n + 1 {
-            return Err(Broken::Moved);
-        }
+        let is_next = prev == self.hash && head.n == self.n + 1;
         *self = head;
-        Ok(())
+        is_next.then_some(()).ok_or(Broken::Moved)
     }
 }
 
 /// The hash before a line, and the chain after it.
 pub fn read(line: &str) -> Result<(String, Head), Broken> {
+    let (known, hash) = known(line)?;
+    Ok((known.prev, Head { n: known.n, hash }))
+}
+
+/// What a line says, and its hash, which is right.
+fn known(line: &str) -> Result<(Known, String), Broken> {
     let (text, rest) = line.rsplit_once(HASH).ok_or(Broken::Form)?;
     let written = rest.strip_suffix("\"}").ok_or(Broken::Form)?;
     let known: Known = serde_json::from_str(&format!("{text}}}")).map_err(|_| Broken::Form)?;
@@ -122,7 +130,7 @@ pub fn read(line: &str) -> Result<(String, Head), Broken> {
     if hash != written {
         return Err(Broken::Changed);
     }
-    Ok((known.prev, Head { n: known.n, hash }))
+    Ok((known, hash))
 }
 
 fn hash(text: &str) -> String {
@@ -164,7 +172,7 @@ mod tests {
         let lines = lines();
         let head = verify(&lines).unwrap();
         assert_eq!(head.n, 5);
-        assert_eq!(Head::of(&lines[4]), Ok(head));
+        assert_eq!(Head::last(&lines[4]), Ok((head, false)));
         let first =
             r#"{"v":1,"n":1,"time":"1970-01-01T00:00:00.000000Z","event":"lost","count":0,"prev":"0000"#;
         assert!(lines[0].starts_with(first), "{}", lines[0]);

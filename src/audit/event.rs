@@ -13,7 +13,13 @@ pub enum Event {
         version: String,
         /// The process.
         pid: u32,
+        /// Whether what recorded here before has said that it stops. If not, the last of what it knew may be missing.
+        clean: bool,
     },
+    /// The file before this one was moved away.
+    Reopened,
+    /// The gateway stops, and all that it has recorded is written.
+    Stop,
     /// A client is in.
     Login {
         /// Which.
@@ -22,7 +28,7 @@ pub enum Event {
         principal: String,
         /// The human or program, as `application_name` shows it.
         person: Option<String>,
-        /// How that is known: `ssm`, `scram` or `trust`.
+        /// How that is known: `ssm`, `sts`, `scram` or `trust`.
         source: &'static str,
         /// The session of Session Manager that it came through.
         ssm_session: Option<String>,
@@ -78,6 +84,11 @@ pub enum Event {
     },
     /// So many events couldn't be recorded before this one.
     Lost {
+        /// How many.
+        count: u64,
+    },
+    /// So many refusals and cancels before this one aren't listed: there were too many at a time.
+    Unlisted {
         /// How many.
         count: u64,
     },

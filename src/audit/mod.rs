@@ -10,20 +10,21 @@ mod event;
 pub mod writer;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 pub use event::Event;
 
 use crate::config::file::OnFull;
 use crate::metrics::Metrics;
 
-/// Events that may wait to be written: some 10 MB.
-pub const MAX_WAITING: u64 = 20_000;
+/// Events that may wait to be written when somebody logs in: some 5 MB. Beyond that there is room for what becomes of those who are in.
+const MAX_WAITING_AT_LOGIN: u64 = 10_000;
 
-/// Of these, as many may wait when somebody logs in: the others are for what becomes of those who are in.
-const MAX_WAITING_AT_LOGIN: u64 = MAX_WAITING / 2;
+/// Refusals and cancels in a second that are recorded one by one. Whoever reaches the port can make as many as he likes, and mustn't
+/// fill the disk with them.
+const MAX_UNASKED: u64 = 100;
 
 /// An event and when it was.
 #[derive(Debug)]
@@ -39,6 +40,7 @@ pub struct Audit {
     entries: Option<SyncSender<Entry>>,
     state: Arc<State>,
     on_full: OnFull,
+    began: Instant,
     metrics: Arc<Metrics>,
 }
 
@@ -49,6 +51,13 @@ pub(crate) struct State {
     waiting: AtomicU64,
     /// Events that were lost since the last line was written.
     lost: AtomicU64,
+    /// Refusals and cancels that weren't recorded one by one since then.
+    unlisted: AtomicU64,
+    /// The second since the start in which refusals and cancels were last recorded, and how many.
+    second: AtomicU64,
+    recorded: AtomicU64,
+    /// It hasn't been possible to write for a while.
+    fails: AtomicBool,
 }
 
 impl Audit {
@@ -58,13 +67,33 @@ impl Audit {
             entries: None,
             state: Arc::default(),
             on_full: OnFull::Drop,
+            began: Instant::now(),
             metrics,
         }
     }
 
     /// Whether somebody may log in: not if that couldn't be recorded, unless it may be lost.
     pub fn admits(&self) -> bool {
-        self.on_full == OnFull::Drop || self.state.waiting.load(Ordering::Relaxed) < MAX_WAITING_AT_LOGIN
+        self.on_full == OnFull::Drop || self.has_room() && !self.state.fails.load(Ordering::Relaxed)
+    }
+
+    fn has_room(&self) -> bool {
+        self.state.waiting.load(Ordering::Relaxed) < MAX_WAITING_AT_LOGIN
+    }
+
+    /// The same of a refusal or a cancel, which anybody may cause: of more than so many in a second, or while much waits, only the number
+    /// is recorded.
+    pub fn record_unasked(&self, event: impl FnOnce() -> Event) {
+        let state = &self.state;
+        let second = self.began.elapsed().as_secs() + 1;
+        if state.second.swap(second, Ordering::Relaxed) != second {
+            state.recorded.store(0, Ordering::Relaxed);
+        }
+        if self.has_room() && state.recorded.fetch_add(1, Ordering::Relaxed) < MAX_UNASKED {
+            self.record(event);
+        } else if self.entries.is_some() {
+            state.unlisted.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Records that this has happened just now. What can't be recorded is counted, in a metric and, once there is room, in the record.
@@ -75,7 +104,11 @@ impl Audit {
             event: Box::new(event()),
         };
         self.state.waiting.fetch_add(1, Ordering::Relaxed);
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = entries.try_send(entry) {
+        let sent = entries.try_send(entry);
+        if let Err(TrySendError::Disconnected(_)) = &sent {
+            self.state.fails.store(true, Ordering::Relaxed);
+        }
+        if sent.is_err() {
             self.state.waiting.fetch_sub(1, Ordering::Relaxed);
             self.state.lost.fetch_add(1, Ordering::Relaxed);
             self.metrics.audit.lost.inc();

@@ -5,16 +5,18 @@ use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use tracing::{error, info, warn};
 
 use super::chain::Head;
-use super::{Audit, Entry, Event, MAX_WAITING, State};
+use super::{Audit, Entry, Event, MAX_WAITING_AT_LOGIN, State};
 use crate::config;
 use crate::metrics::Metrics;
 
@@ -26,6 +28,9 @@ const MAX_LINE_BYTES: u64 = 64 * 1024;
 
 /// Between two attempts, and two looks at whether the file is to be opened anew.
 const PAUSE: Duration = Duration::from_millis(500);
+
+/// Attempts that fail one after another until nobody is let in any more: for 5 s.
+const MAX_FAILED: u32 = 10;
 
 /// How long the end waits for what isn't written.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -48,14 +53,21 @@ struct Writing {
     reopen: Arc<AtomicBool>,
     state: Arc<State>,
     metrics: Arc<Metrics>,
-    has_failed: bool,
+    /// Attempts that have failed since the last that didn't.
+    failed: u32,
 }
 
-/// Begins to record as `config` says. The chain goes on where the file's ends.
-pub fn start(config: &config::Audit, metrics: Arc<Metrics>) -> anyhow::Result<(Audit, Writer)> {
+/// Begins to record as `config` says, for as many as `max_clients`. The chain goes on where the file's ends.
+pub fn start(
+    config: &config::Audit,
+    max_clients: usize,
+    metrics: Arc<Metrics>,
+) -> anyhow::Result<(Audit, Writer)> {
     let shown = config.file.display();
-    let (file, head) = open(&config.file).with_context(|| format!("cannot write {shown} (audit.file)"))?;
-    let (entries, waiting) = mpsc::sync_channel(MAX_WAITING as usize);
+    let (file, head, clean) =
+        open(&config.file).with_context(|| format!("cannot write {shown} (audit.file)"))?;
+    // A disconnect of each.
+    let (entries, waiting) = mpsc::sync_channel(MAX_WAITING_AT_LOGIN as usize + max_clients.max(10_000));
     let state = Arc::<State>::default();
     let reopen = Arc::new(AtomicBool::new(false));
     let writing = Writing {
@@ -67,7 +79,7 @@ pub fn start(config: &config::Audit, metrics: Arc<Metrics>) -> anyhow::Result<(A
         reopen: reopen.clone(),
         state: state.clone(),
         metrics: metrics.clone(),
-        has_failed: false,
+        failed: 0,
     };
     let (ended, done) = mpsc::sync_channel(1);
     thread::Builder::new()
@@ -78,11 +90,13 @@ pub fn start(config: &config::Audit, metrics: Arc<Metrics>) -> anyhow::Result<(A
         entries: Some(entries),
         state,
         on_full: config.on_full,
+        began: Instant::now(),
         metrics,
     };
     audit.record(|| Event::Start {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
+        clean,
     });
     Ok((audit, Writer { reopen, done }))
 }
@@ -108,19 +122,46 @@ impl Writing {
             if self.rest.is_empty() {
                 match waiting.recv_timeout(PAUSE) {
                     Ok(first) => self.take(first, waiting),
-                    Err(RecvTimeoutError::Timeout) => continue,
-                    Err(RecvTimeoutError::Disconnected) => is_over = true,
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => {
+                        is_over = true;
+                        self.add(Event::Stop);
+                    }
                 }
             }
             if self.reopen.swap(false, Ordering::Relaxed) || self.is_moved() {
-                // A line that was begun there is written anew here.
-                (self.file, self.begun) = (None, 0);
+                self.leave_file();
             }
             if !self.flush() {
                 thread::sleep(PAUSE);
             }
         }
         let _ = ended.send(());
+    }
+
+    /// The file was moved away; what follows goes to another, in which the chain goes on at once. A line that was begun is
+    /// written anew there.
+    fn leave_file(&mut self) {
+        if let Some(file) = self.file.take()
+            && let Err(error) = take_back(&file, self.begun as u64)
+        {
+            warn!(%error, "a line that was begun stays in the audit log that was moved away");
+        }
+        self.begun = 0;
+        if self.rest.is_empty() {
+            self.add(Event::Reopened);
+        }
+    }
+
+    /// Adds a line about the record itself.
+    fn add(&mut self, event: Event) {
+        let mut line = String::new();
+        let entry = Entry {
+            at: SystemTime::now(),
+            event: Box::new(event),
+        };
+        self.line(&entry, &mut line);
+        self.rest.extend_from_slice(line.as_bytes());
     }
 
     /// Whether another file has its name by now, or none.
@@ -136,21 +177,23 @@ impl Writing {
     /// Makes lines of what waits.
     fn take(&mut self, first: Entry, waiting: &Receiver<Entry>) {
         let mut lines = String::new();
-        let lost = self.state.lost.swap(0, Ordering::Relaxed);
-        let lost = (lost > 0).then(|| Entry {
-            at: SystemTime::now(),
-            event: Box::new(Event::Lost { count: lost }),
-        });
         let mut taken = 0;
         for entry in std::iter::once(first).chain(waiting.try_iter().take(MAX_AT_ONCE)) {
             taken += 1;
             self.line(&entry, &mut lines);
         }
-        if let Some(lost) = lost {
-            self.line(&lost, &mut lines);
-        }
-        self.state.waiting.fetch_sub(taken, Ordering::Relaxed);
         self.rest = lines.into_bytes();
+        if self.state.waiting.fetch_sub(taken, Ordering::Relaxed) > taken {
+            return;
+        }
+        // What is missing was later than all that has waited.
+        let missing = |count: &AtomicU64| Some(count.swap(0, Ordering::Relaxed)).filter(|count| *count > 0);
+        if let Some(count) = missing(&self.state.unlisted) {
+            self.add(Event::Unlisted { count });
+        }
+        if let Some(count) = missing(&self.state.lost) {
+            self.add(Event::Lost { count });
+        }
     }
 
     fn line(&mut self, entry: &Entry, lines: &mut String) {
@@ -167,14 +210,21 @@ impl Writing {
     fn flush(&mut self) -> bool {
         let outcome = self.write();
         match &outcome {
-            Ok(()) if self.has_failed => info!("the audit log is written again"),
-            Err(error) if !self.has_failed => {
+            Ok(()) if self.failed > 0 => info!("the audit log is written again"),
+            Err(error) if self.failed == 0 => {
                 warn!(file = %self.path.display(), %error, "the audit log can't be written");
             }
             _ => {}
         }
-        self.has_failed = outcome.is_err();
-        self.metrics.audit.failing.set(i64::from(self.has_failed));
+        self.failed = if outcome.is_err() {
+            self.failed.saturating_add(1)
+        } else {
+            0
+        };
+        self.metrics.audit.failing.set(i64::from(self.failed > 0));
+        self.state
+            .fails
+            .store(self.failed >= MAX_FAILED, Ordering::Relaxed);
         outcome.is_ok()
     }
 
@@ -217,32 +267,53 @@ impl Writing {
     }
 }
 
+/// The file, which nobody else writes to from now on.
 fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
+    let file = OpenOptions::new()
         .append(true)
         .read(true)
         .create(true)
         .mode(0o640)
-        .open(path)
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Ok(file);
+    }
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => Err(io::Error::other("another gateway writes to it")),
+        locked => Ok(locked.map(|()| file)?),
+    }
 }
 
-/// The file and where its chain ends. What isn't a whole line at its end stays there, on a line of its own.
-fn open(path: &Path) -> anyhow::Result<(File, Head)> {
+/// Takes the last `begun` bytes of the file back, which are no whole line.
+fn take_back(file: &File, begun: u64) -> io::Result<()> {
+    let metadata = file.metadata()?;
+    if begun > 0 && metadata.is_file() {
+        file.set_len(metadata.len().saturating_sub(begun))?;
+    }
+    Ok(())
+}
+
+/// The file, where its chain ends, and whether that is where a gateway has stopped. What isn't a whole line at its end was never
+/// acknowledged, and is taken back.
+fn open(path: &Path) -> anyhow::Result<(File, Head, bool)> {
     let mut file = create(path)?;
     let length = file.metadata()?.len();
     if length == 0 {
-        return Ok((file, Head::default()));
+        return Ok((file, Head::default(), true));
     }
     let from = length.saturating_sub(MAX_LINE_BYTES);
     file.seek(SeekFrom::Start(from))?;
     let mut end = Vec::new();
     (&file).take(MAX_LINE_BYTES).read_to_end(&mut end)?;
-    if !end.ends_with(b"\n") {
-        file.write_all(b"\n")?;
-    }
-    let end = String::from_utf8_lossy(&end);
-    let last = end.lines().rev().find_map(|line| Head::of(line).ok());
-    let head =
+    let whole = end
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .map_or(0, |last| last + 1);
+    let begun = end.split_off(whole).len();
+    let text = String::from_utf8_lossy(&end);
+    let last = text.lines().rev().find_map(|line| Head::last(line).ok());
+    let (head, clean) =
         last.context("it isn't an audit log: its last lines aren't in the form of one; move it away")?;
-    Ok((file, head))
+    take_back(&file, begun as u64)?;
+    Ok((file, head, clean && begun == 0))
 }

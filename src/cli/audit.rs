@@ -7,7 +7,10 @@ use std::path::PathBuf;
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 
-use crate::audit::chain::{self, Head};
+use crate::audit::chain::{self, Broken, Head};
+
+/// Faults that are told one by one.
+const MAX_SHOWN: usize = 20;
 
 /// Look at audit logs.
 #[derive(Debug, Subcommand)]
@@ -36,26 +39,36 @@ impl Audit {
 }
 
 impl Verify {
+    /// What is good of them; an error names all that isn't.
     fn text(&self) -> anyhow::Result<String> {
         let mut head: Option<Head> = None;
         let mut first = 0;
+        let mut faults = Vec::new();
         for path in &self.files {
             let shown = path.display();
             let file = File::open(path).with_context(|| format!("cannot read {shown}"))?;
             for (number, line) in BufReader::new(file).split(b'\n').enumerate() {
                 let line = line.with_context(|| format!("cannot read {shown}"))?;
-                let line = String::from_utf8_lossy(&line);
-                let followed = match &mut head {
-                    Some(head) => head.follow(&line),
-                    None => chain::read(&line).map(|(_, begins)| {
+                let followed = match (str::from_utf8(&line), &mut head) {
+                    (Err(_), _) => Err(Broken::Form),
+                    (Ok(line), Some(head)) => head.follow(line),
+                    (Ok(line), None) => chain::read(line).map(|(_, begins)| {
                         first = begins.n;
                         head = Some(begins);
                     }),
                 };
                 if let Err(broken) = followed {
-                    bail!("{shown}, line {}: {broken}", number + 1);
+                    faults.push(format!("{shown}, line {}: {broken}", number + 1));
                 }
             }
+        }
+        if !faults.is_empty() {
+            let more = faults.len().saturating_sub(MAX_SHOWN);
+            faults.truncate(MAX_SHOWN);
+            if more > 0 {
+                faults.push(format!("and {more} more"));
+            }
+            bail!(faults.join("\n"));
         }
         let Some(head) = head else {
             return Ok("good; no lines\n".to_owned());

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::ReadBuf;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::debug;
 
 use super::clients::Client;
@@ -38,19 +38,22 @@ pub(super) enum NoServer {
     Refused(Box<ClientError>),
     /// It is gone.
     ClientGone,
+    /// Its session has to end.
+    Late,
 }
 
 /// Leases a connection from `pool` for the client on `stream`, which is told when that takes long, and
-/// makes its settings the client's.
+/// makes its settings the client's. `ends`: when its session has to end.
 pub(super) async fn attach(
     stream: &mut Stream,
     client: &Client,
     pool: &Rc<ServerPool>,
     settings: &Settings,
+    ends: Option<Instant>,
 ) -> Result<Lease, NoServer> {
     let mut attempts = ATTEMPTS;
     loop {
-        let mut lease = checked_out(stream, client, pool).await?;
+        let mut lease = checked_out(stream, client, pool, ends).await?;
         attempts -= 1;
         match lease.apply(client.session, settings, false).await {
             Ok(()) => {
@@ -71,25 +74,38 @@ pub(super) async fn attach(
     }
 }
 
-/// An idle connection of `pool`, or the first that comes free.
+/// An idle connection of `pool`, or the first that comes free; none once the client's session `ends`.
 #[inline]
 pub(super) async fn checked_out(
     stream: &mut Stream,
     client: &Client,
     pool: &Rc<ServerPool>,
+    ends: Option<Instant>,
 ) -> Result<Lease, NoServer> {
+    if ends.is_some_and(|ends| ends <= Instant::now()) {
+        return Err(NoServer::Late);
+    }
     if let Some(lease) = pool.try_lease() {
         return Ok(lease);
     }
-    Box::pin(wait(stream, client, pool)).await
+    Box::pin(wait(stream, client, pool, ends)).await
 }
 
-async fn wait(stream: &mut Stream, client: &Client, pool: &Rc<ServerPool>) -> Result<Lease, NoServer> {
+async fn wait(
+    stream: &mut Stream,
+    client: &Client,
+    pool: &Rc<ServerPool>,
+    ends: Option<Instant>,
+) -> Result<Lease, NoServer> {
     let user = pool.key().user.clone();
     let mut lease = Box::pin(pool.lease());
     let mut notice = Box::pin(sleep(NOTICE_AFTER));
     let mut noticed = false;
+    let mut end = ends.map(|ends| Box::pin(sleep_until(ends)));
     poll_fn(|cx| {
+        if end.as_mut().is_some_and(|end| end.as_mut().poll(cx).is_ready()) {
+            return Poll::Ready(Err(NoServer::Late));
+        }
         if let Poll::Ready(result) = lease.as_mut().poll(cx) {
             let refused = |error| NoServer::Refused(Box::new(ClientError::lease(&error, user.as_str())));
             return Poll::Ready(result.map_err(refused));

@@ -130,7 +130,7 @@ async fn introduce(
                 .with_label_values(&[outcome.label()])
                 .inc();
             info!(session = %client.session, outcome = outcome.label(), "cancel request");
-            shard.shared.audit.record(|| Event::Cancel {
+            shard.shared.audit.record_unasked(|| Event::Cancel {
                 session: client.session.to_string(),
                 client: address(&conversation),
                 outcome: outcome.label(),
@@ -211,7 +211,7 @@ async fn welcome(shard: &Rc<Shard>, client: &Client, admitted: Admitted) -> Opti
         None => {
             // What follows may take its time; the client learns that it was let in.
             conversation.flush().await.ok()?;
-            match attach(&mut conversation.stream, client, &pool, &settings).await {
+            match attach(&mut conversation.stream, client, &pool, &settings, None).await {
                 Ok(lease) => {
                     let parameters = lease.session.parameters.clone();
                     // Whoever logs in and asks nothing keeps no server.
@@ -222,7 +222,7 @@ async fn welcome(shard: &Rc<Shard>, client: &Client, admitted: Admitted) -> Opti
                     }
                     (settings, parameters)
                 }
-                Err(NoServer::ClientGone) => return None,
+                Err(NoServer::ClientGone | NoServer::Late) => return None,
                 Err(NoServer::Refused(error)) => {
                     refuse(shard, client, conversation, &error).await;
                     return None;
@@ -271,14 +271,14 @@ async fn welcome(shard: &Rc<Shard>, client: &Client, admitted: Admitted) -> Opti
         person: person.map(Rc::from),
         _seat: seat,
         began,
-        ends: max_duration.map(|longest| began + longest),
+        ends: max_duration.map(|longest| (began + longest).into()),
     }))
 }
 
 /// Sends the error and ends the connection.
 async fn refuse(shard: &Shard, client: &Client, mut conversation: Conversation, error: &ClientError) {
     info!(session = %client.session, kind = error.kind.label(), error = error.report.message, detail = error.report.detail, "login refused");
-    shard.shared.audit.record(|| Event::Refusal {
+    shard.shared.audit.record_unasked(|| Event::Refusal {
         session: client.session.to_string(),
         client: address(&conversation),
         kind: error.kind.label(),

@@ -15,7 +15,7 @@ use tracing::{debug, warn};
 use super::attach::{NoServer, checked_out};
 use super::cancel::Registered;
 use super::clients::{Client, Counted};
-use super::deadlines::Deadlines;
+use super::deadlines::{Deadlines, Late};
 use super::error::ClientError;
 use super::pump::{End, Traffic, end_of};
 use super::shard::Shutdown;
@@ -55,6 +55,8 @@ pub(super) struct Sharer<'a> {
     pub(super) pool: &'a Rc<ServerPool>,
     pub(super) session: ClientSession,
     pub(super) deadlines: Option<Box<Deadlines>>,
+    /// When its session has to end.
+    pub(super) ends: Option<tokio::time::Instant>,
     pub(super) traffic: &'a mut Traffic,
 }
 
@@ -95,9 +97,10 @@ impl Sharer<'_> {
             if let Err(end) = self.message(&mut pending).await {
                 return Ended::alone(end);
             }
-            let lease = match checked_out(self.stream, self.client, self.pool).await {
+            let lease = match checked_out(self.stream, self.client, self.pool, self.ends).await {
                 Ok(lease) => lease,
                 Err(NoServer::ClientGone) => return Ended::alone(End::ClientLost),
+                Err(NoServer::Late) => return Ended::alone(End::Late(Late::Session)),
                 Err(NoServer::Refused(error)) => {
                     return Ended {
                         end: Err(error),

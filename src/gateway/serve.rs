@@ -13,7 +13,7 @@ use tracing::info;
 use super::attach::{NoServer, attach};
 use super::cancel::Registered;
 use super::clients::{Client, Silent};
-use super::deadlines::Deadlines;
+use super::deadlines::{Deadlines, Late};
 use super::error::ClientError;
 use super::login::log_in;
 use super::multiplex::Sharer;
@@ -21,6 +21,7 @@ use super::pump::{End, First, Traffic, first_message, look_at, pump};
 use super::seats::Seat;
 use super::shard::Shard;
 use crate::audit::Event;
+use crate::ids::SessionId;
 use crate::net::stream::Stream;
 use crate::session::client::ClientSession;
 use crate::session::parameters::Parameters;
@@ -50,7 +51,7 @@ pub(super) struct Session {
     pub(super) _seat: Option<Seat>,
     pub(super) began: Instant,
     /// When it must end.
-    pub(super) ends: Option<Instant>,
+    pub(super) ends: Option<tokio::time::Instant>,
 }
 
 /// Serves the client that has connected with `tcp`. `over_limit`: there are too many, it is only told so.
@@ -66,10 +67,46 @@ pub(super) async fn serve(
     }
 }
 
+/// What is recorded when a client that was in is gone, also if nobody gets to serve it to its end: when the process ends, or a task
+/// panics.
+struct Departure<'a> {
+    shard: &'a Shard,
+    client: SessionId,
+    began: Instant,
+}
+
+impl Departure<'_> {
+    fn record(self, reason: String, traffic: &Traffic) {
+        self.say(reason, traffic);
+        std::mem::forget(self);
+    }
+
+    fn say(&self, reason: String, traffic: &Traffic) {
+        self.shard.shared.audit.record(|| Event::Disconnect {
+            session: self.client.to_string(),
+            reason,
+            received: traffic.received,
+            sent: traffic.sent,
+            duration_ms: self.began.elapsed().as_millis() as u64,
+        });
+    }
+}
+
+impl Drop for Departure<'_> {
+    fn drop(&mut self) {
+        self.say("it was not served to its end".to_owned(), &Traffic::default());
+    }
+}
+
 impl Session {
     async fn run(mut self: Box<Self>, shard: &Rc<Shard>, client: &Client) {
         let mut tracker = Tracker::default();
         let mut traffic = Traffic::default();
+        let departure = Departure {
+            shard,
+            client: client.session,
+            began: self.began,
+        };
         let end = self.exchange(client, &mut tracker, &mut traffic).await;
         let metrics = &shard.shared.metrics.client;
         metrics.received_bytes.inc_by(traffic.received);
@@ -80,13 +117,7 @@ impl Session {
             Err(error) => error.report.message.clone(),
         };
         info!(session = %client.session, reason, received = traffic.received, sent = traffic.sent, "disconnect");
-        shard.shared.audit.record(|| Event::Disconnect {
-            session: client.session.to_string(),
-            reason,
-            received: traffic.received,
-            sent: traffic.sent,
-            duration_ms: self.began.elapsed().as_millis() as u64,
-        });
+        departure.record(reason, &traffic);
         Box::pin(self.end(shard, end, tracker)).await;
     }
 
@@ -109,19 +140,25 @@ impl Session {
             Ok(End::ServerLost(_) | End::ServerBroke(_)) => (None, Some(ClientError::server_lost())),
             Err(error) => (Some(Farewell::None), Some(*error)),
         };
-        if let Some(error) = error.filter(|_| tracker.is_between_answers()) {
-            say(shard, &mut stream, &error).await;
-        } else if farewell.is_none() {
-            // The server's last words may still be on their way.
-            let _ = timeout(LAST_WORDS, stream.close()).await;
-        }
-        drop(stream);
-        let is_untouched = key.detach().await;
-        match (lease, farewell) {
-            (Some(lease), Some(farewell)) if is_untouched => lease.give_back(tracker, farewell).await,
-            (Some(lease), Some(_)) => lease.cancel_and_close().await,
-            _ => {}
-        }
+        let error = error.filter(|_| tracker.is_between_answers());
+        let tells = async move {
+            if let Some(error) = error {
+                say(shard, &mut stream, &error).await;
+            } else if farewell.is_none() {
+                // The server's last words may still be on their way.
+                let _ = timeout(LAST_WORDS, stream.close()).await;
+            }
+        };
+        // Whatever the client does with what it is told, its query ends, and others may have the connection.
+        let gives_back = async move {
+            let is_untouched = key.detach().await;
+            match (lease, farewell) {
+                (Some(lease), Some(farewell)) if is_untouched => lease.give_back(tracker, farewell).await,
+                (Some(lease), Some(_)) => lease.cancel_and_close().await,
+                _ => {}
+            }
+        };
+        tokio::join!(tells, gives_back);
     }
 
     async fn exchange(
@@ -163,9 +200,18 @@ impl Session {
         mut deadlines: Option<Box<Deadlines>>,
     ) -> Result<End, Box<ClientError>> {
         traffic.received += first.len() as u64;
-        let mut lease = match Box::pin(attach(&mut self.stream, client, &self.pool, &self.settings)).await {
+        let mut lease = match Box::pin(attach(
+            &mut self.stream,
+            client,
+            &self.pool,
+            &self.settings,
+            self.ends,
+        ))
+        .await
+        {
             Ok(lease) => lease,
             Err(NoServer::ClientGone) => return Ok(End::ClientLost),
+            Err(NoServer::Late) => return Ok(End::Late(Late::Session)),
             Err(NoServer::Refused(error)) => return Err(error),
         };
         self.key.attach(lease.cancellable());
@@ -193,12 +239,7 @@ impl Session {
     /// Serves a client that shares its server connections with others.
     fn deadlines(&self, client: &Client) -> Option<Box<Deadlines>> {
         let timeouts = &self.pool.target().timeouts;
-        Deadlines::of(
-            timeouts,
-            self.ends.map(Into::into),
-            client.session,
-            self.pool.metrics(),
-        )
+        Deadlines::of(timeouts, self.ends, client.session, self.pool.metrics())
     }
 
     async fn share(
@@ -221,6 +262,7 @@ impl Session {
                 self.person.clone(),
             ),
             deadlines,
+            ends: self.ends,
             traffic,
         };
         let ended = sharer.run(early).await;

@@ -50,6 +50,9 @@ pub struct Record {
     pub port: String,
 }
 
+/// The longest text that is taken from an agent's file. ARNs have at most 256 characters.
+const MAX_FIELD_BYTES: usize = 512;
+
 /// Why nobody is behind a connection as far as Session Manager goes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Unattributed {
@@ -160,13 +163,21 @@ impl Record {
             .map(|plugin| plugin.configuration)
             .find(|configuration| configuration.plugin_name == "Port")
             .map(|configuration| configuration.properties.port_number);
-        Ok(Self {
+        let record = Self {
             session: information.document_id,
             document: information.document_name,
             owner: information.session_owner,
             pid: information.proc_info.pid,
             port: port.unwrap_or_default(),
-        })
+        };
+        let fields = [&record.session, &record.document, &record.owner, &record.port];
+        if fields.iter().any(|field| field.len() > MAX_FIELD_BYTES) {
+            // Who starts the session chooses the port, as far as the document lets him.
+            return Err(Unattributed::BadRecord {
+                reason: format!("it has something in it that is longer than {MAX_FIELD_BYTES} bytes"),
+            });
+        }
+        Ok(record)
     }
 }
 

@@ -50,11 +50,13 @@ impl Helper {
     pub async fn ask(&self, connection: Connection) -> Answer {
         let began = Instant::now();
         loop {
+            let line = self.line();
             let answer = match timeout(PATIENCE, self.asked(connection)).await {
                 Ok(Ok(answer)) => answer,
                 Ok(Err(reason)) => return Err(self.is_missing(&reason)),
                 Err(_) => {
-                    self.line.take();
+                    // Others may ask over a newer one.
+                    self.line.borrow_mut().take_if(|open| open.same_channel(&line));
                     return Err(self.is_missing(&format!("no answer for {PATIENCE:?}")));
                 }
             };

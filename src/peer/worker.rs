@@ -79,6 +79,10 @@ impl Workers {
     /// Adds a worker with the sockets that it has, if it is still there.
     fn add(&mut self, worker: Rc<Worker>) -> io::Result<()> {
         let pid = worker.process.pid();
+        // Its id may be another's by now, and what that has is none of ours.
+        if !calls_itself_worker(&worker.process).unwrap_or(false) {
+            return Ok(());
+        }
         // By the path of whoever has the id now, which is quick: [`OpenSocket::is_still`] asks the process itself.
         let files = match fs::read_dir(format!("/proc/{pid}/fd")) {
             Ok(files) => files,
@@ -120,6 +124,13 @@ fn has_ended(error: &ProcError) -> io::Result<()> {
     }
 }
 
+/// Whether the process is still there, by the name of a worker.
+fn calls_itself_worker(process: &Process) -> ProcResult<bool> {
+    let mut command = Vec::new();
+    process.open_relative("comm")?.read_to_end(&mut command)?;
+    Ok(command == COMMAND)
+}
+
 /// The inode of the socket that a link in `/proc/PID/fd` leads to.
 fn inode(link: &Path) -> Option<u32> {
     let target = fs::read_link(link).ok()?;
@@ -135,9 +146,7 @@ impl Worker {
     /// The process, if it is root's in every respect and calls itself a worker. Of what others run nothing more is read: it may be
     /// made to take long.
     fn of(process: Process) -> ProcResult<Option<Self>> {
-        let mut command = Vec::new();
-        process.open_relative("comm")?.read_to_end(&mut command)?;
-        if command != COMMAND {
+        if !calls_itself_worker(&process)? {
             return Ok(None);
         }
         let status = process.status()?;

@@ -342,6 +342,43 @@ fn whoever_wants_to_be_taken_for_the_agent_is_refused() {
     );
 }
 
+/// Whoever begins next has the process id `pid`, unless others begin as well.
+fn next_is(pid: u32) {
+    std::fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string()).unwrap();
+}
+
+#[test]
+fn a_worker_that_has_the_process_id_of_another_is_itself() {
+    let host = Host::new();
+    let mut before = host.session(ALICES, ALICE);
+    assert!(is_in(&log_in(before.address, "app_ro").1), "the helper knows it");
+    before.end();
+    let next = (0..200).find_map(|number| {
+        next_is(before.pid());
+        let next = host.session(&format!("alice-{number:017x}"), ALICE);
+        (next.pid() == before.pid()).then_some(next)
+    });
+    let next = next.expect("no process has that id again");
+    assert!(is_in(&log_in(next.address, "app_ro").1));
+}
+
+#[test]
+fn what_a_file_says_at_length_is_nobody_elses_trouble() {
+    let host = Host::new();
+    let long = host.session("mallory-07a16060613c408b5", &"m".repeat(20_000));
+    let good = host.session(ALICES, ALICE);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| (0..5).for_each(|_| drop(log_in(long.address, "app_ro"))));
+        }
+        for _ in 0..20 {
+            assert!(is_in(&log_in(good.address, "app_ro").1));
+        }
+    });
+    assert!(host.found("bad_record") > 0.0);
+    assert!(host.found("no_helper").abs() < f64::EPSILON);
+}
+
 #[test]
 fn a_process_that_is_gone_is_nobody() {
     let host = Host::new();

@@ -85,3 +85,24 @@ fn a_session_lasts_no_longer_than_a_rule_allows() {
         assert!(ends, "{pool}: what was asked goes on");
     }
 }
+
+#[test]
+fn a_session_that_waits_for_a_server_ends_as_well() {
+    for pool in ["mode = \"auto\"\nsize = 1", "mode = \"session\"\nsize = 1"] {
+        let (lab, gateway) = bounded(pool, "max_duration = \"4s\"");
+        let (mut waits, _) = log_in(&gateway, "app_rw");
+        std::thread::sleep(Duration::from_secs(3));
+        let (mut holds, _) = log_in(&gateway, "app_rw");
+        holds.query("begin");
+        waits.message('Q', b"create table late (a int)\0");
+        let end = waits.until('E').pop().unwrap();
+        assert_eq!(end.field(b'C').unwrap(), "57P01", "{pool}");
+        // It didn't wait until the connection came free.
+        assert_eq!(holds.query("commit").last().unwrap().tag, 'Z', "{pool}");
+        std::thread::sleep(Duration::from_millis(500));
+        let made = lab
+            .superuser_sql("select count(*) from pg_tables where tablename = 'late'")
+            .unwrap();
+        assert_eq!(made.trim(), "0", "{pool}: it is done after the end");
+    }
+}
