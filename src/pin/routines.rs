@@ -35,6 +35,8 @@ pub struct Catalogs {
     pub effects: Vec<(String, Effects)>,
     /// Routines that DDL runs (event triggers).
     pub on_ddl: Vec<String>,
+    /// Routines that expressions of indexes and statistics call.
+    pub on_maintenance: Vec<String>,
     /// Types whose values are read or checked by routines.
     pub types: Vec<String>,
     /// What may be done without anything being named: by PostgreSQL's own functions behind operators and casts.
@@ -48,6 +50,7 @@ pub struct Routines {
     ambient: Effects,
     on_ddl: Effects,
     types: Effects,
+    on_maintenance: Effects,
     custom: Vec<String>,
     keeps_constants: bool,
 }
@@ -130,6 +133,7 @@ impl Routines {
             ambient,
             on_ddl: of_all(&catalogs.on_ddl),
             types: of_all(&catalogs.types),
+            on_maintenance: of_all(&catalogs.on_maintenance) | of_all(&catalogs.types),
             custom,
             keeps_constants,
         }
@@ -156,6 +160,15 @@ impl Routines {
     /// What any DDL may leave behind.
     pub fn on_ddl(&self) -> Effects {
         self.on_ddl
+    }
+
+    /// What is left behind besides by what has these `effects`, if it runs the expressions of indexes and statistics.
+    pub fn maintained_by(&self, effects: Effects) -> Effects {
+        if effects.intersects(Effects::MAINTAINS) {
+            self.on_maintenance
+        } else {
+            Effects::NONE
+        }
     }
 
     /// What reading a value of any of the database's own types may leave behind.

@@ -59,6 +59,9 @@ impl Effects {
     pub const DECIDES_UNREPORTED: Self = Self(1 << 22);
     /// What is set decides where the words of a text begin and end.
     pub const DECIDES_WORDS: Self = Self(1 << 23);
+    /// The expressions of indexes and statistics that the text needn't name may be run: ANALYZE, REINDEX, VACUUM, CLUSTER. Always with
+    /// [`Self::UNKNOWN`].
+    pub const MAINTAINS: Self = Self(1 << 24);
     /// A transaction may end, or go back to a savepoint, and with it what was set: COMMIT, ROLLBACK, PREPARE TRANSACTION.
     pub const ENDS_TRANSACTION: Self = Self(1 << 25);
     /// Not understood: may have any effect at all.
@@ -91,7 +94,7 @@ impl Effects {
     /// What no query to the server shows reliably.
     pub const UNSEEN: Self = Self(Self::SEED.0 | Self::LASTING.0);
 
-    const NAMES: [(&'static str, Self); 25] = [
+    const NAMES: [(&'static str, Self); 26] = [
         ("SETTING", Self::SETTING),
         ("DYNAMIC_SETTING", Self::DYNAMIC_SETTING),
         ("RESET", Self::RESET),
@@ -116,6 +119,7 @@ impl Effects {
         ("DECIDES", Self::DECIDES),
         ("DECIDES_UNREPORTED", Self::DECIDES_UNREPORTED),
         ("DECIDES_WORDS", Self::DECIDES_WORDS),
+        ("MAINTAINS", Self::MAINTAINS),
         ("ENDS_TRANSACTION", Self::ENDS_TRANSACTION),
     ];
 

@@ -103,6 +103,8 @@ impl<V: Visitor> Scan<'_, V> {
                 | Word::Deallocate
                 | Word::Create
                 | Word::Alter
+                | Word::Analyze
+                | Word::Maintain
                 | Word::Ddl
                     if begins =>
                 {

@@ -86,11 +86,12 @@ fn decides(name: &str) -> Effects {
     applying.fold(Effects::NONE, |all, (_, effects)| all | effects)
 }
 
-/// Parameters that a session can set and that not everybody is shown (`GUC_SUPERUSER_ONLY` in `guc_tables.c`, PostgreSQL 18): who
+/// Parameters that a session can set and that not everybody is shown (`GUC_SUPERUSER_ONLY` in `guc_tables.c`, PostgreSQL 18; `extension_destdir` is Debian's): who
 /// has set one is in nobody's place.
-const HIDDEN: [&str; 3] = [
+const HIDDEN: [&str; 4] = [
     "dynamic_library_path",
     "extension_control_path",
+    "extension_destdir",
     "session_preload_libraries",
 ];
 

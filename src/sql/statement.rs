@@ -210,7 +210,7 @@ impl<V: Visitor> Scan<'_, V> {
             }
             Word::Update | Word::Delete | Word::Harmless => self.rest(first),
             Word::Analyze | Word::Maintain => {
-                self.effects |= Effects::UNKNOWN;
+                self.effects |= Effects::UNKNOWN | Effects::MAINTAINS;
                 self.rest(first)
             }
             Word::Copy | Word::Declare | Word::Create | Word::Ddl => self.rest(first),

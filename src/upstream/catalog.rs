@@ -59,6 +59,7 @@ fn fingerprint() -> String {
 /// * `r`: a routine and its `language/volatility/ambient/body`;
 /// * `l`: using the name may run, read or write what the text names;
 /// * `d`: DDL runs the routine;
+/// * `m`: maintenance (ANALYZE, REINDEX …) runs the routine, in an expression of an index or of statistics;
 /// * `t`: a type, whose values are read by routines or checked by them;
 /// * `x`: using the name may run a function of PostgreSQL's own whose effects outlive a
 ///   transaction, and which kind of those. Dependencies on these aren't recorded (documentation, "pg_depend"), so they are
@@ -197,6 +198,7 @@ fn read(rows: impl Iterator<Item = [String; 3]>) -> Option<Routines> {
                 });
             }
             "d" => catalogs.on_ddl.push(name),
+            "m" => catalogs.on_maintenance.push(name),
             "t" => catalogs.types.push(name),
             "l" => catalogs.leads.push((name, text)),
             "a" => catalogs.ambient |= of_kind(&text)?,

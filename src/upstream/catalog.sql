@@ -34,6 +34,7 @@ WITH own AS (
     ('DYNAMIC', ARRAY['query_to_xml', 'query_to_xmlschema', 'query_to_xml_and_xmlschema', 'table_to_xml', 'table_to_xmlschema',
       'table_to_xml_and_xmlschema', 'schema_to_xml', 'schema_to_xmlschema', 'schema_to_xml_and_xmlschema', 'database_to_xml',
       'database_to_xmlschema', 'database_to_xml_and_xmlschema', 'cursor_to_xml', 'cursor_to_xmlschema', 'ts_stat', 'ts_rewrite',
+      'brin_summarize_new_values', 'brin_summarize_range', 'brin_desummarize_range', 'gin_clean_pending_list',
       'array_in', 'domain_in', 'multirange_in', 'range_in', 'record_in', 'pg_input_error_info', 'pg_input_is_valid'])) v(k, names)
   JOIN pg_catalog.pg_proc f ON f.pronamespace = 'pg_catalog'::pg_catalog.regnamespace AND f.proname = ANY (v.names)
 ), lasting(kind, re) AS (
@@ -103,6 +104,21 @@ FROM pg_catalog.pg_constraint c JOIN typ ON typ.oid = c.contypid
   JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND d.objid = c.oid
     AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
   JOIN own ON own.oid = d.refobjid
+UNION ALL
+SELECT 'l', typ.typname::pg_catalog.text, other.typname::pg_catalog.text
+FROM pg_catalog.pg_constraint c JOIN typ ON typ.oid = c.contypid
+  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND d.objid = c.oid
+    AND d.refclassid = 'pg_catalog.pg_type'::pg_catalog.regclass
+  JOIN typ other ON other.oid = d.refobjid AND other.oid <> typ.oid
+UNION ALL
+-- The initial value of an aggregate is read as of this type.
+SELECT 'l', own.proname::pg_catalog.text, typ.typname::pg_catalog.text
+FROM own JOIN pg_catalog.pg_aggregate g ON g.aggfnoid = own.oid JOIN typ ON typ.oid IN (g.aggtranstype, g.aggmtranstype)
+UNION ALL
+SELECT 'm', own.proname::pg_catalog.text, ''
+FROM part JOIN pg_catalog.pg_depend d ON d.classid = part.classid AND d.objid = part.objid AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+  JOIN own ON own.oid = d.refobjid
+WHERE part.classid IN ('pg_catalog.pg_class'::pg_catalog.regclass, 'pg_catalog.pg_statistic_ext'::pg_catalog.regclass)
 UNION ALL
 SELECT 'x', own.proname::pg_catalog.text, f.kind
 FROM own JOIN pg_catalog.pg_aggregate g ON g.aggfnoid = own.oid

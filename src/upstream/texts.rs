@@ -134,6 +134,7 @@ impl KnownTexts {
                     names::share(&used, defined)
                 });
             analysis.effects |= named | rest.without(HIDDEN);
+            analysis.effects |= routines.maintained_by(analysis.effects);
             if rest.intersects(HIDDEN) {
                 has_hidden.set(true);
                 analysis.effects |= Effects::UNKNOWN;
@@ -156,6 +157,7 @@ impl KnownTexts {
             analysis.effects |= routines.on_ddl();
         }
         analysis.effects |= routines.ambient();
+        analysis.effects |= routines.maintained_by(analysis.effects);
         analysis
     }
 
@@ -353,7 +355,8 @@ impl Texts for KnownTexts {
 
     fn own_types(&self) -> Effects {
         let routines = self.routines.borrow();
-        routines.as_ref().map_or(Effects::NONE, Routines::types)
+        let effects = |routines: &Routines| routines.types() | routines.ambient();
+        routines.as_ref().map_or(Effects::NONE, effects)
     }
 
     fn under(&self, statement: &Statement, server: &ServerSession) -> Rc<Statement> {
@@ -451,7 +454,7 @@ fn names_extension(text: &[u8], options: Options) -> bool {
 
 /// Whether a string in the text may be code: the body of a routine, or what a DO runs.
 fn quotes_code(text: &[u8], options: Options) -> bool {
-    has_word(text, options, &["function", "procedure", "do"])
+    has_word(text, options, &["function", "procedure", "routine", "do"])
 }
 
 fn has_word(text: &[u8], options: Options, words: &[&str]) -> bool {

@@ -162,6 +162,7 @@ impl Desk {
                         tail: statement.named_in(tail, place),
                         names: Some(statement),
                         executes,
+                        has_own_types: has_own_types(tail),
                         ..Unnamed::default()
                     };
                     request::message(b'P', out, |body| {
@@ -184,14 +185,9 @@ impl Desk {
 
     /// The server reads the constants of `statement`, and what checks their types runs: that of an array or composite of domains.
     pub(super) fn reads(&self, statement: &Statement, sides: &mut Sides<'_>) {
-        if !statement.has_constants {
-            return;
-        }
-        let effects = self.effects_of(statement, sides);
-        if effects.is_empty() {
-            sides.server.ran.note(statement.text(), sides.texts.epoch());
-        } else {
-            runs(sides, statement.text(), effects, statement.command.clone());
+        if statement.has_constants {
+            let effects = self.effects_of(statement, sides);
+            checks(statement.text(), effects, sides);
         }
     }
 
@@ -200,13 +196,10 @@ impl Desk {
         let (epoch, mut effects) = sides.client.unnamed_effects;
         let tail = std::mem::take(&mut sides.client.unnamed.tail);
         let text = Body::new(&tail).cstring().unwrap_or_default();
-        if epoch == sides.texts.epoch() && effects.is_empty() {
-            sides.server.ran.note(text, epoch);
-        } else if sql::is_analysed(text) && sql::has_constants(text) {
-            let analysis = sides.texts.analyse(text, sides.server);
-            effects |= analysis.effects;
-            runs(sides, text, effects, analysis.lone);
+        if epoch != sides.texts.epoch() {
+            effects |= sides.texts.analyse(text, sides.server).effects;
         }
+        checks(text, effects, sides);
         sides.client.unnamed.tail = tail;
     }
 
@@ -466,5 +459,15 @@ impl Desk {
         } else {
             self.pass(frame, out);
         }
+    }
+}
+
+/// Notes that constants of `text`, which has these `effects` if it is run, are read. No more of it is run than checks of types.
+fn checks(text: &[u8], effects: Effects, sides: &mut Sides<'_>) {
+    let effects = effects.common(sides.texts.own_types());
+    if effects.is_empty() {
+        sides.server.ran.note(text, sides.texts.epoch());
+    } else {
+        runs(sides, text, effects, Command::Other);
     }
 }

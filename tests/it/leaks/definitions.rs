@@ -421,6 +421,19 @@ fn locks_of_indexes_and_statistics_that_no_text_names() {
             "Q create index ti on t using brin (f(a)) with (pages_per_range = 2); insert into t select g, g from generate_series(1, 5000) g",
             "Q select brin_summarize_new_values('ti')",
         ),
+        (
+            "Q create index ti on t using brin (f(a)) with (pages_per_range = 2); insert into t select g, g from generate_series(1, 5000) g; \
+             create view v as select brin_summarize_new_values('ti') > 0 as a",
+            "Q select * from v",
+        ),
+        (
+            "Q create index ti on t (f(a)); create function m() returns void language plpgsql as $$ begin analyze; end $$",
+            "Q select m()",
+        ),
+        (
+            "Q create index ti on t (f(a)); create function m() returns void language plpgsql as $$ begin reindex index ti; end $$",
+            "Q select m()",
+        ),
     ] {
         let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 3");
         let [mut one, mut two] = clients(&gateway);
@@ -455,4 +468,48 @@ fn a_seed_that_a_function_sets_while_it_runs() {
     settled();
     assert!(!three.say(&["Q select random()"]).contains(seeded), "{seeded}");
     assert!(two.say(&["Q select random()"]).contains(seeded), "{seeded}");
+}
+
+#[test]
+fn a_seed_of_an_index_that_no_text_names() {
+    for uses in ["Q analyze", "Q reindex index ti", "Q select m()"] {
+        let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 3");
+        let [mut one, mut two, mut three] = clients(&gateway);
+        one.say(&[
+            "Q create table t (a int)",
+            "Q insert into t select generate_series(1, 1000)",
+            "Q create function f(int) returns int language plpgsql immutable as \
+             $$ begin perform setseed(0.5); return $1; end $$",
+            "Q create index ti on t (f(a))",
+            "Q create function m() returns void language plpgsql as $$ begin analyze; end $$",
+        ]);
+        drop(one);
+        settled();
+        let seeded = three.say(&["Q set seed = 0.5", "Q select random()"]);
+        let seeded = seeded.split(['(', ')']).nth(1).unwrap();
+        settled();
+        two.say(&[uses]);
+        settled();
+        let mut four = Client::new(&gateway, &[]);
+        assert!(!four.say(&["Q select random()"]).contains(seeded), "{uses}");
+        assert!(two.say(&["Q select random()"]).contains(seeded), "{uses}");
+    }
+}
+
+#[test]
+fn a_seed_that_a_routine_sets_and_no_longer() {
+    let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 3");
+    let [mut one, mut two, mut three] = clients(&gateway);
+    one.say(&["Q create function f() returns int language sql as 'select 1'"]);
+    settled();
+    let seeded = one.say(&["Q set seed = 0.5", "Q select random()"]);
+    let seeded = seeded.split(['(', ')']).nth(1).unwrap();
+    settled();
+    two.say(&[
+        "Q alter routine f() set seed = 0.5",
+        "Q select f()",
+        "Q alter routine f() reset seed",
+    ]);
+    settled();
+    assert!(!three.say(&["Q select random()"]).contains(seeded), "{seeded}");
 }
