@@ -39,6 +39,11 @@ pub enum Broken {
     /// Its hash is another.
     #[error("it was changed: its hash isn't that of what it says")]
     Changed,
+    /// It is the first of a chain.
+    #[error(
+        "another chain begins with it: the file before it is missing, or it was written to standard output"
+    )]
+    Begins,
     /// It follows another line.
     #[error("it follows another line than the one before it: lines were removed, added or moved")]
     Moved,
@@ -108,7 +113,11 @@ impl Head {
         let (prev, head) = read(line)?;
         let is_next = prev == self.hash && head.n == self.n + 1;
         *self = head;
-        is_next.then_some(()).ok_or(Broken::Moved)
+        match is_next {
+            true => Ok(()),
+            false if prev == NONE => Err(Broken::Begins),
+            false => Err(Broken::Moved),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,6 +20,9 @@ use super::chain::Head;
 use super::{Audit, Entry, Event, MAX_WAITING_AT_LOGIN, State};
 use crate::config;
 use crate::metrics::Metrics;
+
+/// The name that stands for standard output, from where journald takes what a service says. The chain begins anew there with each start.
+const STDOUT: &str = "-";
 
 /// Lines that are written at once.
 const MAX_AT_ONCE: usize = 1_000;
@@ -129,7 +133,8 @@ impl Writing {
                     }
                 }
             }
-            if self.reopen.swap(false, Ordering::Relaxed) || self.is_moved() {
+            let is_told = self.reopen.swap(false, Ordering::Relaxed) && self.path != Path::new(STDOUT);
+            if is_told || self.is_moved() {
                 self.leave_file();
             }
             if !self.flush() {
@@ -166,6 +171,9 @@ impl Writing {
 
     /// Whether another file has its name by now, or none.
     fn is_moved(&self) -> bool {
+        if self.path == Path::new(STDOUT) {
+            return false;
+        }
         let Some(Ok(ours)) = self.file.as_ref().map(File::metadata) else {
             return false;
         };
@@ -269,6 +277,9 @@ impl Writing {
 
 /// The file, which nobody else writes to from now on.
 fn create(path: &Path) -> io::Result<File> {
+    if path == Path::new(STDOUT) {
+        return Ok(File::from(io::stdout().as_fd().try_clone_to_owned()?));
+    }
     let file = OpenOptions::new()
         .append(true)
         .read(true)
@@ -298,7 +309,7 @@ fn take_back(file: &File, begun: u64) -> io::Result<()> {
 fn open(path: &Path) -> anyhow::Result<(File, Head, bool)> {
     let mut file = create(path)?;
     let length = file.metadata()?.len();
-    if length == 0 {
+    if length == 0 || path == Path::new(STDOUT) {
         return Ok((file, Head::default(), true));
     }
     let from = length.saturating_sub(MAX_LINE_BYTES);

@@ -44,7 +44,7 @@ pub struct File {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Audit {
-    /// The file that lines are appended to. If it is moved away, or at SIGHUP, another is begun.
+    /// The file that lines are appended to, or `"-"` for standard output. If it is moved away, or at SIGHUP, another is begun.
     pub file: PathBuf,
     /// What happens while it can't be written and as many events wait as may.
     #[serde(default)]

@@ -296,7 +296,7 @@ impl ClientError {
 
     pub(super) fn no_audit() -> Self {
         Self::new(ErrorKind::NoAudit, "logins can't be recorded in the audit log, and so nobody is let in")
-            .detail("The audit log can't be written, and as many events wait as may (audit.on_full = \"refuse-logins\").")
+            .detail("The audit log can't be written, or as many events wait for that as may (audit.on_full = \"refuse-logins\").")
             .hint("Ask whoever runs this gateway to make room on the disk of audit.file.")
     }
 

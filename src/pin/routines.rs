@@ -35,7 +35,7 @@ pub struct Catalogs {
     pub effects: Vec<(String, Effects)>,
     /// Routines that DDL runs (event triggers).
     pub on_ddl: Vec<String>,
-    /// Routines that expressions of indexes and statistics call.
+    /// Routines and types that expressions of indexes and statistics use.
     pub on_maintenance: Vec<String>,
     /// Types whose values are read or checked by routines.
     pub types: Vec<String>,
@@ -133,7 +133,7 @@ impl Routines {
             ambient,
             on_ddl: of_all(&catalogs.on_ddl),
             types: of_all(&catalogs.types),
-            on_maintenance: of_all(&catalogs.on_maintenance) | of_all(&catalogs.types),
+            on_maintenance: of_all(&catalogs.on_maintenance),
             custom,
             keeps_constants,
         }

@@ -59,7 +59,7 @@ fn fingerprint() -> String {
 /// * `r`: a routine and its `language/volatility/ambient/body`;
 /// * `l`: using the name may run, read or write what the text names;
 /// * `d`: DDL runs the routine;
-/// * `m`: maintenance (ANALYZE, REINDEX …) runs the routine, in an expression of an index or of statistics;
+/// * `m`: maintenance (ANALYZE, REINDEX …) runs the routine, or what checks the type, in an expression of an index or of statistics;
 /// * `t`: a type, whose values are read by routines or checked by them;
 /// * `x`: using the name may run a function of PostgreSQL's own whose effects outlive a
 ///   transaction, and which kind of those. Dependencies on these aren't recorded (documentation, "pg_depend"), so they are

@@ -115,10 +115,11 @@ UNION ALL
 SELECT 'l', own.proname::pg_catalog.text, typ.typname::pg_catalog.text
 FROM own JOIN pg_catalog.pg_aggregate g ON g.aggfnoid = own.oid JOIN typ ON typ.oid IN (g.aggtranstype, g.aggmtranstype)
 UNION ALL
-SELECT 'm', own.proname::pg_catalog.text, ''
-FROM part JOIN pg_catalog.pg_depend d ON d.classid = part.classid AND d.objid = part.objid AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
-  JOIN own ON own.oid = d.refobjid
-WHERE part.classid IN ('pg_catalog.pg_class'::pg_catalog.regclass, 'pg_catalog.pg_statistic_ext'::pg_catalog.regclass)
+SELECT 'm', coalesce(own.proname, typ.typname)::pg_catalog.text, ''
+FROM part JOIN pg_catalog.pg_depend d ON d.classid = part.classid AND d.objid = part.objid
+  LEFT JOIN own ON d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND own.oid = d.refobjid
+  LEFT JOIN typ ON d.refclassid = 'pg_catalog.pg_type'::pg_catalog.regclass AND typ.oid = d.refobjid
+WHERE coalesce(own.oid, typ.oid) IS NOT NULL AND part.classid IN ('pg_catalog.pg_class'::pg_catalog.regclass, 'pg_catalog.pg_statistic_ext'::pg_catalog.regclass)
 UNION ALL
 SELECT 'x', own.proname::pg_catalog.text, f.kind
 FROM own JOIN pg_catalog.pg_aggregate g ON g.aggfnoid = own.oid

@@ -20,6 +20,7 @@ const ALICE: &str =
     "arn:aws:sts::123456789012:assumed-role/AWSReservedSSO_Analyst_0123456789abcdef/alice@example.com";
 const ALICES: &str = "alice-07a16060613c408b5";
 const BOB: &str = "arn:aws:sts::123456789012:assumed-role/Deploy/bob";
+const BOBS: &str = "bob-07a16060613c408b6";
 
 /// Alice's permission set may read, and the role Deploy may do anything.
 const RULES: &str = "[[rules]]\nprincipals = [\"arn:aws:sts::123456789012:assumed-role/AWSReservedSSO_Analyst_????????????????/*\"]\n\
@@ -55,9 +56,10 @@ impl Host {
         let socket = directory.path().join("attribute.sock");
         let helper = helper(&agent, &socket, rustix_uid());
         let lab = Lab::start(LabConfig::default()).unwrap();
+        let audit = directory.path().join("audit.jsonl");
         let options = Options {
             identity: format!("{identity}\n[identity.ssm]\nsocket = {socket:?}"),
-            rules: RULES,
+            rules: format!("{RULES}\n[audit]\nfile = {audit:?}").leak(),
             pool: if mode == "auto" {
                 "mode = \"auto\""
             } else {
@@ -82,6 +84,10 @@ impl Host {
 
     fn start(&self, options: &SessionOptions) -> Session {
         self.agent.start(self.gateway.port, options).unwrap()
+    }
+
+    fn audit(&self) -> PathBuf {
+        self.directory.path().join("audit.jsonl")
     }
 
     /// The lines of the log with `part` in them, once there are so many: they are written by a thread of its own.
@@ -190,6 +196,47 @@ fn capabilities(pid: u32) -> Vec<(String, u64)> {
         .filter(|(name, _)| ["CapInh", "CapPrm", "CapEff", "CapAmb"].contains(name))
         .map(|(name, bits)| (name.to_owned(), u64::from_str_radix(bits, 16).unwrap()))
         .collect()
+}
+
+#[test]
+fn the_audit_log_names_person_session_and_document() {
+    let host = Host::with("sources = [\"ssm\"]");
+    let alices = host.session(ALICES, ALICE);
+    assert!(is_in(&log_in(alices.address, "app_ro").1));
+    let bobs = host.session(BOBS, BOB);
+    assert!(is_in(&log_in(bobs.address, "app_rw").1));
+    let deadline = Instant::now() + PATIENCE;
+    let logins = loop {
+        let text = std::fs::read_to_string(host.audit()).unwrap_or_default();
+        let lines = text
+            .lines()
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let logins: Vec<_> = lines.filter(|line| line["event"] == "login").collect();
+        if logins.len() == 2 {
+            break logins;
+        }
+        assert!(Instant::now() < deadline, "{text}");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    for (login, principal, person, session) in [
+        (&logins[0], ALICE, "alice@example.com", ALICES),
+        (
+            &logins[1],
+            "arn:aws:sts::123456789012:assumed-role/Deploy/",
+            "Deploy/bob",
+            BOBS,
+        ),
+    ] {
+        for (name, value) in [
+            ("principal", principal),
+            ("person", person),
+            ("ssm_session", session),
+            ("document", "AWS-StartPortForwardingSession"),
+            ("source", "ssm"),
+        ] {
+            assert_eq!(login[name], value, "{login}");
+        }
+    }
 }
 
 #[test]

@@ -251,13 +251,12 @@ fn all_faults_are_told() {
     assert_eq!(bad.matches("line ").count(), 6, "{bad}");
 }
 
+const CONFIG: &str = "[listen]\naddresses = [\"127.0.0.1:1\"]\n[admin]\nhttp = false\n[identity]\nsources = [\"trust\"]\n[[targets]]\nname = \"a\"\n\
+                      endpoint = \"a.invalid\"\nregion = \"eu-west-1\"\ndatabases = [\"a\"]\nusers = [\"a\"]\n";
+
 fn run(file: &Path, more: &str) -> Output {
-    let config = format!(
-        "[listen]\naddresses = [\"127.0.0.1:1\"]\n[admin]\nhttp = false\n[identity]\nsources = [\"trust\"]\n[[targets]]\nname = \"a\"\n\
-         endpoint = \"a.invalid\"\nregion = \"eu-west-1\"\ndatabases = [\"a\"]\nusers = [\"a\"]\n[audit]\nfile = {file:?}\n{more}"
-    );
     let path = file.with_file_name("postern.toml");
-    std::fs::write(&path, config).unwrap();
+    std::fs::write(&path, format!("{CONFIG}[audit]\nfile = {file:?}\n{more}")).unwrap();
     Command::new(env!("CARGO_BIN_EXE_postern"))
         .arg("run")
         .arg("--config")
@@ -450,4 +449,56 @@ fn a_full_disk_is_told_of() {
     let refused = refused.expect("they are let in for ever, though nothing is written");
     assert_eq!(refused.field(b'C').unwrap(), "58030");
     assert_eq!(inside.query("select 1").last().unwrap().tag, 'Z');
+}
+
+#[test]
+fn a_directory_that_is_gone_is_told_of() {
+    let (directory, file) = file();
+    let lab = Lab::start(LabConfig::default()).unwrap();
+    let gateway = recording(&lab, &file, "");
+    let (mut inside, _) = log_in(&gateway, "app_ro");
+    lines(&file, 2);
+    drop(directory);
+    let refused = (0..300).find_map(|_| {
+        std::thread::sleep(Duration::from_millis(50));
+        let last = log_in(&gateway, "app_ro").1.pop().unwrap();
+        (last.tag == 'E').then_some(last)
+    });
+    let refused = refused.expect("they are let in for ever, though nothing is written");
+    assert_eq!(refused.field(b'C').unwrap(), "58030");
+    assert_eq!(inside.query("select 1").last().unwrap().tag, 'Z');
+    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+    gateway.wait_for_metric("postern_audit_failing", &[], 0.0);
+    assert_eq!(log_in(&gateway, "app_ro").1.last().unwrap().tag, 'Z');
+    assert!(gateway.metric("postern_audit_lost_total", &[]).abs() < f64::EPSILON);
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::remove_dir_all(file.parent().unwrap()).unwrap();
+    assert!(text.contains("\"event\":\"disconnect\""), "{text}");
+}
+
+#[test]
+fn lines_go_to_standard_output_as_well() {
+    let (_directory, file) = file();
+    let config = format!("{CONFIG}[audit]\nfile = \"-\"\n");
+    let path = file.with_file_name("postern.toml");
+    std::fs::write(&path, config.replace("127.0.0.1:1\"", "127.0.0.1:0\"")).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_postern"))
+        .arg("run")
+        .arg("--config")
+        .arg(&path)
+        .stdout(std::fs::File::create(&file).unwrap())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let begun = lines(&file, 1);
+    // Until it listens to signals.
+    std::thread::sleep(Duration::from_secs(1));
+    let ended = Command::new("kill").arg(child.id().to_string()).status().unwrap();
+    assert!(ended.success() && child.wait().unwrap().success());
+    assert_eq!((&begun[0]["event"], &begun[0]["n"]), (&"start".into(), &1.into()));
+    assert_eq!(lines(&file, 2)[1]["event"], "stop");
+    assert!(verify(&[&file]).status.success());
+    let twice = std::fs::read_to_string(&file).unwrap().repeat(2);
+    std::fs::write(&file, twice).unwrap();
+    assert!(stderr(&verify(&[&file])).contains("line 3: another chain begins"));
 }
