@@ -172,8 +172,8 @@ impl Routines {
     }
 
     /// What reading a value of any of the database's own types may leave behind.
-    pub fn types(&self) -> Effects {
-        self.types
+    pub fn checks(&self) -> Effects {
+        self.types | self.ambient
     }
 
     /// Whether a server connection may keep, for whoever calls a routine, what its constants meant for whoever called it first.

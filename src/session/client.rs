@@ -322,17 +322,18 @@ impl Run {
         knowledge(Effects::DECIDES_UNREPORTED, self.decides, self.effects)
     }
 
-    /// Judges again what `ran`: `judge` says by what is known now what running a text may have left behind, if that can be
-    /// told. `false`: not all of it can be judged.
-    pub fn judge_again(&mut self, ran: &Ran, judge: impl Fn(&[u8]) -> Option<Analysis>) -> bool {
+    /// Judges again what `ran`: `judge` says by what is known now what running a text may have left behind, or reading it, if that
+    /// can be told. `false`: not all of it can be judged.
+    pub fn judge_again(&mut self, ran: &Ran, judge: impl Fn(&[u8], bool) -> Option<Analysis>) -> bool {
         self.effects = self.effects.without(Effects::DOUBT);
         if ran.is_cut()
-            || self.decides.intersects(Effects::DECIDES_WORDS) && !ran.texts().all(crate::sql::reads_alike)
+            || self.decides.intersects(Effects::DECIDES_WORDS)
+                && !ran.texts().all(|(text, _)| crate::sql::reads_alike(text))
         {
             return false;
         }
-        for text in ran.texts() {
-            let Some(Analysis { effects, lone, .. }) = judge(text) else {
+        for (text, is_run) in ran.texts() {
+            let Some(Analysis { effects, lone, .. }) = judge(text, is_run) else {
                 return false;
             };
             self.decides |= effects.common(Effects::DECIDING);

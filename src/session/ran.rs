@@ -13,7 +13,8 @@ const COMPARED: usize = 8;
 #[derive(Debug, Default)]
 pub struct Ran {
     bytes: Vec<u8>,
-    ends: Vec<usize>,
+    /// Where each ends, and whether it is run.
+    ends: Vec<(usize, bool)>,
     since: Option<u64>,
     is_cut: bool,
     has_own_types: bool,
@@ -25,14 +26,22 @@ impl Ran {
     /// Notes that `text` is about to be run, as it was judged in this `epoch` of what is known.
     #[inline]
     pub fn note(&mut self, text: &[u8], epoch: u64) {
+        self.add(text, true, epoch);
+    }
+
+    /// Notes that `text` is about to be prepared, and so its constants are read.
+    #[inline]
+    pub fn note_read(&mut self, text: &[u8], epoch: u64) {
+        self.add(text, false, epoch);
+    }
+
+    #[inline]
+    fn add(&mut self, text: &[u8], is_run: bool, epoch: u64) {
         self.since.get_or_insert(epoch);
         let later = self.ends.len() - self.discarded;
-        if self
-            .texts()
-            .rev()
-            .take(COMPARED.min(later))
-            .any(|known| known == text)
-        {
+        // What is run is read as well.
+        let is_noted = |(known, was_run): (&[u8], bool)| known == text && (was_run || !is_run);
+        if self.texts().rev().take(COMPARED.min(later)).any(is_noted) {
             return;
         }
         if self.bytes.len() + text.len() > MAX_BYTES {
@@ -40,7 +49,7 @@ impl Ran {
             return;
         }
         self.bytes.extend_from_slice(text);
-        self.ends.push(self.bytes.len());
+        self.ends.push((self.bytes.len(), is_run));
     }
 
     /// Notes that one takes parameters whose types are the database's own, which its text doesn't show.
@@ -62,7 +71,7 @@ impl Ran {
     #[must_use]
     pub fn split_discarded(&mut self) -> Self {
         let last = self.discarded.checked_sub(1).and_then(|last| self.ends.get(last));
-        let begin = last.copied().unwrap_or_default();
+        let begin = last.map_or(0, |(end, _)| *end);
         let mut later = Self {
             bytes: self.bytes.split_off(begin),
             ends: self.ends.split_off(self.discarded),
@@ -71,7 +80,7 @@ impl Ran {
             has_own_types: self.has_own_types,
             discarded: 0,
         };
-        later.ends.iter_mut().for_each(|end| *end -= begin);
+        later.ends.iter_mut().for_each(|(end, _)| *end -= begin);
         if later.ends.is_empty() && !later.is_cut {
             later.since = None;
         }
@@ -84,18 +93,18 @@ impl Ran {
         self.since
     }
 
-    /// The texts.
-    pub fn texts(&self) -> impl DoubleEndedIterator<Item = &[u8]> {
-        self.ends.iter().enumerate().map(|(place, end)| {
+    /// The texts, and whether they are run or only read.
+    pub fn texts(&self) -> impl DoubleEndedIterator<Item = (&[u8], bool)> {
+        self.ends.iter().enumerate().map(|(place, (end, is_run))| {
             let before = place.checked_sub(1).and_then(|before| self.ends.get(before));
-            let begin = before.copied().unwrap_or_default();
-            self.bytes.get(begin..*end).unwrap_or_default()
+            let begin = before.map_or(0, |(begin, _)| *begin);
+            (self.bytes.get(begin..*end).unwrap_or_default(), *is_run)
         })
     }
 
-    /// Whether there is no more than one.
+    /// Whether no more than one is run.
     pub fn is_single(&self) -> bool {
-        self.ends.len() <= 1
+        self.ends.iter().filter(|(_, is_run)| *is_run).count() <= 1
     }
 
     /// Whether no more than half of what can be kept is.
@@ -132,7 +141,8 @@ mod tests {
             ran.note(text.as_bytes(), 3);
         }
         ran.note(b"d", 4);
-        assert_eq!(ran.texts().collect::<Vec<_>>(), [&b"a"[..], b"", b"bc", b"d"]);
+        let texts: Vec<_> = ran.texts().map(|(text, _)| text).collect();
+        assert_eq!(texts, [&b"a"[..], b"", b"bc", b"d"]);
         assert_eq!(ran.since(), Some(3), "the first counts");
         assert!(ran.has_room() && !ran.is_cut());
         ran.note(&[b'x'; MAX_BYTES], 4);
@@ -153,11 +163,25 @@ mod tests {
         }
         let mut later = ran.split_discarded();
         let texts: Vec<_> = later.texts().collect();
-        assert_eq!(texts, [b"a"], "it may do something else by now");
-        assert_eq!(ran.texts().last().unwrap(), b"all");
+        assert_eq!(texts, [(&b"a"[..], true)], "it may do something else by now");
+        assert_eq!(ran.texts().last().unwrap().0, b"all");
         later.note(b"all", 6);
         later.discards();
         ran = later.split_discarded();
         assert!(ran.since().is_none() && ran.texts().next().is_none() && ran.has_room());
+    }
+
+    #[test]
+    fn what_is_only_read_is_not_run() {
+        let mut ran = Ran::default();
+        ran.note(b"a", 1);
+        ran.note_read(b"a", 1);
+        ran.note_read(b"b", 1);
+        ran.note_read(b"b", 1);
+        assert!(ran.is_single());
+        ran.note(b"b", 1);
+        assert!(!ran.is_single());
+        let texts: Vec<_> = ran.texts().collect();
+        assert_eq!(texts, [(&b"a"[..], true), (b"b", false), (b"b", true)]);
     }
 }

@@ -119,11 +119,15 @@ impl KnownTexts {
         };
         let has_hidden = Cell::new(false);
         let since = server.ran.since().unwrap_or_default();
-        let is_judged = run.judge_again(&server.ran, |text| {
+        let is_judged = run.judge_again(&server.ran, |text, is_run| {
             let options = reading(text, server)?;
             let mut analysis = self.judge(text, options, routines);
+            if !is_run {
+                analysis.effects = analysis.effects.common(routines.checks());
+                analysis.lone = Command::Other;
+            }
             if server.ran.has_own_types() {
-                analysis.effects |= routines.types();
+                analysis.effects |= routines.checks();
             }
             // Who only defines something doesn't run it.
             let is_alone = server.ran.is_single() && analysis.statements <= 1;
@@ -355,8 +359,7 @@ impl Texts for KnownTexts {
 
     fn own_types(&self) -> Effects {
         let routines = self.routines.borrow();
-        let effects = |routines: &Routines| routines.types() | routines.ambient();
-        routines.as_ref().map_or(Effects::NONE, effects)
+        routines.as_ref().map_or(Effects::NONE, Routines::checks)
     }
 
     fn under(&self, statement: &Statement, server: &ServerSession) -> Rc<Statement> {

@@ -424,6 +424,13 @@ pub(super) fn runs(sides: &mut Sides<'_>, text: &[u8], effects: Effects, command
     if command == Command::Discard(Discarded::All) {
         sides.server.ran.discards();
     }
+    leaves(sides, text, effects, command);
+}
+
+/// Notes what `text`, which is `command`, may be about to leave behind.
+#[inline]
+pub(super) fn leaves(sides: &mut Sides<'_>, text: &[u8], effects: Effects, command: Command) {
+    let epoch = sides.texts.epoch();
     let is_temporary = command == Command::CreateTemporary;
     // It may stand among others, or the text doesn't show it.
     let shows = command != Command::Other && Restore::of(text, effects, &command) != Restore::Nothing;

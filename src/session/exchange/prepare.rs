@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::Sides;
 use super::changes::Change;
-use super::desk::{Desk, UNREAD, malformed, runs};
+use super::desk::{Desk, UNREAD, leaves, malformed, runs};
 use crate::pin::Reason;
 use crate::session::client::{Knowledge, Unnamed};
 use crate::session::ledger::{TransactionStatus, Whose};
@@ -199,7 +199,9 @@ impl Desk {
         if epoch != sides.texts.epoch() {
             effects |= sides.texts.analyse(text, sides.server).effects;
         }
-        checks(text, effects, sides);
+        if sql::is_analysed(text) && sql::has_constants(text) {
+            checks(text, effects, sides);
+        }
         sides.client.unnamed.tail = tail;
     }
 
@@ -464,10 +466,9 @@ impl Desk {
 
 /// Notes that constants of `text`, which has these `effects` if it is run, are read. No more of it is run than checks of types.
 fn checks(text: &[u8], effects: Effects, sides: &mut Sides<'_>) {
+    sides.server.ran.note_read(text, sides.texts.epoch());
     let effects = effects.common(sides.texts.own_types());
-    if effects.is_empty() {
-        sides.server.ran.note(text, sides.texts.epoch());
-    } else {
-        runs(sides, text, effects, Command::Other);
+    if !effects.is_empty() {
+        leaves(sides, text, effects, Command::Other);
     }
 }
