@@ -101,6 +101,21 @@ pub enum Discarded {
     Temp,
 }
 
+/// What stands ahead of the tables of ANALYZE, VACUUM, CLUSTER and REINDEX.
+const MAINTENANCE: [&str; 8] = [
+    "analyse",
+    "analyze",
+    "concurrently",
+    "freeze",
+    "full",
+    "only",
+    "table",
+    "verbose",
+];
+
+/// Behind these, REINDEX names something else than tables.
+const ELSEWHERE: [&str; 4] = ["database", "index", "schema", "system"];
+
 /// Reads `text` and says what running it may leave behind.
 ///
 /// `lookup` is asked for every name in the text that could be a routine or a relation, and says what using it may
@@ -209,10 +224,7 @@ impl<V: Visitor> Scan<'_, V> {
                 self.rest(first)
             }
             Word::Update | Word::Delete | Word::Harmless => self.rest(first),
-            Word::Analyze | Word::Maintain => {
-                self.effects |= Effects::UNKNOWN | Effects::MAINTAINS;
-                self.rest(first)
-            }
+            Word::Analyze | Word::Maintain => self.maintenance(),
             Word::Copy | Word::Declare | Word::Create | Word::Ddl => self.rest(first),
             Word::Alter => {
                 let alters_system = self.peek().is_some_and(|next| next.word == Word::System);
@@ -237,6 +249,40 @@ impl<V: Visitor> Scan<'_, V> {
             _ if first.is(b'(') => self.rest(first),
             _ => self.with(Effects::UNKNOWN, Command::Other),
         }
+    }
+
+    /// ANALYZE, VACUUM, CLUSTER or REINDEX: of the tables that they name, which are known, or of all.
+    fn maintenance(&mut self) -> Command {
+        let mut names_table = false;
+        while let Some(step) = self.step() {
+            if step.is(b';') {
+                break;
+            }
+            let is_name = match step.token.kind {
+                Kind::Word => {
+                    let word = self.bytes(&step.token);
+                    !MAINTENANCE
+                        .iter()
+                        .any(|known| word.eq_ignore_ascii_case(known.as_bytes()))
+                }
+                Kind::Quoted => true,
+                _ => false,
+            };
+            names_table |= is_name && self.depth == 0;
+            let word = self.bytes(&step.token);
+            if ELSEWHERE
+                .iter()
+                .any(|known| word.eq_ignore_ascii_case(known.as_bytes()))
+            {
+                names_table = false;
+                break;
+            }
+        }
+        self.skip();
+        if !names_table {
+            self.effects |= Effects::UNKNOWN | Effects::MAINTAINS;
+        }
+        Command::Other
     }
 
     fn with(&mut self, effects: Effects, command: Command) -> Command {
