@@ -25,9 +25,10 @@ use tracing::{info, warn};
 use crate::admin::http::{self, Health, Pages};
 use crate::audit::{Audit, writer};
 use crate::aws::credentials::{CredentialCache, Load, Observer};
+use crate::aws::ssm::Sessions;
 use crate::aws::sts::{NotVouched, Sts};
 use crate::config::Config;
-use crate::gateway::{ErrorKind, Readiness, Shard, Shared, Shutdown};
+use crate::gateway::{Asked, ErrorKind, Readiness, Shard, Shared, Shutdown};
 use crate::identity::Source;
 use crate::identity::ssm::Unattributed;
 use crate::identity::sts::BadProof;
@@ -63,6 +64,8 @@ async fn supervise(mut config: Config) -> anyhow::Result<()> {
         config.targets.iter().map(|target| &**target),
         Instant::now(),
     ));
+    let asked = asked(&config, &credentials)
+        .context("cannot read the certificates that this host trusts, to ask AWS who somebody is")?;
     let services = Services {
         tokens: Arc::new(Tokens::new(credentials, metrics.clone())),
         gates: gates.clone(),
@@ -75,12 +78,6 @@ async fn supervise(mut config: Config) -> anyhow::Result<()> {
             (audit, Some(writer))
         }
         None => (Audit::off(metrics.clone()), None),
-    };
-    let sts = match &config.identity.sts {
-        Some(_) => Some(Arc::new(
-            Sts::new().context("cannot read the certificates that this host trusts, for STS")?,
-        )),
-        None => None,
     };
     tokio::spawn(keep_fresh);
     tokio::spawn(gates.clone().drive());
@@ -102,7 +99,7 @@ async fn supervise(mut config: Config) -> anyhow::Result<()> {
         metrics: metrics.clone(),
         services,
         audit,
-        sts,
+        asked,
         told: told.clone(),
         readiness,
     };
@@ -148,6 +145,17 @@ async fn supervise(mut config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What of AWS is asked who somebody is.
+fn asked(config: &Config, credentials: &CredentialCache) -> io::Result<Asked> {
+    let sts = config.identity.sts.as_ref();
+    let region = config.identity.ssm.region.as_ref();
+    let sessions = region.map(|region| Sessions::new(region.clone(), credentials.clone()));
+    Ok(Asked {
+        sts: sts.map(|_| Sts::new()).transpose()?.map(Arc::new),
+        sessions: sessions.transpose()?.map(Arc::new),
+    })
+}
+
 /// SIGHUP says that the audit log was moved away.
 fn reopen_at_hangup(reopening: Arc<AtomicBool>) -> anyhow::Result<impl Future<Output = ()>> {
     let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
@@ -183,7 +191,7 @@ struct Data {
     metrics: Arc<Metrics>,
     services: Services,
     audit: Audit,
-    sts: Option<Arc<Sts>>,
+    asked: Asked,
     told: watch::Receiver<Shutdown>,
     readiness: watch::Sender<Readiness>,
 }
@@ -201,7 +209,7 @@ impl Data {
             }
         };
         runtime.block_on(async move {
-            let shared = Arc::new(Shared::new(&self.config, self.metrics, self.audit, self.sts));
+            let shared = Arc::new(Shared::new(&self.config, self.metrics, self.audit, self.asked));
             let listeners = match Shard::listen(&self.config.listen) {
                 Ok(listeners) => listeners,
                 Err(error) => {

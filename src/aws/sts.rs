@@ -6,43 +6,33 @@ use std::time::{Duration, SystemTime};
 
 use http::header::{ACCEPT, HOST};
 use http::{Request, StatusCode, Uri};
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::Full;
 use hyper::body::Bytes;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use serde::Deserialize;
-use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use super::credentials::{Keys, chain_of};
+use super::credentials::Keys;
+use super::https::{Https, endpoint};
 use super::presign::{Scope, SignError, presign};
 use crate::identity::iam::{BadArn, IamPrincipal};
 use crate::identity::sts::{self, HEADER, LIFETIME, Proof};
-use crate::tls;
 
-/// How long STS may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a caller waits for others.
+const TURN_WITHIN: Duration = Duration::from_secs(5);
 
 /// Questions at a time; more wait. Whoever reaches the port can make the gateway ask.
 const MAX_ASKED: usize = 32;
 
-/// The longest answer that is read; one is about 0.5 KiB.
-const MAX_ANSWER_BYTES: usize = 64 * 1024;
-
 /// Asks STS. Shared by all threads; the questions are asked by the thread whose runtime this was made in.
 pub struct Sts {
-    runtime: Handle,
-    client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
-    /// What is asked in place of the host that a proof is signed for (`AWS_ENDPOINT_URL_STS`, AWS SDKs Reference Guide,
-    /// "Service-specific endpoints").
+    https: Https,
+    /// What is asked in place of the host that a proof is signed for.
     endpoint: Option<String>,
     /// Proofs that somebody has come in with or is about to, and when they are too old anyway.
     used: Arc<Mutex<HashMap<[u8; 32], SystemTime>>>,
-    asked: Arc<Semaphore>,
+    asked: Semaphore,
 }
 
 /// Nobody vouches for a proof.
@@ -93,53 +83,30 @@ impl std::fmt::Debug for Sts {
 impl Sts {
     /// Asks by the runtime that this is called in.
     pub fn new() -> std::io::Result<Self> {
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls::public()?)
-            .https_or_http()
-            .enable_http1()
-            .build();
-        let endpoint = ["AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL"]
-            .into_iter()
-            .find_map(|name| std::env::var(name).ok())
-            .map(|url| url.trim_end_matches('/').to_owned());
         Ok(Self {
-            runtime: Handle::current(),
-            client: Client::builder(TokioExecutor::new()).build(connector),
-            endpoint,
+            https: Https::new()?,
+            endpoint: endpoint("STS"),
             used: Arc::default(),
-            asked: Arc::new(Semaphore::new(MAX_ASKED)),
+            asked: Semaphore::new(MAX_ASKED),
         })
     }
 
     /// Whose signature is under `proof`, which nobody can come in with again then. One that STS couldn't be asked about may be tried again.
     pub async fn caller(&self, proof: Proof, now: SystemTime) -> Result<IamPrincipal, NotVouched> {
         let mut using = Using::begin(&self.used, &proof, now)?;
-        let (client, asked) = (self.client.clone(), self.asked.clone());
         let request = self.request(&proof).map_err(unavailable)?;
-        let answer = self.runtime.spawn(async move {
-            let asks = async {
-                let _permit = asked.acquire().await;
-                let answer = client.request(request).await.map_err(|error| chain_of(&error))?;
-                let status = answer.status();
-                let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES);
-                let body = body.collect().await.map_err(|error| error.to_string())?;
-                Ok::<_, String>((status, body.to_bytes()))
-            };
-            timeout(PATIENCE, asks)
-                .await
-                .map_err(|_| format!("no answer within {} s", PATIENCE.as_secs()))?
-        });
-        let (status, body) = answer
+        let permit = timeout(TURN_WITHIN, self.asked.acquire())
             .await
-            .map_err(unavailable)?
-            .map_err(NotVouched::Unavailable)?;
+            .map_err(|_| unavailable("too many callers wait for it"))?;
+        let (status, body) = self.https.send(request).await.map_err(NotVouched::Unavailable)?;
+        drop(permit);
         let arn = read(status, &body)?;
         let principal = IamPrincipal::parse(&arn).map_err(|why| NotVouched::Arn { arn, why })?;
         using.is_over = true;
         Ok(principal)
     }
 
-    fn request(&self, proof: &Proof) -> http::Result<Request<Empty<Bytes>>> {
+    fn request(&self, proof: &Proof) -> http::Result<Request<Full<Bytes>>> {
         let real = format!("https://{}", proof.host);
         let base = self.endpoint.as_deref().unwrap_or(&real);
         let url = Zeroizing::new(format!("{base}{}", *proof.path_and_query()));
@@ -147,7 +114,7 @@ impl Sts {
             .header(HOST, &proof.host)
             .header(HEADER, &proof.header)
             .header(ACCEPT, "application/json")
-            .body(Empty::new())
+            .body(Full::default())
     }
 }
 

@@ -158,6 +158,24 @@ pub struct Ssm {
     pub socket: PathBuf,
     /// Documents that sessions may be started with; `*` and `?` as in rules. Rules may ask for less.
     pub documents: Vec<String>,
+    /// Who says who has started a session.
+    pub source: SsmSource,
+    /// The region whose Session Manager is asked; that of the targets, if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+}
+
+/// Who says who has started a session of Session Manager.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SsmSource {
+    /// The file that the agent keeps on this host. No call to AWS is made.
+    #[default]
+    AgentState,
+    /// Session Manager itself (`ssm:DescribeSessions`).
+    DescribeSessions,
+    /// Both must say the same.
+    Both,
 }
 
 impl Default for Ssm {
@@ -165,6 +183,8 @@ impl Default for Ssm {
         Self {
             socket: PathBuf::from("/run/postern/attribute.sock"),
             documents: vec!["AWS-StartPortForwardingSession".to_owned()],
+            source: SsmSource::default(),
+            region: None,
         }
     }
 }

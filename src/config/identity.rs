@@ -53,9 +53,16 @@ pub(super) fn identity(typed: &file::Identity, targets: &[Arc<Target>]) -> Resul
             "is empty, so no session would do; expected names of documents, such as \"AWS-StartPortForwardingSession\"",
         ));
     }
+    let asks = sources.contains(&Source::Ssm) && typed.ssm.source != file::SsmSource::AgentState;
     let ssm = Ssm {
         socket: typed.ssm.socket.clone(),
         documents: documents.iter().map(|text| Glob::new(text)).collect(),
+        source: typed.ssm.source,
+        region: if asks {
+            Some(region(&typed.ssm, targets)?)
+        } else {
+            None
+        },
     };
     let sts = if sources.contains(&Source::Sts) {
         Some(accepts(&typed.sts, targets)?)
@@ -68,6 +75,21 @@ pub(super) fn identity(typed: &file::Identity, targets: &[Arc<Target>]) -> Resul
         ssm,
         sts,
     })
+}
+
+/// Where Session Manager is asked.
+fn region(typed: &file::Ssm, targets: &[Arc<Target>]) -> Result<String, ConfigError> {
+    let mut regions: Vec<&String> = targets.iter().map(|target| &target.region).collect();
+    regions.sort_unstable();
+    regions.dedup();
+    match (&typed.region, regions.as_slice()) {
+        (Some(region), _) if is_region(region) => Ok(region.clone()),
+        (None, [only]) => Ok((*only).clone()),
+        _ => Err(ConfigError::value(
+            "identity.ssm.region",
+            "must be the region of this host, such as \"eu-west-1\": identity.ssm.source asks Session Manager there",
+        )),
+    }
 }
 
 fn accepts(typed: &file::Sts, targets: &[Arc<Target>]) -> Result<Accepts, ConfigError> {

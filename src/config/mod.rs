@@ -78,6 +78,10 @@ pub struct Ssm {
     pub socket: PathBuf,
     /// Documents that sessions may be started with.
     pub documents: Vec<Glob>,
+    /// Who says whose a session is.
+    pub source: file::SsmSource,
+    /// Where Session Manager is asked, if it is.
+    pub region: Option<String>,
 }
 
 /// Bounds on what clients may cost.

@@ -13,8 +13,10 @@ use zeroize::Zeroizing;
 
 use super::error::ClientError;
 use super::negotiate::{Conversation, LoginFailure, Negotiated};
+use crate::aws::ssm::Sessions;
 use crate::aws::sts::Sts;
 use crate::config::Identity;
+use crate::config::file::SsmSource;
 use crate::identity::iam::IamPrincipal;
 use crate::identity::scram::{ChannelBinding, Exchange, Mechanism, NONCE_LEN, ScramError};
 use crate::identity::ssm::{SsmSession, Unattributed};
@@ -61,12 +63,22 @@ impl Drop for Attribution {
     }
 }
 
+/// What of AWS is asked who somebody is, as far as that is configured. Shared by all threads.
+#[derive(Clone, Debug, Default)]
+pub struct Asked {
+    /// For [`Source::Sts`].
+    pub sts: Option<Arc<Sts>>,
+    /// For [`Source::Ssm`].
+    pub sessions: Option<Arc<Sessions>>,
+}
+
 /// What identifying needs.
 #[derive(Debug)]
 pub(super) struct Identifier {
     identity: Identity,
     helper: Rc<Helper>,
     sts: Option<Arc<Sts>>,
+    sessions: Option<Arc<Sessions>>,
     acceptor: Acceptor,
     metrics: Arc<Metrics>,
     mock_secret: [u8; 32],
@@ -77,7 +89,7 @@ pub(super) struct Identifier {
 impl Identifier {
     pub(super) fn new(
         identity: Identity,
-        sts: Option<Arc<Sts>>,
+        Asked { sts, sessions }: Asked,
         acceptor: Acceptor,
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -91,6 +103,7 @@ impl Identifier {
             helper: Rc::new(Helper::at(identity.ssm.socket.clone())),
             identity,
             sts,
+            sessions,
             acceptor,
             metrics,
             mock_secret,
@@ -106,15 +119,32 @@ impl Identifier {
         let ends = (tcp.peer_addr(), tcp.local_addr());
         let ssm = self.identity.ssm.clone();
         let helper = self.helper.clone();
+        let sessions = self.sessions.clone();
         let metrics = self.metrics.clone();
         Some(Attribution(spawn_local(async move {
             let (Ok(dialler), Ok(listener)) = ends else {
                 return Err(Unattributed::Gone);
             };
             let _timer = metrics.client.attribution_seconds.start_timer();
-            let facts = helper.ask(Connection { dialler, listener }).await;
             let allows = |document: &str| ssm.documents.iter().any(|glob| glob.matches(document));
-            let attributed = facts.and_then(|facts| facts.attribute(listener.port(), allows));
+            let needs_record = ssm.source != SsmSource::DescribeSessions;
+            let attributed = async {
+                let facts = helper.ask(Connection { dialler, listener }, needs_record).await?;
+                let id = facts.session.clone();
+                match (ssm.source, &sessions) {
+                    (SsmSource::AgentState, _) => facts.attribute(listener.port(), allows),
+                    (SsmSource::DescribeSessions, Some(sessions)) => {
+                        facts.attribute_to(sessions.describe(&id).await?, allows)
+                    }
+                    (SsmSource::Both, Some(sessions)) => {
+                        let session = facts.attribute(listener.port(), allows)?;
+                        session.if_described(&sessions.describe(&id).await?)
+                    }
+                    // Whoever needs one has it.
+                    (SsmSource::DescribeSessions | SsmSource::Both, None) => Err(Unattributed::Gone),
+                }
+            };
+            let attributed = attributed.await;
             let outcome = attributed.as_ref().map_or_else(Unattributed::label, |_| "ok");
             metrics.client.attributions.with_label_values(&[outcome]).inc();
             attributed
@@ -157,10 +187,9 @@ impl Identifier {
         let source = self.identity.sources.last().copied().unwrap_or(Source::Scram);
         // Who comes through Session Manager in a way that isn't allowed must not be taken for somebody else instead. A password is
         // somebody's whichever way it comes, so it does while nobody can say which way that is.
-        let may_go_on = reason.as_ref().is_none_or(|reason| {
-            reason.is_elsewhere()
-                || source != Source::Trust && matches!(reason, Unattributed::NoHelper { .. })
-        });
+        let may_go_on = reason
+            .as_ref()
+            .is_none_or(|reason| reason.is_elsewhere() || source != Source::Trust && reason.is_outage());
         let principal = match source {
             source if source == Source::Ssm || !may_go_on => {
                 let error = ClientError::unattributed(&reason.unwrap_or(Unattributed::Gone));

@@ -23,4 +23,5 @@ mod shard;
 
 pub use cancel::Cancels;
 pub use error::ErrorKind;
+pub use identify::Asked;
 pub use shard::{Readiness, Shard, Shared, Shutdown};

@@ -16,10 +16,9 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use super::accept::accept;
 use super::cancel::Cancels;
 use super::clients::Clients;
-use super::identify::Identifier;
+use super::identify::{Asked, Identifier};
 use super::seats::Seats;
 use crate::audit::Audit;
-use crate::aws::sts::Sts;
 use crate::config::{Config, Limits, Target};
 use crate::ids::{PoolKey, SessionId};
 use crate::metrics::Metrics;
@@ -64,8 +63,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// Where it is recorded who used what.
     pub audit: Audit,
-    /// Who vouches for proofs, if they are taken.
-    pub(super) sts: Option<Arc<Sts>>,
+    /// Who is asked who somebody is.
+    pub(super) asked: Asked,
     /// The connections that rules allow only so many of.
     pub(super) seats: Arc<Seats>,
     sessions: AtomicU64,
@@ -83,7 +82,7 @@ pub struct Shard {
 
 impl Shared {
     /// What `config` says that clients see.
-    pub fn new(config: &Config, metrics: Arc<Metrics>, audit: Audit, sts: Option<Arc<Sts>>) -> Self {
+    pub fn new(config: &Config, metrics: Arc<Metrics>, audit: Audit, asked: Asked) -> Self {
         Self {
             targets: config.targets.clone(),
             rules: config.rules.clone(),
@@ -92,7 +91,7 @@ impl Shared {
             cancels: Arc::default(),
             metrics,
             audit,
-            sts,
+            asked,
             seats: Arc::default(),
             sessions: AtomicU64::new(1),
         }
@@ -109,7 +108,7 @@ impl Shard {
         let shard = Rc::new(Self {
             identifier: Identifier::new(
                 config.identity.clone(),
-                shared.sts.clone(),
+                shared.asked.clone(),
                 config.tls.clone(),
                 shared.metrics.clone(),
             ),

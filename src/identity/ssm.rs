@@ -31,8 +31,17 @@ pub struct Facts {
     pub session: String,
     /// The worker.
     pub pid: u32,
-    /// What the agent's file says of the session.
-    pub record: Record,
+    /// What the agent's file says of the session, if it can be used.
+    pub record: Result<Record, Unattributed>,
+}
+
+/// What Session Manager says of a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Described {
+    /// ARN of who has started it.
+    pub owner: String,
+    /// Its document.
+    pub document: String,
 }
 
 /// What is used of an agent's file.
@@ -94,6 +103,15 @@ pub enum Unattributed {
     /// The file names nobody who may be let in.
     Owner {
         /// What is wrong with whom it names.
+        reason: String,
+    },
+    /// Session Manager knows no such session, or none that is active.
+    NotListed,
+    /// Session Manager and the agent's file say different things.
+    Contradicted,
+    /// Session Manager can't be asked.
+    Unavailable {
+        /// Why.
         reason: String,
     },
     /// The process that looks things up doesn't answer.
@@ -185,34 +203,55 @@ impl Facts {
     /// The session that these show a connection to `port` to have come through; `allows` says which documents are.
     pub fn attribute(self, port: u16, allows: impl Fn(&str) -> bool) -> Result<SsmSession, Unattributed> {
         let Self { session, pid, record } = self;
+        let record = record?;
         if record.session != session || record.pid != pid {
             return Err(Unattributed::OtherSession);
         }
         if record.port.parse() != Ok(port) {
             return Err(Unattributed::OtherPort { port: record.port });
         }
-        if !allows(&record.document) {
-            return Err(Unattributed::Document {
-                name: record.document,
-            });
-        }
-        let owner = IamPrincipal::parse(&record.owner).map_err(|error| Unattributed::Owner {
-            reason: match error {
-                BadArn::Malformed if record.owner.is_empty() => {
-                    "the agent has written nobody down".to_owned()
-                }
-                error => format!("{:?}: {error}", record.owner),
-            },
-        })?;
-        Ok(SsmSession {
-            id: session.into(),
-            document: record.document.into(),
-            owner,
-        })
+        SsmSession::of(session, record.document, &record.owner, allows)
+    }
+
+    /// The session as Session Manager has `described` it, whatever the agent's file says.
+    pub fn attribute_to(
+        self,
+        described: Described,
+        allows: impl Fn(&str) -> bool,
+    ) -> Result<SsmSession, Unattributed> {
+        SsmSession::of(self.session, described.document, &described.owner, allows)
     }
 }
 
 impl SsmSession {
+    fn of(
+        id: String,
+        document: String,
+        owner: &str,
+        allows: impl Fn(&str) -> bool,
+    ) -> Result<Self, Unattributed> {
+        if !allows(&document) {
+            return Err(Unattributed::Document { name: document });
+        }
+        let owner = IamPrincipal::parse(owner).map_err(|error| Unattributed::Owner {
+            reason: match error {
+                BadArn::Malformed if owner.is_empty() => "nobody is written down".to_owned(),
+                error => format!("{owner:?}: {error}"),
+            },
+        })?;
+        Ok(Self {
+            id: id.into(),
+            document: document.into(),
+            owner,
+        })
+    }
+
+    /// The same, if Session Manager has `described` it so.
+    pub fn if_described(self, described: &Described) -> Result<Self, Unattributed> {
+        let is_same = described.owner == self.owner.arn() && described.document == *self.document;
+        is_same.then_some(self).ok_or(Unattributed::Contradicted)
+    }
+
     /// Whether AWS says that whoever has started this one has started that one, too: of a name that can be chosen it is the session
     /// that says so.
     pub fn is_of_same_person(&self, other: &Self) -> bool {
@@ -231,7 +270,7 @@ pub fn is_session_id(text: &str) -> bool {
 
 impl Unattributed {
     /// Every label.
-    pub const LABELS: [&str; 12] = [
+    pub const LABELS: [&str; 15] = [
         "not_root",
         "gone",
         "not_a_worker",
@@ -243,8 +282,16 @@ impl Unattributed {
         "other_port",
         "document",
         "owner",
+        "not_listed",
+        "contradicted",
+        "unavailable",
         "no_helper",
     ];
+
+    /// Whether nobody can say now where the connection comes from, and it may be otherwise soon.
+    pub fn is_outage(&self) -> bool {
+        matches!(self, Self::NoHelper { .. } | Self::Unavailable { .. })
+    }
 
     /// Whether the connection is known not to come through Session Manager, so that it may be asked otherwise who it is.
     pub fn is_elsewhere(&self) -> bool {
@@ -259,6 +306,7 @@ impl Unattributed {
                     .to_owned()
             }
             Self::BadRecord { .. } => "the file of SSM's agent about the session can't be used".to_owned(),
+            Self::Unavailable { .. } => "Session Manager can't be asked".to_owned(),
             Self::NoHelper { .. } => "`postern attribute` doesn't answer".to_owned(),
             reason => reason.to_string(),
         }
@@ -278,6 +326,9 @@ impl Unattributed {
             Self::OtherPort { .. } => "other_port",
             Self::Document { .. } => "document",
             Self::Owner { .. } => "owner",
+            Self::NotListed => "not_listed",
+            Self::Contradicted => "contradicted",
+            Self::Unavailable { .. } => "unavailable",
             Self::NoHelper { .. } => "no_helper",
         }
     }
@@ -316,10 +367,12 @@ impl fmt::Display for Unattributed {
                 f,
                 "the session was started with document {name:?}, which identity.ssm.documents doesn't allow"
             ),
-            Self::Owner { reason } => write!(
-                f,
-                "the file of SSM's agent doesn't name who started the session: {reason}"
+            Self::Owner { reason } => write!(f, "it isn't known who has started the session: {reason}"),
+            Self::NotListed => f.write_str("Session Manager lists no such session as active"),
+            Self::Contradicted => f.write_str(
+                "Session Manager names another owner or document of the session than the file of SSM's agent",
             ),
+            Self::Unavailable { reason } => write!(f, "Session Manager can't be asked: {reason}"),
             Self::NoHelper { reason } => write!(f, "`postern attribute` doesn't answer: {reason}"),
         }
     }
@@ -353,7 +406,7 @@ mod tests {
         let facts = Facts {
             session: ID.to_owned(),
             pid: 1234,
-            record: Record::parse(file)?,
+            record: Record::parse(file),
         };
         facts.attribute(5432, |name| name.starts_with("AWS-"))
     }

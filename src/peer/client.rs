@@ -46,8 +46,8 @@ impl Helper {
         }
     }
 
-    /// Asks about `connection`, and again for a while if the agent hasn't written everything down yet.
-    pub async fn ask(&self, connection: Connection) -> Answer {
+    /// Asks about `connection`. `needs_record`: and again for a while if the agent hasn't written everything down yet.
+    pub async fn ask(&self, connection: Connection, needs_record: bool) -> Answer {
         let began = Instant::now();
         loop {
             let line = self.line();
@@ -61,8 +61,11 @@ impl Helper {
                 }
             };
             let is_complete = match &answer {
-                Ok(facts) => facts.record.pid == facts.pid,
-                Err(reason) => !matches!(reason, Unattributed::NoRecord | Unattributed::BadRecord { .. }),
+                Ok(facts) if needs_record => match &facts.record {
+                    Ok(record) => record.pid == facts.pid,
+                    Err(reason) => !matches!(reason, Unattributed::NoRecord | Unattributed::BadRecord { .. }),
+                },
+                _ => true,
             };
             if is_complete || began.elapsed() > WRITTEN_WITHIN {
                 return answer;

@@ -193,7 +193,7 @@ async fn look_up(mut kernel: Kernel, agent: Rc<Agent>, mut asked: mpsc::Receiver
 
 /// What was found out about workers by one look.
 #[derive(Debug, Default)]
-struct Known(HashMap<u32, (String, Record)>);
+struct Known(HashMap<u32, (String, Result<Record, Unattributed>)>);
 
 impl Known {
     fn of(&mut self, socket: Option<&OpenSocket>, inode: u32, agent: &Agent) -> Answer {
@@ -203,7 +203,7 @@ impl Known {
             Some(known) => known.clone(),
             None => {
                 let session = worker.session(&agent.executables)?.to_owned();
-                let record = record::read(&agent.directory, &session)?;
+                let record = record::read(&agent.directory, &session);
                 self.0.insert(worker.pid(), (session.clone(), record.clone()));
                 (session, record)
             }

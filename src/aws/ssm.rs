@@ -1,0 +1,188 @@
+//! Asks Session Manager whose a session is.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
+use aws_sigv4::sign::v4;
+use aws_smithy_runtime_api::client::identity::Identity;
+use http::{Request, StatusCode};
+use http_body_util::Full;
+use hyper::body::Bytes;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::OnceCell;
+use tokio::time::{Instant, sleep};
+
+use super::credentials::{CredentialCache, chain_of};
+use super::https::{Https, endpoint};
+use crate::identity::ssm::{Described, Unattributed};
+
+/// How often one question is asked.
+const ATTEMPTS: u32 = 3;
+
+/// Before the second time; longer each time.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// A session may be in use before it is listed.
+const LISTED_WITHIN: Duration = Duration::from_secs(5);
+
+/// Sessions that are remembered: whose one is never changes.
+const MAX_KNOWN: usize = 10_000;
+
+/// Asks `DescribeSessions`, once for each session.
+pub struct Sessions {
+    https: Https,
+    credentials: CredentialCache,
+    region: String,
+    endpoint: Option<String>,
+    known: Mutex<HashMap<Box<str>, Arc<OnceCell<Described>>>>,
+}
+
+impl std::fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Sessions(of {})", self.region)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Answer {
+    sessions: Vec<Listed>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Listed {
+    session_id: String,
+    owner: String,
+    document_name: String,
+}
+
+/// Why there is no answer.
+enum Failure {
+    /// It may be otherwise next time.
+    Passing(String),
+    /// It won't.
+    Lasting(String),
+}
+
+impl Sessions {
+    /// Of this host's `region`; asks by the runtime that this is called in.
+    pub fn new(region: String, credentials: CredentialCache) -> std::io::Result<Self> {
+        Ok(Self {
+            https: Https::new()?,
+            credentials,
+            region,
+            endpoint: endpoint("SSM"),
+            known: Mutex::default(),
+        })
+    }
+
+    /// Who has started the session that is now active under this `id`, and with which document.
+    pub async fn describe(&self, id: &str) -> Result<Described, Unattributed> {
+        let cell = {
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            if known.len() >= MAX_KNOWN {
+                known.clear();
+            }
+            known.entry(id.into()).or_default().clone()
+        };
+        cell.get_or_try_init(|| self.ask(id)).await.cloned()
+    }
+
+    async fn ask(&self, id: &str) -> Result<Described, Unattributed> {
+        let began = Instant::now();
+        loop {
+            match self.listed(id).await? {
+                Some(Listed {
+                    owner, document_name, ..
+                }) => {
+                    return Ok(Described {
+                        owner,
+                        document: document_name,
+                    });
+                }
+                None if began.elapsed() > LISTED_WITHIN => return Err(Unattributed::NotListed),
+                None => sleep(PAUSE).await,
+            }
+        }
+    }
+
+    async fn listed(&self, id: &str) -> Result<Option<Listed>, Unattributed> {
+        let mut attempt = 1;
+        loop {
+            let reason = match self.once(id).await {
+                Ok(answer) => return Ok(answer.sessions.into_iter().find(|listed| listed.session_id == id)),
+                Err(Failure::Passing(_)) if attempt < ATTEMPTS => {
+                    sleep(PAUSE * attempt).await;
+                    attempt += 1;
+                    continue;
+                }
+                Err(Failure::Passing(reason) | Failure::Lasting(reason)) => reason,
+            };
+            return Err(Unattributed::Unavailable { reason });
+        }
+    }
+
+    async fn once(&self, id: &str) -> Result<Answer, Failure> {
+        let request = self.request(id).map_err(Failure::Lasting)?;
+        let (status, body) = self.https.send(request).await.map_err(Failure::Passing)?;
+        if status == StatusCode::OK {
+            return serde_json::from_slice(&body)
+                .map_err(|error| Failure::Lasting(format!("its answer can't be read: {error}")));
+        }
+        #[derive(Deserialize)]
+        struct Error {
+            #[serde(rename = "__type")]
+            kind: String,
+        }
+        let kind =
+            serde_json::from_slice(&body).map_or_else(|_| "no reason".to_owned(), |error: Error| error.kind);
+        let reason = format!("it answers {status}, {kind}");
+        let passes = status.is_server_error() || kind.contains("Throttling");
+        Err(if passes {
+            Failure::Passing(reason)
+        } else {
+            Failure::Lasting(reason)
+        })
+    }
+
+    fn request(&self, id: &str) -> Result<Request<Full<Bytes>>, String> {
+        let now = SystemTime::now();
+        let keys = self.credentials.keys(now).map_err(|error| error.to_string())?;
+        let body = json!({ "State": "Active", "Filters": [{ "key": "SessionId", "value": id }] }).to_string();
+        let domain = if self.region.starts_with("cn-") {
+            "amazonaws.com.cn"
+        } else {
+            "amazonaws.com"
+        };
+        let real = format!("https://ssm.{}.{domain}", self.region);
+        let url = format!("{}/", self.endpoint.as_deref().unwrap_or(&real));
+        let mut request = Request::post(&url)
+            .header("content-type", "application/x-amz-json-1.1")
+            .header("x-amz-target", "AmazonSSM.DescribeSessions")
+            .body(Full::from(body.clone()))
+            .map_err(|error| error.to_string())?;
+        let identity: Identity = keys.credentials.clone().into();
+        let parameters = v4::SigningParams::builder()
+            .identity(&identity)
+            .region(&self.region)
+            .name("ssm")
+            .time(now)
+            .settings(SigningSettings::default())
+            .build()
+            .map_err(|error| error.to_string())?
+            .into();
+        let headers = request.headers().iter();
+        let headers = headers.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
+        let signable = SignableRequest::new("POST", &url, headers, SignableBody::Bytes(body.as_bytes()))
+            .map_err(|error| chain_of(&error))?;
+        let (instructions, _) = sign(signable, &parameters)
+            .map_err(|error| chain_of(&error))?
+            .into_parts();
+        instructions.apply_to_request_http1x(&mut request);
+        Ok(request)
+    }
+}
