@@ -328,8 +328,9 @@ impl Client {
             match dice.weighted(&[30, 40, 10, 6, 8, 6]) {
                 0 => self.add_parse(&mut plan, dice, rules),
                 1 => self.add_bind(&mut plan, dice, rules),
-                // A server that hasn't got the statement yet can't get it while its transaction has failed.
-                2 if self.status == b'I' => plan.add(Said::DescribeStatement(name(dice))),
+                // A server that hasn't got the statement yet can't get it while its transaction has failed, and in one that goes on
+                // it takes the snapshot for it.
+                2 if self.status == b'I' && !plan.opens => plan.add(Said::DescribeStatement(name(dice))),
                 2 => {}
                 3 => {
                     let statement = self.kept_statement(dice, rules);
