@@ -64,8 +64,7 @@ async fn supervise(mut config: Config) -> anyhow::Result<()> {
         config.targets.iter().map(|target| &**target),
         Instant::now(),
     ));
-    let asked = asked(&config, &credentials)
-        .context("cannot read the certificates that this host trusts, to ask AWS who somebody is")?;
+    let asked = asked(&config, &credentials).context("AWS can't be asked who somebody is")?;
     let services = Services {
         tokens: Arc::new(Tokens::new(credentials, metrics.clone())),
         gates: gates.clone(),
@@ -151,7 +150,7 @@ fn asked(config: &Config, credentials: &CredentialCache) -> io::Result<Asked> {
     let region = config.identity.ssm.region.as_ref();
     let sessions = region.map(|region| Sessions::new(region.clone(), credentials.clone()));
     Ok(Asked {
-        sts: sts.map(|_| Sts::new()).transpose()?.map(Arc::new),
+        sts: sts.map(Sts::new).transpose()?.map(Arc::new),
         sessions: sessions.transpose()?.map(Arc::new),
     })
 }

@@ -1,8 +1,10 @@
 //! HTTPS to AWS, asked for by any thread and done by one.
 
+use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
-use http::{Request, StatusCode};
+use http::{Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -11,6 +13,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
+use tracing::info;
 
 use super::credentials::chain_of;
 use crate::tls;
@@ -29,7 +32,7 @@ pub(super) struct Https {
 }
 
 impl Https {
-    pub(super) fn new() -> std::io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls::public()?)
             .https_or_http()
@@ -59,10 +62,24 @@ impl Https {
     }
 }
 
-/// What is asked in place of `host`, if the environment says so (AWS SDKs Reference Guide, "Service-specific endpoints").
-pub(super) fn endpoint(service: &str) -> Option<String> {
-    [&*format!("AWS_ENDPOINT_URL_{service}"), "AWS_ENDPOINT_URL"]
-        .into_iter()
-        .find_map(|name| std::env::var(name).ok())
-        .map(|url| url.trim_end_matches('/').to_owned())
+/// What is asked in place of a service, if the environment says so (`AWS_ENDPOINT_URL_STS`, AWS SDKs Reference Guide, "Service-specific
+/// endpoints"). Who answers there says who callers are, so it is asked over TLS, or on this host.
+pub(super) fn endpoint(service: &str) -> io::Result<Option<String>> {
+    let name = format!("AWS_ENDPOINT_URL_{service}");
+    let Some(url) = std::env::var(&name).ok().filter(|url| !url.is_empty()) else {
+        return Ok(None);
+    };
+    let parsed: Uri = url
+        .parse()
+        .map_err(|error| io::Error::other(format!("{name} is no URL: {error}")))?;
+    let host = parsed.host().unwrap_or_default().trim_matches(['[', ']']);
+    let is_here = host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+    let is_bare = parsed.path() == "/" && parsed.query().is_none() && !host.is_empty();
+    if !is_bare || !(parsed.scheme_str() == Some("https") || parsed.scheme_str() == Some("http") && is_here) {
+        return Err(io::Error::other(format!(
+            "{name} is {url:?}; expected https://HOST[:PORT], or http:// on this host"
+        )));
+    }
+    info!(name, url, "AWS is asked at another place");
+    Ok(Some(url.trim_end_matches('/').to_owned()))
 }

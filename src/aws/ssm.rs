@@ -75,7 +75,7 @@ impl Sessions {
             https: Https::new()?,
             credentials,
             region,
-            endpoint: endpoint("SSM"),
+            endpoint: endpoint("SSM")?,
             known: Mutex::default(),
         })
     }

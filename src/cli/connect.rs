@@ -8,6 +8,7 @@ use clap::Args;
 
 use crate::aws::credentials::load;
 use crate::aws::sts::prove;
+use crate::config::is_region;
 use crate::identity::sts::nonce;
 
 /// Prove who you are.
@@ -26,14 +27,14 @@ pub(super) struct Connect {
 
 impl Connect {
     pub(super) fn execute(self) -> anyhow::Result<()> {
-        let is_name = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+        let is_graphic = self.gateway.bytes().all(|byte| byte.is_ascii_graphic());
         ensure!(
-            is_name(&self.gateway),
-            "\"{}\" is no name of a gateway: those have no spaces and are in ASCII",
+            is_graphic && (1..=128).contains(&self.gateway.len()),
+            "\"{}\" is no name of a gateway: those are up to 128 printable ASCII characters without spaces",
             self.gateway
         );
         ensure!(
-            is_name(&self.region) && !self.region.contains(['/', '?', '#', '@', ':']),
+            is_region(&self.region),
             "\"{}\" is not a region; expected one such as \"eu-west-1\"",
             self.region
         );

@@ -228,7 +228,8 @@ fn endpoint(text: &str) -> Result<Endpoint, String> {
     Ok(Endpoint { host, port })
 }
 
-pub(super) fn is_region(text: &str) -> bool {
+/// Whether this may be the name of a region.
+pub fn is_region(text: &str) -> bool {
     !text.is_empty()
         && text
             .chars()

@@ -196,6 +196,8 @@ pub struct Sts {
     /// The gateway's name, which callers sign: what they prove to one gateway is nothing to one of another name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gateway: Option<String>,
+    /// Accounts whose principals may come, twelve digits each: in an account of his own, anybody can give roles and users any name.
+    pub accounts: Vec<String>,
     /// Regions whose STS may be asked; those of the targets, if left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub regions: Option<Vec<String>>,

@@ -102,6 +102,15 @@ fn accepts(typed: &file::Sts, targets: &[Arc<Target>]) -> Result<Accepts, Config
              without spaces. Callers sign it, so that what they prove to one gateway is nothing to another",
         ));
     };
+    let is_account =
+        |account: &String| account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit());
+    if typed.accounts.is_empty() || !typed.accounts.iter().all(is_account) {
+        return Err(ConfigError::value(
+            "identity.sts.accounts",
+            "must be a list of AWS accounts whose principals may come, such as [\"123456789012\"], if \"sts\" is among the sources: \
+             whoever has an account can give his roles and users any name in it",
+        ));
+    }
     let mut regions = match &typed.regions {
         Some(regions) => regions.clone(),
         None => targets.iter().map(|target| target.region.clone()).collect(),
@@ -116,6 +125,7 @@ fn accepts(typed: &file::Sts, targets: &[Arc<Target>]) -> Result<Accepts, Config
     }
     Ok(Accepts {
         gateway: gateway.clone(),
+        accounts: typed.accounts.clone(),
         regions,
     })
 }

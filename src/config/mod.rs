@@ -24,6 +24,7 @@ use crate::ids::{DatabaseName, DbUser, TargetName};
 use crate::policy::{Glob, Rules};
 use crate::tls;
 
+pub use check::is_region;
 pub use error::ConfigError;
 
 /// Everything that a run needs to know.

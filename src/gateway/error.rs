@@ -233,7 +233,7 @@ impl ClientError {
             .hint("Connect to the database TARGET/DATABASE, or set options=-cpostern.target=TARGET.")
     }
 
-    pub(super) fn unproved(reason: &dyn std::fmt::Display, accepts: &Accepts) -> Self {
+    pub(super) fn unproved(reason: &str, accepts: &Accepts) -> Self {
         Self::new(
             ErrorKind::Authentication,
             "the password doesn't prove who this connection is from",
@@ -250,7 +250,7 @@ impl ClientError {
     pub(super) fn unencrypted() -> Self {
         Self::new(
             ErrorKind::Unsupported,
-            "a password is only asked for over TLS, or from this host",
+            "a password is only asked for over TLS, or over loopback",
         )
         .hint("Connect with sslmode=require, or better with verify-full.")
     }

@@ -1,6 +1,7 @@
 //! The second step: who is it? The sources of identity are tried in the order of the configuration; none of them
 //! succeeding is a refusal.
 
+use std::net::{IpAddr, UdpSocket};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -126,9 +127,14 @@ impl Identifier {
                 return Err(Unattributed::Gone);
             };
             let _timer = metrics.client.attribution_seconds.start_timer();
+            // Session Manager's agent is on this host.
+            let is_here = is_own(dialler.ip());
             let allows = |document: &str| ssm.documents.iter().any(|glob| glob.matches(document));
             let needs_record = ssm.source != SsmSource::DescribeSessions;
             let attributed = async {
+                if !is_here {
+                    return Err(Unattributed::OtherHost);
+                }
                 let facts = helper.ask(Connection { dialler, listener }, needs_record).await?;
                 let id = facts.session.clone();
                 match (ssm.source, &sessions) {
@@ -239,10 +245,10 @@ impl Identifier {
             Ok(proof) => proof,
             Err(why) => {
                 counts.with_label_values(&[why.label()]).inc();
-                return Err(ClientError::unproved(&why, accepts).into());
+                return Err(ClientError::unproved(&why.to_string(), accepts).into());
             }
         };
-        match sts.caller(proof, now).await {
+        match sts.caller(proof).await {
             Ok(principal) => {
                 counts.with_label_values(&["ok"]).inc();
                 Ok(principal)
@@ -250,7 +256,7 @@ impl Identifier {
             Err(why) => {
                 counts.with_label_values(&[why.label()]).inc();
                 info!(%session, reason = %why, "STS doesn't vouch for this client");
-                Err(ClientError::unproved(&why, accepts).into())
+                Err(ClientError::unproved(&why.told(), accepts).into())
             }
         }
     }
@@ -291,6 +297,11 @@ impl Identifier {
             None => Arc::new(Verifier::mock(user, &self.mock_secret, &self.shapes)),
         }
     }
+}
+
+/// Whether the address is one of this host's: nobody can listen on another's.
+fn is_own(address: IpAddr) -> bool {
+    address.is_loopback() || UdpSocket::bind((address, 0)).is_ok()
 }
 
 /// SASLInitialResponse: a mechanism, a length, data.

@@ -17,8 +17,8 @@ const SSO_ROLE: &str = "AWSReservedSSO_";
 /// The length of what such a role's name ends in, in hexadecimal digits.
 const SSO_SUFFIX_LEN: usize = 16;
 
-/// The longest ARN that is taken (`DescribeSessions`, `Owner`: at most 256 characters).
-const MAX_ARN_BYTES: usize = 256;
+/// The longest ARN that is taken: a user's path alone may have 512 characters (IAM User Guide, "IAM and AWS STS quotas").
+const MAX_ARN_BYTES: usize = 1024;
 
 /// An IAM principal that AWS has vouched for.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -259,7 +259,7 @@ mod tests {
         ] {
             assert_eq!(IamPrincipal::parse(arn), Err(BadArn::Malformed), "{arn}");
         }
-        let long = format!("arn:aws:iam::123456789012:user/{}/alice", "a".repeat(300));
+        let long = format!("arn:aws:iam::123456789012:user/{}/alice", "a".repeat(1_024));
         assert_eq!(IamPrincipal::parse(&long), Err(BadArn::Malformed));
         assert_eq!(
             IamPrincipal::parse("arn:aws:iam::123456789012:root"),

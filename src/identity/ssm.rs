@@ -70,6 +70,8 @@ pub enum Unattributed {
         /// Whose it is.
         uid: u32,
     },
+    /// The other end is on another host.
+    OtherHost,
     /// The other end was gone before anybody could look.
     Gone,
     /// The other end is no worker of the agent.
@@ -270,7 +272,8 @@ pub fn is_session_id(text: &str) -> bool {
 
 impl Unattributed {
     /// Every label.
-    pub const LABELS: [&str; 15] = [
+    pub const LABELS: [&str; 16] = [
+        "other_host",
         "not_root",
         "gone",
         "not_a_worker",
@@ -295,7 +298,7 @@ impl Unattributed {
 
     /// Whether the connection is known not to come through Session Manager, so that it may be asked otherwise who it is.
     pub fn is_elsewhere(&self) -> bool {
-        matches!(self, Self::NotRoot { .. } | Self::NotAWorker)
+        matches!(self, Self::NotRoot { .. } | Self::NotAWorker | Self::OtherHost)
     }
 
     /// What the client may know: nothing of this host's files.
@@ -316,6 +319,7 @@ impl Unattributed {
     pub fn label(&self) -> &'static str {
         match self {
             Self::NotRoot { .. } => "not_root",
+            Self::OtherHost => "other_host",
             Self::Gone => "gone",
             Self::NotAWorker => "not_a_worker",
             Self::Executable { .. } => "executable",
@@ -341,6 +345,7 @@ impl fmt::Display for Unattributed {
                 f,
                 "the connection comes from a process of user {uid} and not from SSM's agent"
             ),
+            Self::OtherHost => f.write_str("the connection comes from another host"),
             Self::Gone => {
                 f.write_str("the other end of the connection was gone before it could be looked at")
             }

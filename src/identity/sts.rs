@@ -24,8 +24,11 @@ pub const PREFIX: &str = "postern-v1.";
 /// The header that is signed with the request.
 pub const HEADER: &str = "x-postern-gateway";
 
-/// How long a proof is good after it was signed, and how far the caller's clock may be ahead. STS itself takes it for 15 minutes.
+/// How long a proof is good after it was signed. STS itself takes it for 15 minutes.
 pub const LIFETIME: Duration = Duration::from_secs(60);
+
+/// How far the caller's clock may be ahead.
+pub const AHEAD: Duration = Duration::from_secs(10);
 
 /// The longest password that is read. Session tokens have no limit of their own (STS API Reference, "Credentials"); those of
 /// assumed roles are about 1 KiB, and with encoding become twice that.
@@ -52,6 +55,8 @@ const PARAMETERS: [(&str, bool); 9] = [
 pub struct Accepts {
     /// Its name, which callers sign.
     pub gateway: String,
+    /// Accounts whose principals may come. Whoever has an account of his own can give his roles and users any names in it.
+    pub accounts: Vec<String>,
     /// Regions whose STS it asks.
     pub regions: Vec<String>,
 }
@@ -65,8 +70,8 @@ pub struct Proof {
     pub header: String,
     /// What no other proof has.
     pub id: [u8; 32],
-    /// When it is too old.
-    pub ends_at: SystemTime,
+    /// When it was signed.
+    pub signed_at: SystemTime,
 }
 
 /// Why a password is no proof.
@@ -146,7 +151,7 @@ impl Proof {
             return Err(BadProof::OtherHost);
         }
         let signed_at = parameters.check()?;
-        if signed_at > now + LIFETIME {
+        if signed_at > now + AHEAD {
             return Err(BadProof::Early);
         }
         let lifetime = parameters.expires()?.min(LIFETIME);
@@ -158,7 +163,7 @@ impl Proof {
             host: host.to_owned(),
             header: header(&accepts.gateway, nonce),
             id: id.as_ref().try_into().map_err(|_| BadProof::NoProof)?,
-            ends_at: signed_at + lifetime,
+            signed_at,
             query: Zeroizing::new(query.to_owned()),
         })
     }

@@ -23,13 +23,15 @@ const ALICE: &str =
     "arn:aws:sts::123456789012:assumed-role/AWSReservedSSO_Analyst_0123456789abcdef/alice@example.com";
 
 fn identity() -> String {
-    format!("sources = [\"sts\"]\nsts.gateway = \"{GATEWAY}\"")
+    format!("sources = [\"sts\"]\nsts.gateway = \"{GATEWAY}\"\nsts.accounts = [\"123456789012\"]")
 }
 
 fn started(options: Options) -> (Lab, Gateway, Key) {
     let lab = Lab::start(LabConfig::default()).unwrap();
     let alice = lab.add_key(ALICE, Some(Duration::from_secs(3_600))).unwrap();
     let gateway = Gateway::start(&lab, &options);
+    // What was signed in the second of its start counts as signed before.
+    std::thread::sleep(Duration::from_millis(1_100));
     (lab, gateway, alice)
 }
 
@@ -231,8 +233,50 @@ fn old_ones_and_those_of_the_future() {
         "expired",
         "the proof is older than 60 s",
     );
-    refused(&gateway, &proof(&alice, GATEWAY, -70), "early", "from the future");
-    assert!(is_in(&log_in(&gateway, &proof(&alice, GATEWAY, 30))));
+    refused(&gateway, &proof(&alice, GATEWAY, -20), "early", "from the future");
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(is_in(&log_in(&gateway, &proof(&alice, GATEWAY, 2))));
+    assert!(is_in(&log_in(&gateway, &proof(&alice, GATEWAY, -8))));
+}
+
+#[test]
+fn a_gateway_does_not_take_what_another_may_have_taken_before_it() {
+    let (_lab, mut gateway, alice) = with_sts();
+    let password = proof(&alice, GATEWAY, 0);
+    assert!(is_in(&log_in(&gateway, &password)));
+    gateway.restart();
+    refused(
+        &gateway,
+        &password,
+        "before_start",
+        "signed before the gateway began",
+    );
+}
+
+#[test]
+fn an_altered_copy_does_not_make_a_used_one_good_again() {
+    let (_lab, gateway, alice) = with_sts();
+    let good = proof(&alice, GATEWAY, -8);
+    assert!(is_in(&log_in(&gateway, &good)));
+    let (nonce, encoded) = good.strip_prefix(PREFIX).unwrap().split_once('.').unwrap();
+    let url = String::from_utf8(URL_SAFE_NO_PAD.decode(encoded).unwrap()).unwrap();
+    let short = url.replace("X-Amz-Expires=60", "X-Amz-Expires=1");
+    let altered = format!("{PREFIX}{nonce}.{}", URL_SAFE_NO_PAD.encode(short));
+    refused(&gateway, &altered, "used", "the proof was used before");
+    refused(&gateway, &good, "used", "the proof was used before");
+}
+
+#[test]
+fn accounts_of_others() {
+    let (lab, gateway, _) = with_sts();
+    let other = ALICE.replace("123456789012", "999999999999");
+    let foreign = lab.add_key(&other, Some(Duration::from_secs(3_600))).unwrap();
+    refused(
+        &gateway,
+        &proof(&foreign, GATEWAY, 0),
+        "other_account",
+        "of none of the accounts",
+    );
 }
 
 #[test]

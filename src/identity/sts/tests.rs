@@ -24,6 +24,7 @@ fn at(seconds: u64) -> SystemTime {
 fn accepts() -> Accepts {
     Accepts {
         gateway: "orders.example".into(),
+        accounts: vec!["123456789012".into()],
         regions: vec!["eu-west-1".into(), "eu-central-1".into()],
     }
 }
@@ -38,7 +39,7 @@ fn a_good_one() {
     assert_eq!(proof.host, HOST);
     assert_eq!(proof.header, "orders.example 0123456789abcdef");
     assert_eq!(*proof.path_and_query(), format!("/?{}", query()));
-    assert_eq!(proof.ends_at, at(60));
+    assert_eq!(proof.signed_at, at(0));
     assert!(!format!("{proof:?}").contains("Signature"));
     assert!(read(&url().replace("&X-Amz-Security-Token=IQo%2B%2F%3D%3D", "")).is_ok());
 }
@@ -208,9 +209,9 @@ fn it_is_good_for_a_minute() {
     assert_eq!(read("18446744073709551615", at(61)), Err(BadProof::Expired));
     assert_eq!(read("5", at(6)), Err(BadProof::Expired));
     let signed = at(0);
-    assert_eq!(read("60", signed - LIFETIME), Ok(()));
+    assert_eq!(read("60", signed - AHEAD), Ok(()));
     assert_eq!(
-        read("60", signed - LIFETIME - Duration::from_secs(1)),
+        read("60", signed - AHEAD - Duration::from_secs(1)),
         Err(BadProof::Early)
     );
 }
