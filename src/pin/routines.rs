@@ -157,13 +157,8 @@ impl Routines {
         self.ambient
     }
 
-    /// What any DDL may leave behind.
-    pub fn on_ddl(&self) -> Effects {
-        self.on_ddl
-    }
-
     /// What is left behind besides by what has these `effects`, if it runs the expressions of indexes and statistics.
-    pub fn maintained_by(&self, effects: Effects) -> Effects {
+    fn maintained_by(&self, effects: Effects) -> Effects {
         if effects.intersects(Effects::MAINTAINS) {
             self.on_maintenance
         } else {
@@ -173,7 +168,30 @@ impl Routines {
 
     /// What reading a value of any of the database's own types may leave behind.
     pub fn checks(&self) -> Effects {
-        self.types | self.ambient
+        self.all_of(self.types)
+    }
+
+    /// These effects and those of what is run without being named: by any text, by DDL, by maintenance.
+    pub fn all_of(&self, effects: Effects) -> Effects {
+        let mut all = effects | self.ambient;
+        // Each may bring in the other.
+        for _ in 0..2 {
+            all |= self.maintained_by(all);
+            if all.intersects(Effects::DDL) {
+                all |= self.on_ddl;
+            }
+        }
+        all
+    }
+
+    /// What reading the constants of a text may leave behind that has these `effects` if it is run: no more of it is run than checks
+    /// of types, and one that isn't understood may name any.
+    pub fn checks_within(&self, effects: Effects) -> Effects {
+        if effects.intersects(Effects::UNKNOWN) {
+            self.checks()
+        } else {
+            effects.common(self.checks())
+        }
     }
 
     /// Whether a server connection may keep, for whoever calls a routine, what its constants meant for whoever called it first.

@@ -61,6 +61,8 @@ pub trait Texts {
     fn analyse(&self, text: &[u8], server: &ServerSession) -> Analysis;
     /// What reading a parameter may leave behind whose type is the database's own.
     fn own_types(&self) -> Effects;
+    /// What reading the constants of a text may leave behind that has these `effects` if it is run.
+    fn checks_within(&self, effects: Effects) -> Effects;
     /// `by` is about to run `text`, which changes catalogs and has these `effects`. Nothing, if it only makes something temporary
     /// (`is_temporary`) that does nothing.
     fn changing(

@@ -224,7 +224,7 @@ impl<V: Visitor> Scan<'_, V> {
                 self.rest(first)
             }
             Word::Update | Word::Delete | Word::Harmless => self.rest(first),
-            Word::Analyze | Word::Maintain => self.maintenance(),
+            Word::Analyze | Word::Maintain => self.maintenance(first),
             Word::Copy | Word::Declare | Word::Create | Word::Ddl => self.rest(first),
             Word::Alter => {
                 let alters_system = self.peek().is_some_and(|next| next.word == Word::System);
@@ -252,29 +252,24 @@ impl<V: Visitor> Scan<'_, V> {
     }
 
     /// ANALYZE, VACUUM, CLUSTER or REINDEX: of the tables that they name, which are known, or of all.
-    fn maintenance(&mut self) -> Command {
+    fn maintenance(&mut self, first: &Step) -> Command {
+        let is_among = |word: &[u8], words: &[&str]| {
+            let mut words = words.iter();
+            words.any(|known| word.eq_ignore_ascii_case(known.as_bytes()))
+        };
+        let reindexes = is_among(self.bytes(&first.token), &["reindex"]);
         let mut names_table = false;
         while let Some(step) = self.step() {
             if step.is(b';') {
                 break;
             }
-            let is_name = match step.token.kind {
-                Kind::Word => {
-                    let word = self.bytes(&step.token);
-                    !MAINTENANCE
-                        .iter()
-                        .any(|known| word.eq_ignore_ascii_case(known.as_bytes()))
-                }
-                Kind::Quoted => true,
-                _ => false,
-            };
-            names_table |= is_name && self.depth == 0;
             let word = self.bytes(&step.token);
-            if ELSEWHERE
-                .iter()
-                .any(|known| word.eq_ignore_ascii_case(known.as_bytes()))
-            {
-                names_table = false;
+            let is_word = step.token.kind == Kind::Word;
+            if self.depth > 0 || is_word && is_among(word, &MAINTENANCE) {
+                continue;
+            }
+            if is_word || step.token.kind == Kind::Quoted {
+                names_table = !(reindexes && is_word && is_among(word, &ELSEWHERE));
                 break;
             }
         }

@@ -21,7 +21,7 @@ WITH own AS (
     WHERE indexprs IS NOT NULL OR indpred IS NOT NULL
   UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, partrelid, partrelid, partexprs::pg_catalog.text FROM pg_catalog.pg_partitioned_table
     WHERE partexprs IS NOT NULL
-  UNION ALL SELECT 'pg_catalog.pg_statistic_ext'::pg_catalog.regclass, oid, stxrelid, NULL FROM pg_catalog.pg_statistic_ext
+  UNION ALL SELECT 'pg_catalog.pg_statistic_ext'::pg_catalog.regclass, oid, stxrelid, pg_catalog.to_jsonb(s) OPERATOR(pg_catalog.->>) 'stxexprs' FROM pg_catalog.pg_statistic_ext s
 ), lastingly(kind, oid, symbol) AS (
   SELECT k, f.oid, f.prosrc
   FROM (VALUES ('SETTING', ARRAY['set_config']), ('SEED', ARRAY['setseed']), ('WRITE', ARRAY['nextval', 'setval']),
@@ -114,6 +114,10 @@ UNION ALL
 -- The initial value of an aggregate is read as of this type.
 SELECT 'l', own.proname::pg_catalog.text, typ.typname::pg_catalog.text
 FROM own JOIN pg_catalog.pg_aggregate g ON g.aggfnoid = own.oid JOIN typ ON typ.oid IN (g.aggtranstype, g.aggmtranstype)
+UNION ALL
+SELECT 'm', rel.relname::pg_catalog.text, ''
+FROM part JOIN rel ON rel.oid = part.relid JOIN lasting ON part.expr ~ lasting.re
+WHERE part.classid IN ('pg_catalog.pg_class'::pg_catalog.regclass, 'pg_catalog.pg_statistic_ext'::pg_catalog.regclass)
 UNION ALL
 SELECT 'm', coalesce(own.proname, typ.typname)::pg_catalog.text, ''
 FROM part JOIN pg_catalog.pg_depend d ON d.classid = part.classid AND d.objid = part.objid

@@ -123,14 +123,14 @@ impl KnownTexts {
             let options = reading(text, server)?;
             let mut analysis = self.judge(text, options, routines);
             if !is_run {
-                analysis.effects = analysis.effects.common(routines.checks());
+                analysis.effects = routines.checks_within(analysis.effects);
                 analysis.lone = Command::Other;
             }
             if server.ran.has_own_types() {
                 analysis.effects |= routines.checks();
             }
             // Who only defines something doesn't run it.
-            let is_alone = server.ran.is_single() && analysis.statements <= 1;
+            let is_alone = is_run && server.ran.is_single() && analysis.statements <= 1;
             let used = names::used(text, options, analysis.effects);
             let (named, rest) = self
                 .doubt
@@ -138,7 +138,7 @@ impl KnownTexts {
                     names::share(&used, defined)
                 });
             analysis.effects |= named | rest.without(HIDDEN);
-            analysis.effects |= routines.maintained_by(analysis.effects);
+            analysis.effects = routines.all_of(analysis.effects);
             if rest.intersects(HIDDEN) {
                 has_hidden.set(true);
                 analysis.effects |= Effects::UNKNOWN;
@@ -157,11 +157,7 @@ impl KnownTexts {
         if analysis.effects.contains(Effects::CODE) {
             analysis.effects |= self.code_effects(text, options, routines);
         }
-        if analysis.effects.intersects(Effects::DDL) {
-            analysis.effects |= routines.on_ddl();
-        }
-        analysis.effects |= routines.ambient();
-        analysis.effects |= routines.maintained_by(analysis.effects);
+        analysis.effects = routines.all_of(analysis.effects);
         analysis
     }
 
@@ -360,6 +356,13 @@ impl Texts for KnownTexts {
     fn own_types(&self) -> Effects {
         let routines = self.routines.borrow();
         routines.as_ref().map_or(Effects::NONE, Routines::checks)
+    }
+
+    fn checks_within(&self, effects: Effects) -> Effects {
+        let routines = self.routines.borrow();
+        routines
+            .as_ref()
+            .map_or(Effects::NONE, |routines| routines.checks_within(effects))
     }
 
     fn under(&self, statement: &Statement, server: &ServerSession) -> Rc<Statement> {

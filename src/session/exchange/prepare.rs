@@ -467,7 +467,7 @@ impl Desk {
 /// Notes that constants of `text`, which has these `effects` if it is run, are read. No more of it is run than checks of types.
 fn checks(text: &[u8], effects: Effects, sides: &mut Sides<'_>) {
     sides.server.ran.note_read(text, sides.texts.epoch());
-    let effects = effects.common(sides.texts.own_types());
+    let effects = sides.texts.checks_within(effects);
     if !effects.is_empty() {
         leaves(sides, text, effects, Command::Other);
     }

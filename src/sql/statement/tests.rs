@@ -96,6 +96,10 @@ fn what_runs_the_expressions_of_indexes_without_naming_their_table_may_do_anythi
         ("REINDEX TABLE concurrently t", false),
         ("REINDEX (verbose) INDEX i", true),
         ("REINDEX SCHEMA a", true),
+        ("analyze index", false),
+        ("vacuum t (schema), s.database", false),
+        ("reindex \"index\"", false),
+        ("reindex (tablespace a, verbose) table concurrently t", false),
         ("CLUSTER", true),
         ("cluster t using i", false),
     ] {

@@ -497,6 +497,33 @@ fn a_seed_of_an_index_that_no_text_names() {
 }
 
 #[test]
+fn what_statistics_call_of_postgresqls_own() {
+    for uses in ["Q analyze", "Q analyze t"] {
+        let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 3");
+        let [mut one, mut two, mut three] = clients(&gateway);
+        one.say(&[
+            "Q create table t (a int, b int)",
+            "Q insert into t select 7, g from generate_series(1, 10) g",
+            "Q create statistics st on (setseed(0.5) is null), (pg_try_advisory_lock(a)) from t",
+        ]);
+        drop(one);
+        std::thread::sleep(std::time::Duration::from_millis(700));
+        let seeded = three.say(&["Q set seed = 0.5", "Q select random()"]);
+        let seeded = seeded.split(['(', ')']).nth(1).unwrap();
+        settled();
+        two.say(&[uses]);
+        settled();
+        let mut four = Client::new(&gateway, &[]);
+        assert!(!four.say(&["Q select random()"]).contains(seeded), "{uses}");
+        assert_eq!(
+            four.say(&["Q select pg_try_advisory_lock(7)"]),
+            "(f) SELECT 1 I",
+            "{uses}"
+        );
+    }
+}
+
+#[test]
 fn a_seed_that_a_routine_sets_and_no_longer() {
     let (_lab, gateway) = with_free_pool("mode = \"auto\"\nsize = 3");
     let [mut one, mut two, mut three] = clients(&gateway);

@@ -149,6 +149,80 @@ fn checks_that_lead_to_other_checks() {
     }
 }
 
+#[test]
+fn texts_that_are_not_understood_are_read_as_well() {
+    for says in [
+        ["P s select '{1}'::U&\"_d\"", "S"],
+        ["P - select '{1}'::U&\"_d\"", "S"],
+        // In another encoding.
+        ["P - select '{1}'::d[] as \u{e9}", "S"],
+    ] {
+        compare(AUTO3, says[0], |_, gateway| {
+            let [mut one, two, _] = check_with(gateway, SETS);
+            if says[0].contains('\u{e9}') {
+                one.say(&["Q set client_encoding = latin1"]);
+                settled();
+            }
+            said(one, two, &says)
+        });
+    }
+}
+
+/// What `random()` begins with after the seed that the tests set, as `client` is told it.
+fn after_seed(client: &mut Client) -> String {
+    let told = client.say(&["Q set seed = 0.5", "Q select random()"]);
+    settled();
+    told.split(['(', ')']).nth(1).unwrap().to_owned()
+}
+
+#[test]
+fn code_that_is_gone_has_been_read_by_whoever_defined_it() {
+    let (_lab, gateway) = with_free_pool(AUTO3);
+    let [mut one, mut two, mut three] = check_with(&gateway, "null");
+    let seeded = after_seed(&mut three);
+    // The error undoes what was defined.
+    one.say(&[
+        "P - create or replace function chk(int) returns bool language plpgsql as $$ begin perform setseed(0.5); return true; end $$",
+        "B -",
+        "P s select '{1}'::d[]",
+        "P - selec",
+        "S",
+    ]);
+    settled();
+    assert!(!two.say(&["Q select random()"]).contains(&seeded));
+}
+
+#[test]
+fn checks_that_maintain_or_change_catalogs() {
+    for does in ["analyze", "create table zz (a int)"] {
+        let (lab, gateway) = with_free_pool(AUTO3);
+        let [mut one, mut two, mut three] = clients(&gateway);
+        let check = format!(
+            "Q create function chk(int) returns bool language plpgsql as $$ begin {does}; return true; end $$"
+        );
+        one.say(&[
+            "Q create table u (a int)",
+            "Q insert into u select generate_series(1, 1000)",
+            "Q create function f(int) returns int language plpgsql immutable as $$ begin perform setseed(0.5); return $1; end $$",
+            "Q create index ui on u (f(a))",
+            &check,
+            "Q create domain d as int check (chk(value))",
+        ]);
+        drop(one);
+        lab.superuser_sql(
+            "create function public.evt() returns event_trigger language plpgsql as $$ begin perform setseed(0.5); end $$; \
+             create event trigger et on ddl_command_end execute function public.evt()",
+        )
+        .unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(4000));
+        let seeded = after_seed(&mut three);
+        two.say(&["P s select '{1}'::d[]", "S"]);
+        settled();
+        let mut four = Client::new(&gateway, &[]);
+        assert!(!four.say(&["Q select random()"]).contains(&seeded), "{does}");
+    }
+}
+
 /// How often clients were tied, for reasons that no server tells of.
 fn ties(gateway: &Gateway) -> f64 {
     let of = |reason: &str| gateway.metric("postern_pool_pins_total", &[&format!("reason=\"{reason}\"")]);
