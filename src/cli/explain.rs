@@ -1,6 +1,7 @@
 //! `postern config explain`.
 
 use std::fmt::Write as _;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -31,6 +32,9 @@ pub(super) struct Explain {
     /// Document of the session of Session Manager that it would come through
     #[arg(long, value_name = "NAME")]
     document: Option<String>,
+    /// When, as 2026-11-26T19:30:00Z; now, if it isn't given
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_rfc3339_weak)]
+    at: Option<SystemTime>,
 }
 
 impl Explain {
@@ -40,12 +44,14 @@ impl Explain {
         let target = TargetName::from(self.target.as_str());
         let user = DbUser::from(self.user.as_str());
         let database = DatabaseName::from(self.database.as_deref().unwrap_or(&self.user));
+        let at = self.at.unwrap_or_else(SystemTime::now);
         let request = Request {
             principal: &principal,
             document: self.document.as_deref(),
             target: &target,
             database: &database,
             user: &user,
+            at,
         };
         let mut text = format!(
             "principal {principal}, target {target}, database {database}, user {user}{}\n",
@@ -77,12 +83,17 @@ impl Explain {
                 let Bounds {
                     max_clients,
                     max_duration,
-                } = config.rules.bounds(rule);
+                } = config.rules.bounds(rule, at);
                 if let Some(most) = max_clients {
                     write!(text, ", {most} connections at a time")?;
                 }
                 if let Some(longest) = max_duration {
+                    // The time of day has fractions of a second.
+                    let longest = Duration::from_secs(longest.as_secs());
                     write!(text, ", each for {}", humantime::format_duration(longest))?;
+                }
+                if let Some(hours) = config.rules.hours(rule) {
+                    write!(text, ", {hours}")?;
                 }
                 writeln!(text)?;
             }

@@ -67,6 +67,8 @@ impl Run {
                 targets: vec![name.clone()],
                 databases: vec!["*".to_owned()],
                 users: vec!["*".to_owned()],
+                hours: None,
+                timezone: None,
                 max_clients: None,
                 max_duration: None,
             }],

@@ -410,6 +410,12 @@ pub struct Rule {
     pub databases: Vec<String>,
     /// Database users.
     pub users: Vec<String>,
+    /// When it holds: `"Mon-Fri 07:00-19:00"`, `"Sat,Sun 22:00-06:00"`, `"07:00-24:00"`; always if it isn't given. Connections end with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hours: Option<Vec<String>>,
+    /// By which clock, as `"Europe/Berlin"`; UTC if it isn't given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timezone: Option<String>,
     /// Client connections at a time that each principal may have by this rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_clients: Option<usize>,

@@ -1,9 +1,11 @@
 //! Rules as they are written become the policy.
 
+use jiff::tz::TimeZone;
+
 use super::check::{at_least_one, positive};
 use super::error::ConfigError;
 use super::file;
-use crate::policy::{Bounds, Glob, Rule, Rules};
+use crate::policy::{Bounds, Glob, Hours, Rule, Rules, Span};
 
 /// The rules that are written.
 pub(super) fn rules(typed: &[file::Rule]) -> Result<Rules, ConfigError> {
@@ -33,6 +35,7 @@ pub(super) fn rules(typed: &[file::Rule]) -> Result<Rules, ConfigError> {
             targets: globs(number, "targets", &rule.targets)?,
             databases: globs(number, "databases", &rule.databases)?,
             users: globs(number, "users", &rule.users)?,
+            hours: hours(number, rule)?,
             bounds: Bounds {
                 max_clients: rule
                     .max_clients
@@ -46,6 +49,33 @@ pub(super) fn rules(typed: &[file::Rule]) -> Result<Rules, ConfigError> {
         })
     });
     rules.collect::<Result<_, _>>().map(Rules::new)
+}
+
+/// When a rule holds.
+fn hours(number: usize, rule: &file::Rule) -> Result<Option<Hours>, ConfigError> {
+    let wrong = |name: &str, message: String| ConfigError::value(format!("rules[{number}].{name}"), message);
+    let Some(spans) = &rule.hours else {
+        return match &rule.timezone {
+            Some(_) => Err(wrong("timezone", "says nothing without hours".to_owned())),
+            None => Ok(None),
+        };
+    };
+    if spans.is_empty() {
+        let message = "is empty, so that the rule would never hold; expected such as \"Mon-Fri 07:00-19:00\"";
+        return Err(wrong("hours", message.to_owned()));
+    }
+    let spans = spans.iter().map(|text| text.parse::<Span>());
+    let spans = spans
+        .collect::<Result<_, _>>()
+        .map_err(|error| wrong("hours", error.to_string()))?;
+    let zone = rule.timezone.as_deref().unwrap_or("UTC");
+    let zone = TimeZone::get(zone).map_err(|_| {
+        wrong(
+            "timezone",
+            format!("\"{zone}\" is no time zone; expected such as \"Europe/Berlin\""),
+        )
+    })?;
+    Ok(Some(Hours::new(spans, zone)))
 }
 
 /// Why a pattern for principals that looks right matches nobody.

@@ -2,7 +2,7 @@
 //! refused in the same words as what isn't allowed.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::error::ClientError;
 use super::identify::Identified;
@@ -43,6 +43,7 @@ pub(super) fn admit(
         settings,
     } = request;
     let known = target.filter(|target| target.databases.contains(&database) && target.users.contains(&user));
+    let at = SystemTime::now();
     let decision = known.as_ref().map(|target| {
         let principal = &identified.principal;
         rules.decide(&policy::Request {
@@ -51,6 +52,7 @@ pub(super) fn admit(
             target: &target.name,
             database: &database,
             user: &user,
+            at,
         })
     });
     match (known, decision) {
@@ -63,7 +65,7 @@ pub(super) fn admit(
             let Bounds {
                 max_clients,
                 max_duration,
-            } = rules.bounds(rule);
+            } = rules.bounds(rule, at);
             let seat = max_clients.map(|most| {
                 let seat = seats.take(rule, &identified.principal, most);
                 seat.ok_or_else(|| ClientError::too_many_of(&identified.principal, rule, most))

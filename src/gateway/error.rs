@@ -386,7 +386,7 @@ impl ClientError {
             Late::Session => (
                 sqlstate::ADMIN_SHUTDOWN,
                 "terminating connection due to the length of the session",
-                "max_duration of the rule that admits you",
+                "max_duration or the hours of the rule that admits you",
             ),
         };
         let mut error = Self::new(ErrorKind::Late, message)

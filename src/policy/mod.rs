@@ -9,11 +9,13 @@
 //! This module doesn't establish who somebody is ([`crate::identity`]) nor which targets exist.
 
 mod glob;
+mod hours;
 
 pub use glob::Glob;
+pub use hours::{BadSpan, Hours, Span};
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::identity::Principal;
 use crate::identity::iam::IamPrincipal;
@@ -37,6 +39,8 @@ pub struct Rule {
     pub databases: Vec<Glob>,
     /// Against the database role's name.
     pub users: Vec<Glob>,
+    /// When it holds; always if it isn't given.
+    pub hours: Option<Hours>,
     /// What it allows no more of.
     pub bounds: Bounds,
 }
@@ -69,6 +73,8 @@ pub struct Request<'a> {
     pub database: &'a DatabaseName,
     /// The role that it would be logged in as.
     pub user: &'a DbUser,
+    /// When it is asked.
+    pub at: SystemTime,
 }
 
 /// The answer.
@@ -103,6 +109,8 @@ pub enum Refusal {
     Database,
     /// Rules have this principal, target and database, but none of them with this database user.
     User,
+    /// Rules have all of it, but none of them at this time.
+    Hours,
 }
 
 impl Rules {
@@ -131,9 +139,23 @@ impl Rules {
         rules.map(|rule| rule.missing(&principal, request)).collect()
     }
 
-    /// What that rule, counted from 0, allows no more of.
-    pub fn bounds(&self, rule: usize) -> Bounds {
-        self.rules.get(rule).map(|rule| rule.bounds).unwrap_or_default()
+    /// What that rule, counted from 0, allows no more of to whoever it admits `at` a time: until its hours are over, at most.
+    pub fn bounds(&self, rule: usize, at: SystemTime) -> Bounds {
+        let Some(rule) = self.rules.get(rule) else {
+            return Bounds::default();
+        };
+        let until = rule.hours.as_ref().and_then(|hours| hours.until(at));
+        let left = until.and_then(|until| until.duration_since(at).ok());
+        let durations = rule.bounds.max_duration.into_iter().chain(left);
+        Bounds {
+            max_duration: durations.min(),
+            ..rule.bounds
+        }
+    }
+
+    /// When that rule holds, if it doesn't always.
+    pub fn hours(&self, rule: usize) -> Option<&Hours> {
+        self.rules.get(rule)?.hours.as_ref()
     }
 
     /// How many rules there are.
@@ -173,6 +195,12 @@ impl Rule {
             Some(Refusal::Database)
         } else if !covers(&self.users, request.user.as_str()) {
             Some(Refusal::User)
+        } else if self
+            .hours
+            .as_ref()
+            .is_some_and(|hours| hours.until(request.at).is_none())
+        {
+            Some(Refusal::Hours)
         } else {
             None
         }
@@ -189,6 +217,7 @@ impl Refusal {
             Self::Target => "target",
             Self::Database => "database",
             Self::User => "user",
+            Self::Hours => "time",
         }
     }
 }
@@ -204,6 +233,7 @@ impl fmt::Display for Refusal {
             Self::Target => "no rule allows this principal this target",
             Self::Database => "no rule allows this principal this database of the target",
             Self::User => "no rule allows this principal this database user",
+            Self::Hours => "no rule allows this principal this at this time",
         })
     }
 }
@@ -225,6 +255,7 @@ mod tests {
             targets: globs(targets),
             databases: globs(databases),
             users: globs(users),
+            hours: None,
             bounds: Bounds::default(),
         }
     }
@@ -240,6 +271,7 @@ mod tests {
             target: &target.into(),
             database: &database.into(),
             user: &user.into(),
+            at: SystemTime::UNIX_EPOCH,
         })
     }
 
@@ -284,6 +316,32 @@ mod tests {
             ask(&Rules::default(), "alice", "orders", "orders", "app_ro"),
             Decision::Refuse(Refusal::NoRules)
         );
+    }
+
+    #[test]
+    fn a_rule_holds_in_its_hours_and_until_they_are_over() {
+        let mut office = rule(&["*"], &["*"], &["*"], &["*"]);
+        let spans = vec!["Thu 00:00-01:00".parse().unwrap()];
+        office.hours = Some(Hours::new(spans, jiff::tz::TimeZone::UTC));
+        office.bounds.max_duration = Some(Duration::from_secs(3_000));
+        let rules = Rules::new(vec![office]);
+        // A Thursday's beginning.
+        assert_eq!(ask(&rules, "alice", "t", "d", "u"), Decision::Allow { rule: 0 });
+        let left = |minutes: u64| {
+            let at = SystemTime::UNIX_EPOCH + Duration::from_secs(60 * minutes);
+            rules.bounds(0, at).max_duration
+        };
+        assert_eq!(left(0), Some(Duration::from_secs(3_000)));
+        assert_eq!(left(50), Some(Duration::from_secs(600)));
+        let request = Request {
+            principal: &Principal::Trust,
+            document: None,
+            target: &"t".into(),
+            database: &"d".into(),
+            user: &"u".into(),
+            at: SystemTime::UNIX_EPOCH + Duration::from_secs(3_600),
+        };
+        assert_eq!(rules.decide(&request), Decision::Refuse(Refusal::Hours));
     }
 
     #[test]

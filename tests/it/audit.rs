@@ -429,6 +429,17 @@ fn what_is_lost_is_counted() {
     assert_eq!(line["count"].as_f64(), Some(lost));
 }
 
+/// After a while of failures nobody is let in.
+fn refuses_in_time(gateway: &Gateway) {
+    let refused = (0..300).find_map(|_| {
+        std::thread::sleep(Duration::from_millis(50));
+        let last = log_in(gateway, "app_ro").1.pop().unwrap();
+        (last.tag == 'E').then_some(last)
+    });
+    let refused = refused.expect("they are let in for ever, though nothing is written");
+    assert_eq!(refused.field(b'C').unwrap(), "58030");
+}
+
 #[test]
 fn a_full_disk_is_told_of() {
     let lab = Lab::start(LabConfig::default()).unwrap();
@@ -441,13 +452,7 @@ fn a_full_disk_is_told_of() {
         "{}",
         gateway.log()
     );
-    let refused = (0..300).find_map(|_| {
-        std::thread::sleep(Duration::from_millis(50));
-        let last = log_in(&gateway, "app_ro").1.pop().unwrap();
-        (last.tag == 'E').then_some(last)
-    });
-    let refused = refused.expect("they are let in for ever, though nothing is written");
-    assert_eq!(refused.field(b'C').unwrap(), "58030");
+    refuses_in_time(&gateway);
     assert_eq!(inside.query("select 1").last().unwrap().tag, 'Z');
 }
 
@@ -459,13 +464,7 @@ fn a_directory_that_is_gone_is_told_of() {
     let (mut inside, _) = log_in(&gateway, "app_ro");
     lines(&file, 2);
     drop(directory);
-    let refused = (0..300).find_map(|_| {
-        std::thread::sleep(Duration::from_millis(50));
-        let last = log_in(&gateway, "app_ro").1.pop().unwrap();
-        (last.tag == 'E').then_some(last)
-    });
-    let refused = refused.expect("they are let in for ever, though nothing is written");
-    assert_eq!(refused.field(b'C').unwrap(), "58030");
+    refuses_in_time(&gateway);
     assert_eq!(inside.query("select 1").last().unwrap().tag, 'Z');
     std::fs::create_dir_all(file.parent().unwrap()).unwrap();
     gateway.wait_for_metric("postern_audit_failing", &[], 0.0);

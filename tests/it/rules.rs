@@ -1,11 +1,12 @@
 //! What rules allow only so much of.
 
+use std::process::Command;
 use std::time::Duration;
 
 use postern::wire::startup::{ProtocolVersion, startup_message};
 use postern_lab::{Lab, LabConfig};
 
-use crate::gateway::{Gateway, Options};
+use crate::gateway::{Gateway, Options, stderr};
 use crate::raw::{Message, Raw};
 
 /// A gateway with this pool, with `bounds` in a rule of each of two users.
@@ -104,5 +105,72 @@ fn a_session_that_waits_for_a_server_ends_as_well() {
             .superuser_sql("select count(*) from pg_tables where tablename = 'late'")
             .unwrap();
         assert_eq!(made.trim(), "0", "{pool}: it is done after the end");
+    }
+}
+
+#[test]
+fn a_rule_holds_in_its_hours() {
+    // 1 January 1970 was a Thursday.
+    let days = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
+    let day = |later: u64| days[((since.as_secs() / 86_400 + later) % 7) as usize];
+    let others = format!("hours = [\"{}-{} 00:00-24:00\"]", day(2), day(5));
+    let (_lab, gateway) = bounded("mode = \"auto\"", &others);
+    let (_, refused) = log_in(&gateway, "app_ro");
+    assert_eq!(refused.field(b'C').unwrap(), "28000");
+    let (_lab, gateway) = bounded(
+        "mode = \"auto\"",
+        "hours = [\"00:00-24:00\"]\ntimezone = \"Asia/Tokyo\"",
+    );
+    assert_eq!(log_in(&gateway, "app_ro").1.tag, 'Z');
+}
+
+fn explained(rule: &str, at: &str) -> String {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("postern.toml");
+    let config = format!(
+        "[identity]\nsources = [\"trust\"]\n[[targets]]\nname = \"a\"\nendpoint = \"a.invalid\"\nregion = \"eu-west-1\"\n\
+         databases = [\"a\"]\nusers = [\"a\"]\n[[rules]]\nprincipals = [\"*\"]\ntargets = [\"*\"]\nusers = [\"*\"]\n{rule}\n"
+    );
+    std::fs::write(&file, config).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_postern"))
+        .args(["config", "explain", "--config"])
+        .arg(&file)
+        .args([
+            "--principal",
+            "trust:",
+            "--target",
+            "a",
+            "--user",
+            "a",
+            "--at",
+            at,
+        ])
+        .output()
+        .unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned() + &stderr(&output)
+}
+
+#[test]
+fn the_hours_of_rules_are_explained() {
+    let office = "hours = [\"Mon-Fri 07:00-19:00\"]\ntimezone = \"Europe/Berlin\"";
+    let told = explained(office, "2026-11-26T17:00:00Z");
+    assert!(
+        told.contains("admitted by rules[0], each for 1h, Mon,Tue,Wed,Thu,Fri 07:00-19:00 Europe/Berlin"),
+        "{told}"
+    );
+    let told = explained(office, "2026-11-26T18:00:00Z");
+    assert!(told.contains("rules[0]: not this time"), "{told}");
+    for (rule, why) in [
+        ("hours = [\"9-5\"]", "are no hours; expected such as"),
+        ("hours = []", "would never hold"),
+        ("timezone = \"UTC\"", "says nothing without hours"),
+        (
+            "hours = [\"07:00-19:00\"]\ntimezone = \"Mars\"",
+            "is no time zone",
+        ),
+    ] {
+        let told = explained(rule, "2026-11-26T18:00:00Z");
+        assert!(told.contains("rules[0].") && told.contains(why), "{told}");
     }
 }

@@ -112,6 +112,13 @@ pub(crate) fn seen(name: &str) -> String {
     format!("Q select coalesce(current_setting('app.{name}', true), '')")
 }
 
+/// What `random()` begins with after the seed that tests set, as `client` is told it.
+pub(crate) fn after_seed(client: &mut Client) -> String {
+    let told = client.say(&["Q set seed = 0.5", "Q select random()"]);
+    settled();
+    told.split(['(', ')']).nth(1).unwrap().to_owned()
+}
+
 /// Long enough for connections to be given back that clients have had their answers on: the last one is lent first.
 pub(crate) fn settled() {
     std::thread::sleep(std::time::Duration::from_millis(200));

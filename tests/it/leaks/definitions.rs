@@ -1,7 +1,7 @@
 //! What code does that has come, changed or gone while clients were at work.
 
 use super::{TWO, sleep};
-use crate::short::{Client, clients, seen, sets, settled, with_free_pool};
+use crate::short::{Client, after_seed, clients, seen, sets, settled, with_free_pool};
 
 #[test]
 fn sequences_drawn_by_code_that_is_gone() {
@@ -461,13 +461,11 @@ fn a_seed_that_a_function_sets_while_it_runs() {
     let [mut one, mut two, mut three] = clients(&gateway);
     one.say(&["Q create function f() returns int language sql set seed = 0.5 as 'select 1'"]);
     settled();
-    let seeded = one.say(&["Q set seed = 0.5", "Q select random()"]);
-    let seeded = seeded.split(['(', ')']).nth(1).unwrap();
-    settled();
+    let seeded = after_seed(&mut one);
     two.say(&["Q select f()"]);
     settled();
-    assert!(!three.say(&["Q select random()"]).contains(seeded), "{seeded}");
-    assert!(two.say(&["Q select random()"]).contains(seeded), "{seeded}");
+    assert!(!three.say(&["Q select random()"]).contains(&seeded), "{seeded}");
+    assert!(two.say(&["Q select random()"]).contains(&seeded), "{seeded}");
 }
 
 #[test]
@@ -485,14 +483,12 @@ fn a_seed_of_an_index_that_no_text_names() {
         ]);
         drop(one);
         settled();
-        let seeded = three.say(&["Q set seed = 0.5", "Q select random()"]);
-        let seeded = seeded.split(['(', ')']).nth(1).unwrap();
-        settled();
+        let seeded = after_seed(&mut three);
         two.say(&[uses]);
         settled();
         let mut four = Client::new(&gateway, &[]);
-        assert!(!four.say(&["Q select random()"]).contains(seeded), "{uses}");
-        assert!(two.say(&["Q select random()"]).contains(seeded), "{uses}");
+        assert!(!four.say(&["Q select random()"]).contains(&seeded), "{uses}");
+        assert!(two.say(&["Q select random()"]).contains(&seeded), "{uses}");
     }
 }
 
@@ -508,13 +504,11 @@ fn what_statistics_call_of_postgresqls_own() {
         ]);
         drop(one);
         std::thread::sleep(std::time::Duration::from_millis(700));
-        let seeded = three.say(&["Q set seed = 0.5", "Q select random()"]);
-        let seeded = seeded.split(['(', ')']).nth(1).unwrap();
-        settled();
+        let seeded = after_seed(&mut three);
         two.say(&[uses]);
         settled();
         let mut four = Client::new(&gateway, &[]);
-        assert!(!four.say(&["Q select random()"]).contains(seeded), "{uses}");
+        assert!(!four.say(&["Q select random()"]).contains(&seeded), "{uses}");
         assert_eq!(
             four.say(&["Q select pg_try_advisory_lock(7)"]),
             "(f) SELECT 1 I",
@@ -529,14 +523,12 @@ fn a_seed_that_a_routine_sets_and_no_longer() {
     let [mut one, mut two, mut three] = clients(&gateway);
     one.say(&["Q create function f() returns int language sql as 'select 1'"]);
     settled();
-    let seeded = one.say(&["Q set seed = 0.5", "Q select random()"]);
-    let seeded = seeded.split(['(', ')']).nth(1).unwrap();
-    settled();
+    let seeded = after_seed(&mut one);
     two.say(&[
         "Q alter routine f() set seed = 0.5",
         "Q select f()",
         "Q alter routine f() reset seed",
     ]);
     settled();
-    assert!(!three.say(&["Q select random()"]).contains(seeded), "{seeded}");
+    assert!(!three.say(&["Q select random()"]).contains(&seeded), "{seeded}");
 }

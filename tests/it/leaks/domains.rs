@@ -5,7 +5,7 @@ use postern_lab::Lab;
 use super::compared::{AUTO1, AUTO3, compare, nowhere};
 use crate::gateway::Gateway;
 use crate::raw::frame;
-use crate::short::{Client, clients, settled, with_free_pool};
+use crate::short::{Client, after_seed, clients, settled, with_free_pool};
 
 const SHOW: &str = "Q select coalesce(current_setting('app.x', true), ''), current_setting('work_mem'), \
                     (select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid())";
@@ -168,13 +168,6 @@ fn texts_that_are_not_understood_are_read_as_well() {
     }
 }
 
-/// What `random()` begins with after the seed that the tests set, as `client` is told it.
-fn after_seed(client: &mut Client) -> String {
-    let told = client.say(&["Q set seed = 0.5", "Q select random()"]);
-    settled();
-    told.split(['(', ')']).nth(1).unwrap().to_owned()
-}
-
 #[test]
 fn code_that_is_gone_has_been_read_by_whoever_defined_it() {
     let (_lab, gateway) = with_free_pool(AUTO3);
@@ -273,8 +266,7 @@ fn a_parameter_of_an_execute_that_is_checked_otherwise_since() {
         .superuser_sql("select oid from pg_type where typname = 'd'")
         .unwrap();
     let oid: u32 = oid.trim().parse().unwrap();
-    let seeded = three.say(&["Q set seed = 0.5", "Q select random()"]);
-    let seeded = seeded.split(['(', ')']).nth(1).unwrap().to_owned();
+    let seeded = after_seed(&mut three);
     one.say(&["P s select 1", "S"]);
     let parse = [&b"\0execute s\0\0\x01"[..], &oid.to_be_bytes()].concat();
     one.0.send(&[frame('P', &parse), frame('S', b"")].concat());
