@@ -270,7 +270,7 @@ pub struct Pool {
 impl Default for Pool {
     fn default() -> Self {
         Self {
-            mode: PoolMode::Session,
+            mode: PoolMode::Auto,
             size: 20,
             min_idle: 1,
             idle_timeout: Written::seconds(600),

@@ -99,7 +99,7 @@ databases = ["archive"]
 mode = "transaction"
 [[targets.pools]]
 users = ["reports"]
-mode = "auto"
+mode = "session"
 size = 3
 "#;
     let text = MINIMAL.replace("users = [\"app\"]", "users = [\"app\", \"reports\"]");
@@ -117,8 +117,8 @@ size = 3
         let (_, _, pool) = pools.next().unwrap();
         (pool.mode, pool.size, pool.min_idle)
     };
-    assert_eq!(pool("orders", "app"), (PoolMode::Session, 20, 5));
-    assert_eq!(pool("orders", "reports"), (PoolMode::Auto, 3, 3));
+    assert_eq!(pool("orders", "app"), (PoolMode::Auto, 20, 5));
+    assert_eq!(pool("orders", "reports"), (PoolMode::Session, 3, 3));
     assert_eq!(pool("archive", "reports"), (PoolMode::Transaction, 20, 5));
     for (from, to, part) in [
         (
