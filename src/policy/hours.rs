@@ -226,7 +226,7 @@ mod tests {
             Some("2026-11-30T00:00:00Z")
         );
         let always = hours(&["00:00-24:00"], "UTC");
-        assert!(until(&always, "2026-11-26T12:00:00Z").unwrap() > "2027-11-01".to_owned());
+        assert!(until(&always, "2026-11-26T12:00:00Z").unwrap().as_str() > "2027-11-01");
     }
 
     #[test]
