@@ -69,6 +69,12 @@ pub(super) fn endpoint(service: &str) -> io::Result<Option<String>> {
     let Some(url) = std::env::var(&name).ok().filter(|url| !url.is_empty()) else {
         return Ok(None);
     };
+    let url = checked(&name, &url)?;
+    info!(name, url, "AWS is asked at another place");
+    Ok(Some(url.to_owned()))
+}
+
+fn checked<'a>(name: &str, url: &'a str) -> io::Result<&'a str> {
     let parsed: Uri = url
         .parse()
         .map_err(|error| io::Error::other(format!("{name} is no URL: {error}")))?;
@@ -80,6 +86,38 @@ pub(super) fn endpoint(service: &str) -> io::Result<Option<String>> {
             "{name} is {url:?}; expected https://HOST[:PORT], or http:// on this host"
         )));
     }
-    info!(name, url, "AWS is asked at another place");
-    Ok(Some(url.trim_end_matches('/').to_owned()))
+    Ok(url.trim_end_matches('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_says_who_callers_are_is_asked_over_tls_or_on_this_host() {
+        for (url, expected) in [
+            (
+                "https://vpce-1.sts.eu-west-1.vpce.amazonaws.com/",
+                "https://vpce-1.sts.eu-west-1.vpce.amazonaws.com",
+            ),
+            ("http://127.0.0.1:4566", "http://127.0.0.1:4566"),
+            ("http://[::1]:4566/", "http://[::1]:4566"),
+            ("http://localhost", "http://localhost"),
+        ] {
+            assert_eq!(checked("NAME", url).unwrap(), expected);
+        }
+        for url in [
+            "http://sts.example",
+            "http://127.0.0.1.example",
+            "sts.example",
+            "/",
+            "https://",
+            "ftp://127.0.0.1",
+            "https://sts.example/path",
+            "https://sts.example/?a=b",
+        ] {
+            let error = checked("NAME", url).unwrap_err().to_string();
+            assert!(error.starts_with("NAME is"), "{error}");
+        }
+    }
 }

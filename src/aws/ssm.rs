@@ -13,7 +13,7 @@ use hyper::body::Bytes;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::OnceCell;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::credentials::{CredentialCache, chain_of};
 use super::https::{Https, endpoint};
@@ -24,6 +24,9 @@ const ATTEMPTS: u32 = 3;
 
 /// Before the second time; longer each time.
 const PAUSE: Duration = Duration::from_millis(250);
+
+/// How long a login waits, whatever is tried meanwhile, and by whomever.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
 
 /// A session may be in use before it is listed.
 const LISTED_WITHIN: Duration = Duration::from_secs(5);
@@ -89,7 +92,16 @@ impl Sessions {
             }
             known.entry(id.into()).or_default().clone()
         };
-        cell.get_or_try_init(|| self.ask(id)).await.cloned()
+        // Whoever waits for another's question asks himself if that fails.
+        let described = timeout(ANSWERED_WITHIN, cell.get_or_try_init(|| self.ask(id))).await;
+        described.map_or_else(
+            |_| {
+                Err(Unattributed::Unavailable {
+                    reason: format!("no answer within {} s", ANSWERED_WITHIN.as_secs()),
+                })
+            },
+            |described| described.cloned(),
+        )
     }
 
     async fn ask(&self, id: &str) -> Result<Described, Unattributed> {

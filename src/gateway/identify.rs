@@ -350,3 +350,19 @@ fn mock_secret(identity: &Identity) -> [u8; 32] {
         .for_each(|(slot, byte)| *slot = *byte);
     secret
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_of_this_host_is_known() {
+        for own in ["127.0.0.1", "127.9.9.9", "::1"] {
+            assert!(is_own(own.parse().unwrap()), "{own}");
+        }
+        // Reserved for documentation (RFC 5737, RFC 3849).
+        for other in ["203.0.113.7", "2001:db8::7"] {
+            assert!(!is_own(other.parse().unwrap()), "{other}");
+        }
+    }
+}

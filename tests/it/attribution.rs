@@ -1,5 +1,7 @@
 //! Who comes through Session Manager: the lab's agent, its workers as processes of their own, and those that want to be taken for one.
 
+mod described;
+
 use std::net::SocketAddr;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::os::unix::net::UnixStream;
@@ -10,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use postern::wire::startup::{ProtocolVersion, cancel_request, startup_message};
 use postern_lab::agent::{Agent, Session, SessionOptions};
-use postern_lab::{AwsFault, Lab, LabConfig, SsmSession};
+use postern_lab::{Lab, LabConfig};
 
 use crate::cancel::cancel_key;
 use crate::gateway::{Gateway, Options, PATIENCE, stderr, stdout};
@@ -387,96 +389,6 @@ fn whoever_wants_to_be_taken_for_the_agent_is_refused() {
         is_in(&log_in(honest.address, "app_ro").1),
         "whoever is honest still gets in"
     );
-}
-
-/// What Session Manager lists.
-fn listed(id: &str, owner: &str, status: &str) -> SsmSession {
-    SsmSession {
-        session_id: id.into(),
-        target: "i-0123456789abcdef0".into(),
-        status: status.into(),
-        start_date: 0.0,
-        document_name: "AWS-StartPortForwardingSession".into(),
-        owner: owner.into(),
-    }
-}
-
-const DESCRIBED: &str = "sources = [\"ssm\"]\nssm.source = \"describe-sessions\"";
-
-#[test]
-fn session_manager_is_asked_whose_a_session_is() {
-    let host = Host::with(DESCRIBED);
-    host.lab.set_ssm_sessions(vec![
-        listed("bob-07a16060613c408b6", BOB, "Connected"),
-        listed(ALICES, ALICE, "Connected"),
-    ]);
-    // The agent's file says nothing that is understood.
-    let alices = host.session(ALICES, "nobody");
-    std::fs::write(&alices.file, "{").unwrap();
-    let clients: Vec<_> = std::thread::scope(|scope| {
-        let logins: Vec<_> = (0..20)
-            .map(|_| scope.spawn(|| log_in(alices.address, "app_ro")))
-            .collect();
-        logins.into_iter().map(|login| login.join().unwrap()).collect()
-    });
-    assert!(clients.iter().all(|(_, answers)| is_in(answers)));
-    assert!(host.logged(ALICE, 20).iter().all(|line| line.contains(ALICES)));
-    assert_eq!(
-        host.lab.aws_requests()["DescribeSessions"],
-        1,
-        "one session, one question"
-    );
-}
-
-#[test]
-fn what_session_manager_does_not_say_refuses() {
-    let host = Host::with(DESCRIBED);
-    let alices = host.session(ALICES, ALICE);
-    host.refuses(&alices, "not_listed", "lists no such session as active");
-    host.lab
-        .set_ssm_sessions(vec![listed(ALICES, ALICE, "Terminated")]);
-    host.refuses(&alices, "not_listed", "lists no such session as active");
-    host.lab.set_ssm_sessions(vec![listed(ALICES, "", "Connected")]);
-    host.refuses(&alices, "owner", "it isn't known who has started the session");
-    host.lab.set_ssm_sessions(Vec::new());
-    for fault in [AwsFault::Throttled, AwsFault::Unauthorized, AwsFault::Down] {
-        let bobs = host.session("bob-07a16060613c408b6", BOB);
-        host.lab.set_api_fault(fault);
-        host.refuses(&bobs, "unavailable", "Session Manager can't be asked");
-        host.lab.set_api_fault(AwsFault::None);
-    }
-}
-
-#[test]
-fn the_agent_and_session_manager_must_agree() {
-    let host = Host::with("sources = [\"ssm\"]\nssm.source = \"both\"");
-    host.lab.set_ssm_sessions(vec![
-        listed(ALICES, ALICE, "Connected"),
-        listed("bob-07a16060613c408b6", ALICE, "Connected"),
-    ]);
-    let alices = host.session(ALICES, ALICE);
-    assert!(is_in(&log_in(alices.address, "app_ro").1));
-    let bobs = host.session("bob-07a16060613c408b6", BOB);
-    host.refuses(&bobs, "contradicted", "names another owner or document");
-    let carols = host.start(&SessionOptions {
-        has_file: false,
-        ..SessionOptions::new("carol-07a16060613c408b7", ALICE)
-    });
-    host.refuses(&carols, "no_record", "keeps no file");
-}
-
-#[test]
-fn a_session_that_is_listed_late() {
-    let host = Host::with(DESCRIBED);
-    let alices = host.session(ALICES, ALICE);
-    let login = std::thread::scope(|scope| {
-        let login = scope.spawn(|| log_in(alices.address, "app_ro"));
-        std::thread::sleep(Duration::from_secs(1));
-        host.lab
-            .set_ssm_sessions(vec![listed(ALICES, ALICE, "Connected")]);
-        login.join().unwrap()
-    });
-    assert!(is_in(&login.1));
 }
 
 /// Whoever begins next has the process id `pid`, unless others begin as well.
