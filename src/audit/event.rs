@@ -69,6 +69,14 @@ pub enum Event {
         /// What became of it, as the metric has it.
         outcome: &'static str,
     },
+    /// A client asks the database something, and its rule wants that recorded.
+    Statement {
+        /// Which.
+        session: String,
+        /// What.
+        #[serde(flatten)]
+        asked: Asked,
+    },
     /// A client that was in is gone.
     Disconnect {
         /// Which.
@@ -92,4 +100,42 @@ pub enum Event {
         /// How many.
         count: u64,
     },
+}
+
+impl Event {
+    /// How many bytes of a statement's it has.
+    pub(super) fn statement_bytes(&self) -> u64 {
+        match self {
+            Self::Statement { asked, .. } => asked.text.as_ref().map_or(0, String::len) as u64,
+            _ => 0,
+        }
+    }
+}
+
+/// What a client asks the database. What doesn't apply isn't there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Asked {
+    /// `query`, `parse`, `execute`, `copy_done`, `copy_fail` or `function_call`.
+    pub kind: &'static str,
+    /// Of the prepared statement, or of the portal; empty for the unnamed one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The statement, as the rule wants it shown; what is longer than 8 KiB, up to there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// How many bytes it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub length: Option<usize>,
+    /// The types of its parameters that the client names, by object identifier.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub types: Vec<u32>,
+    /// Bytes that were copied in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// The function's object identifier.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub function: Option<u32>,
+    /// The rule doesn't let it, and the database wasn't asked.
+    #[serde(rename = "refused", skip_serializing_if = "std::ops::Not::not")]
+    pub is_refused: bool,
 }

@@ -1,4 +1,5 @@
-//! The record of who used what: one line of JSON for each login, refusal, cancel and disconnect.
+//! The record of who used what: one line of JSON for each login, refusal, cancel and disconnect, and for each statement where a rule
+//! asks for that.
 //!
 //! AWS records no login to a database with IAM (RDS User Guide, "IAM database authentication": neither CloudWatch nor CloudTrail logs it), so
 //! this is the only one there is.
@@ -14,13 +15,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::time::{Instant, SystemTime};
 
-pub use event::Event;
+pub use event::{Asked, Event};
 
 use crate::config::file::OnFull;
 use crate::metrics::Metrics;
 
 /// Events that may wait to be written when somebody logs in: some 5 MB. Beyond that there is room for what becomes of those who are in.
 const MAX_WAITING_AT_LOGIN: u64 = 10_000;
+
+/// Statements of which as many bytes wait may wait as well.
+const MAX_STATEMENT_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Refusals and cancels in a second that are recorded one by one. Whoever reaches the port can make as many as he likes, and mustn't
 /// fill the disk with them.
@@ -49,6 +53,8 @@ pub struct Audit {
 pub(crate) struct State {
     /// Events that wait to be written.
     waiting: AtomicU64,
+    /// Bytes of statements among them.
+    bytes: AtomicU64,
     /// Events that were lost since the last line was written.
     lost: AtomicU64,
     /// Refusals and cancels that weren't recorded one by one since then.
@@ -96,6 +102,15 @@ impl Audit {
         }
     }
 
+    /// The same of a statement. Who asks much isn't slowed down, and leaves room for logins: what can't be recorded is lost, and counted.
+    pub fn record_statement(&self, event: impl FnOnce() -> Event) {
+        if self.has_room() && self.state.bytes.load(Ordering::Relaxed) < MAX_STATEMENT_BYTES {
+            self.record(event);
+        } else if self.entries.is_some() {
+            self.lose();
+        }
+    }
+
     /// Records that this has happened just now. What can't be recorded is counted, in a metric and, once there is room, in the record.
     pub fn record(&self, event: impl FnOnce() -> Event) {
         let Some(entries) = &self.entries else { return };
@@ -103,15 +118,22 @@ impl Audit {
             at: SystemTime::now(),
             event: Box::new(event()),
         };
+        let bytes = entry.event.statement_bytes();
         self.state.waiting.fetch_add(1, Ordering::Relaxed);
+        self.state.bytes.fetch_add(bytes, Ordering::Relaxed);
         let sent = entries.try_send(entry);
         if let Err(TrySendError::Disconnected(_)) = &sent {
             self.state.fails.store(true, Ordering::Relaxed);
         }
         if sent.is_err() {
             self.state.waiting.fetch_sub(1, Ordering::Relaxed);
-            self.state.lost.fetch_add(1, Ordering::Relaxed);
-            self.metrics.audit.lost.inc();
+            self.state.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            self.lose();
         }
+    }
+
+    fn lose(&self) {
+        self.state.lost.fetch_add(1, Ordering::Relaxed);
+        self.metrics.audit.lost.inc();
     }
 }

@@ -188,6 +188,8 @@ impl Writing {
         let mut taken = 0;
         for entry in std::iter::once(first).chain(waiting.try_iter().take(MAX_AT_ONCE)) {
             taken += 1;
+            let bytes = entry.event.statement_bytes();
+            self.state.bytes.fetch_sub(bytes, Ordering::Relaxed);
             self.line(&entry, &mut lines);
         }
         self.rest = lines.into_bytes();

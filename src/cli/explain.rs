@@ -10,7 +10,7 @@ use super::ConfigFile;
 use crate::identity::Principal;
 use crate::identity::iam::IamPrincipal;
 use crate::ids::{DatabaseName, DbUser, TargetName};
-use crate::policy::{Bounds, Decision, Request};
+use crate::policy::{Decision, Recorded, Request, Terms};
 
 /// Say which rule decides about somebody, and why no other does.
 #[derive(Debug, Args)]
@@ -80,12 +80,30 @@ impl Explain {
             }
             (_, Decision::Allow { rule }) => {
                 write!(text, "admitted by rules[{rule}]")?;
-                let Bounds {
+                let Terms {
                     max_clients,
+                    max_clients_per_session,
                     max_duration,
-                } = config.rules.bounds(rule, at);
+                    read_only,
+                    mode,
+                    statements,
+                } = config.rules.terms(rule, at);
+                if read_only {
+                    text.push_str(", only to read");
+                }
                 if let Some(most) = max_clients {
                     write!(text, ", {most} connections at a time")?;
+                }
+                if let Some(most) = max_clients_per_session {
+                    write!(text, ", {most} for each session of Session Manager")?;
+                }
+                if let Some(mode) = mode {
+                    write!(text, ", pool mode {}", mode.name())?;
+                }
+                match statements {
+                    Recorded::No => {}
+                    Recorded::Masked => text.push_str(", statements recorded without constants"),
+                    Recorded::Full => text.push_str(", statements recorded"),
                 }
                 if let Some(longest) = max_duration {
                     // The time of day has fractions of a second.

@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::ConfigFile;
 use crate::config::{Config, ConfigError, file};
+use crate::policy::Recorded;
 use crate::{app, telemetry};
 
 /// Run the gateway: from a configuration file, or for one target from the command line alone.
@@ -70,7 +71,11 @@ impl Run {
                 hours: None,
                 timezone: None,
                 max_clients: None,
+                max_clients_per_session: None,
                 max_duration: None,
+                read_only: false,
+                mode: None,
+                statements: Recorded::No,
             }],
             targets: vec![file::Target {
                 name,

@@ -14,6 +14,8 @@ use super::{Audit, ClientTimeouts, Config, Endpoint, Limits, Log, PoolConfig, Po
 use crate::iam::{self, Budget};
 use crate::identity::Source;
 use crate::ids::{DbUser, TargetName};
+use crate::policy::Recorded;
+use crate::pool::PoolMode;
 use crate::tls;
 use tracing_subscriber::EnvFilter;
 
@@ -41,10 +43,19 @@ pub(super) fn config(file: &File) -> Result<Config, ConfigError> {
     }
     let roots = tls::Roots::rds()
         .map_err(|error| ConfigError::value("built-in RDS authorities", error.to_string()))?;
+    let rules = rules(&file.rules)?;
+    if file.audit.is_none()
+        && let Some(number) = file.rules.iter().position(|rule| rule.statements != Recorded::No)
+    {
+        return Err(ConfigError::value(
+            format!("rules[{number}].statements"),
+            "wants statements recorded, and there is no audit log: add [audit] with file",
+        ));
+    }
     let targets: Vec<Arc<Target>> = file
         .targets
         .iter()
-        .map(|typed| target(typed, &roots).map(Arc::new))
+        .map(|typed| target(typed, &roots, rules.need_understanding(&typed.name)).map(Arc::new))
         .collect::<Result<_, _>>()?;
     let mut names = HashSet::new();
     if let Some(twice) = targets.iter().find(|target| !names.insert(&target.name)) {
@@ -106,7 +117,7 @@ pub(super) fn config(file: &File) -> Result<Config, ConfigError> {
         },
         tls: acceptor(file.tls.as_ref())?,
         identity: identity(&file.identity, &targets)?,
-        rules: Arc::new(rules(&file.rules)?),
+        rules: Arc::new(rules),
         limits: Limits {
             max_clients: at_least_one("listen.max_clients", listen.max_clients)?,
             login_timeout: positive("listen.login_timeout", listen.login_timeout)?,
@@ -133,7 +144,8 @@ fn acceptor(tls: Option<&file::Tls>) -> Result<tls::Acceptor, ConfigError> {
     .map_err(|error| ConfigError::value("tls", error.to_string()))
 }
 
-fn target(typed: &file::Target, roots: &tls::Roots) -> Result<Target, ConfigError> {
+/// `is_understood`: what clients send is, whatever the pools' modes.
+fn target(typed: &file::Target, roots: &tls::Roots, is_understood: bool) -> Result<Target, ConfigError> {
     let key = |name: &str| format!("targets.{}.{name}", typed.name);
     if typed.name.is_empty()
         || !typed
@@ -188,7 +200,8 @@ fn target(typed: &file::Target, roots: &tls::Roots) -> Result<Target, ConfigErro
     )
     .map_err(|error| ConfigError::value(key("iam"), error.to_string()))?;
     let pools = typed.pools.iter().enumerate();
-    let pools = pools.map(|(number, of)| pool_of(of, typed, &key(&format!("pools[{number}]"))));
+    let pools =
+        pools.map(|(number, of)| pool_of(of, typed, is_understood, &key(&format!("pools[{number}]"))));
     Ok(Target {
         name: TargetName::from(typed.name.as_str()),
         endpoint,
@@ -197,7 +210,7 @@ fn target(typed: &file::Target, roots: &tls::Roots) -> Result<Target, ConfigErro
         tls,
         databases: typed.databases.iter().map(|name| name.as_str().into()).collect(),
         users,
-        pool: pool(&typed.pool, &key("pool"))?,
+        pool: pool(&typed.pool, is_understood, &key("pool"))?,
         other_pools: pools.collect::<Result<_, _>>()?,
         budget,
         timeouts: timeouts(&typed.timeouts, &key("timeouts"))?,
@@ -256,7 +269,8 @@ fn connector(host: &str, ca_file: Option<&Path>, rds: &tls::Roots) -> Result<tls
     connector.map_err(|error| error.to_string())
 }
 
-fn pool(typed: &file::Pool, key: &str) -> Result<PoolConfig, ConfigError> {
+/// `is_understood`: what clients send is, whatever the mode.
+fn pool(typed: &file::Pool, is_understood: bool, key: &str) -> Result<PoolConfig, ConfigError> {
     let size = at_least_one(&format!("{key}.size"), typed.size)?;
     if typed.min_idle > size {
         let message = format!("is {}, more than size, which is {size}", typed.min_idle);
@@ -264,6 +278,7 @@ fn pool(typed: &file::Pool, key: &str) -> Result<PoolConfig, ConfigError> {
     }
     Ok(PoolConfig {
         mode: typed.mode,
+        is_shared: typed.mode != PoolMode::Session || is_understood,
         size,
         min_idle: typed.min_idle,
         idle_timeout: positive(&format!("{key}.idle_timeout"), typed.idle_timeout)?,
@@ -280,7 +295,12 @@ fn pool(typed: &file::Pool, key: &str) -> Result<PoolConfig, ConfigError> {
     })
 }
 
-fn pool_of(of: &file::PoolOf, target: &file::Target, key: &str) -> Result<PoolOf, ConfigError> {
+fn pool_of(
+    of: &file::PoolOf,
+    target: &file::Target,
+    is_understood: bool,
+    key: &str,
+) -> Result<PoolOf, ConfigError> {
     let named = |what: &str, these: &[String], all: &[String]| {
         if let Some(unknown) = these.iter().find(|name| !all.contains(name)) {
             let message = format!("\"{unknown}\" is not among the target's {what}");
@@ -313,7 +333,7 @@ fn pool_of(of: &file::PoolOf, target: &file::Target, key: &str) -> Result<PoolOf
     Ok(PoolOf {
         databases: databases.iter().map(|name| name.as_str().into()).collect(),
         users: users.iter().map(|name| name.as_str().into()).collect(),
-        pool: pool(&typed, key)?,
+        pool: pool(&typed, is_understood, key)?,
     })
 }
 

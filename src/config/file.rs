@@ -9,6 +9,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::duration::Written;
+use crate::policy::Recorded;
+use crate::pool::PoolMode;
 
 /// A Postern configuration.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -40,7 +42,7 @@ pub struct File {
     pub audit: Option<Audit>,
 }
 
-/// The record of who used what: a line of JSON for each login, refusal, cancel and disconnect.
+/// The record of who used what: a line of JSON for each login, refusal, cancel and disconnect, and for statements where a rule says so.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Audit {
@@ -310,18 +312,6 @@ pub struct PoolOf {
     pub wait_timeout: Option<Written>,
 }
 
-/// When a client gives its server connection back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum PoolMode {
-    /// When it disconnects.
-    Session,
-    /// When its transaction is over. What needs a connection beyond that is refused.
-    Transaction,
-    /// When its transaction is over and nothing is left that ties it to the connection.
-    Auto,
-}
-
 /// How many IAM logins an endpoint is asked for. AWS advises to stay under 200 new IAM connections a second and says
 /// that less may be possible with smaller instance classes.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -419,9 +409,21 @@ pub struct Rule {
     /// Client connections at a time that each principal may have by this rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_clients: Option<usize>,
+    /// The same of each session of Session Manager.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_clients_per_session: Option<usize>,
     /// How long a connection may last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_duration: Option<Written>,
+    /// Whether they may only read. PostgreSQL refuses to write then, and whatever would change that is refused (PostgreSQL 14 or later).
+    #[serde(default)]
+    pub read_only: bool,
+    /// When they give their server connections back, if not as the pool says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<PoolMode>,
+    /// Which of what they ask the database goes to the audit log.
+    #[serde(default)]
+    pub statements: Recorded,
 }
 
 fn any() -> Vec<String> {

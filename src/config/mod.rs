@@ -22,6 +22,7 @@ use crate::identity::sts::Accepts;
 use crate::identity::{Source, Verifier};
 use crate::ids::{DatabaseName, DbUser, TargetName};
 use crate::policy::{Glob, Rules};
+use crate::pool::PoolMode;
 use crate::tls;
 
 pub use check::is_region;
@@ -181,7 +182,9 @@ impl std::fmt::Display for Endpoint {
 #[derive(Clone, Copy, Debug)]
 pub struct PoolConfig {
     /// When a client gives its server connection back.
-    pub mode: file::PoolMode,
+    pub mode: PoolMode,
+    /// Whether what clients send is understood, so that they can give connections back between transactions: for the mode, or for a rule.
+    pub is_shared: bool,
     /// Server connections at most, per database and user.
     pub size: usize,
     /// Idle server connections that are kept open, per database and user.

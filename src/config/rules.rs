@@ -5,7 +5,7 @@ use jiff::tz::TimeZone;
 use super::check::{at_least_one, positive};
 use super::error::ConfigError;
 use super::file;
-use crate::policy::{Bounds, Glob, Hours, Rule, Rules, Span};
+use crate::policy::{Glob, Hours, Rule, Rules, Span, Terms};
 
 /// The rules that are written.
 pub(super) fn rules(typed: &[file::Rule]) -> Result<Rules, ConfigError> {
@@ -36,19 +36,29 @@ pub(super) fn rules(typed: &[file::Rule]) -> Result<Rules, ConfigError> {
             databases: globs(number, "databases", &rule.databases)?,
             users: globs(number, "users", &rule.users)?,
             hours: hours(number, rule)?,
-            bounds: Bounds {
-                max_clients: rule
-                    .max_clients
-                    .map(|count| at_least_one(&format!("rules[{number}].max_clients"), count))
-                    .transpose()?,
-                max_duration: rule
-                    .max_duration
-                    .map(|duration| positive(&format!("rules[{number}].max_duration"), duration))
-                    .transpose()?,
-            },
+            terms: terms(number, rule)?,
         })
     });
     rules.collect::<Result<_, _>>().map(Rules::new)
+}
+
+/// On which terms a rule lets somebody in.
+fn terms(number: usize, rule: &file::Rule) -> Result<Terms, ConfigError> {
+    let count = |name: &str, count: Option<usize>| {
+        let key = format!("rules[{number}].{name}");
+        count.map(|count| at_least_one(&key, count)).transpose()
+    };
+    Ok(Terms {
+        max_clients: count("max_clients", rule.max_clients)?,
+        max_clients_per_session: count("max_clients_per_session", rule.max_clients_per_session)?,
+        max_duration: rule
+            .max_duration
+            .map(|duration| positive(&format!("rules[{number}].max_duration"), duration))
+            .transpose()?,
+        read_only: rule.read_only,
+        mode: rule.mode,
+        statements: rule.statements,
+    })
 }
 
 /// When a rule holds.

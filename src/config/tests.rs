@@ -1,5 +1,5 @@
-use super::file::PoolMode;
 use super::*;
+use crate::pool::PoolMode;
 
 const MINIMAL: &str = r#"
 [identity]

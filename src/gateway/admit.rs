@@ -2,7 +2,7 @@
 //! refused in the same words as what isn't allowed.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use super::error::ClientError;
 use super::identify::Identified;
@@ -10,7 +10,7 @@ use super::route::{Request, Routed};
 use super::seats::{Seat, Seats};
 use crate::config::Target;
 use crate::ids::PoolKey;
-use crate::policy::{self, Bounds, Decision, Rules};
+use crate::policy::{self, Decision, Rules, Terms};
 use crate::session::settings::Setting;
 
 /// A client that may use its pool.
@@ -23,9 +23,9 @@ pub(super) struct Admitted {
     /// Which rule has admitted it, from 0.
     pub(super) rule: usize,
     /// It counts, if that rule allows only so many.
-    pub(super) seat: Option<Seat>,
-    /// How long it may last.
-    pub(super) max_duration: Option<Duration>,
+    pub(super) seats: [Option<Seat>; 2],
+    /// On which terms.
+    pub(super) terms: Terms,
 }
 
 /// Takes the step.
@@ -62,23 +62,16 @@ pub(super) fn admit(
                 database,
                 user,
             };
-            let Bounds {
-                max_clients,
-                max_duration,
-            } = rules.bounds(rule, at);
-            let seat = max_clients.map(|most| {
-                let seat = seats.take(rule, &identified.principal, most);
-                seat.ok_or_else(|| ClientError::too_many_of(&identified.principal, rule, most))
-            });
-            match seat.transpose() {
-                Ok(seat) => Ok(Admitted {
+            let terms = rules.terms(rule, at);
+            match take_seats(&identified, rule, &terms, seats) {
+                Ok(seats) => Ok(Admitted {
                     identified,
                     target,
                     pool,
                     settings,
                     rule,
-                    seat,
-                    max_duration,
+                    seats,
+                    terms,
                 }),
                 Err(error) => Err(Box::new((identified, error))),
             }
@@ -93,4 +86,24 @@ pub(super) fn admit(
             Err(Box::new((identified, error)))
         }
     }
+}
+
+/// Those of the principal and of the session of Session Manager, as far as the rule allows only so many.
+fn take_seats(
+    identified: &Identified,
+    rule: usize,
+    terms: &Terms,
+    seats: &Arc<Seats>,
+) -> Result<[Option<Seat>; 2], ClientError> {
+    let principal = &identified.principal;
+    let of_principal = terms.max_clients.map(|most| {
+        let seat = seats.take(rule, principal.to_string(), most);
+        seat.ok_or_else(|| ClientError::too_many_of(principal, rule, most))
+    });
+    let session = identified.session.as_ref().map(|session| &*session.id);
+    let of_session = terms.max_clients_per_session.zip(session).map(|(most, session)| {
+        let seat = seats.take(rule, format!("session {session}"), most);
+        seat.ok_or_else(|| ClientError::too_many_of_session(session, rule, most))
+    });
+    Ok([of_principal.transpose()?, of_session.transpose()?])
 }

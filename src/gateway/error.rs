@@ -9,6 +9,7 @@ use crate::identity::Principal;
 use crate::identity::ssm::Unattributed;
 use crate::identity::sts::Accepts;
 use crate::pin::Reason;
+use crate::session::statements::MAX_STATEMENT_BYTES;
 use crate::upstream::connection::SettingsError;
 use crate::upstream::error::OpenError;
 use crate::upstream::pool::LeaseError;
@@ -306,6 +307,28 @@ impl ClientError {
                 "Principal \"{principal}\" has {most} client connections already, as many as rules[{rule}].max_clients allows."
             ))
             .hint("Close connections that aren't used, or ask whoever runs this gateway for more.")
+    }
+
+    pub(super) fn too_many_of_session(session: &str, rule: usize, most: usize) -> Self {
+        Self::new(ErrorKind::TooManyClients, "too many connections through this session of Session Manager")
+            .detail(format!(
+                "Session \"{session}\" has {most} client connections already, as many as rules[{rule}].max_clients_per_session allows."
+            ))
+            .hint("Close connections that aren't used, or ask whoever runs this gateway for more.")
+    }
+
+    pub(super) fn read_only_unseen() -> Self {
+        Self::new(ErrorKind::Unsupported, "this database can't be held to reading only")
+            .detail("The rule that admits this connection says read_only, which takes PostgreSQL 14 or later.")
+            .hint("Ask whoever runs this gateway for a rule without read_only, with a database user that may only read.")
+    }
+
+    pub(super) fn unread() -> Self {
+        Self::new(ErrorKind::Unsupported, "a statement is too long to be read by this gateway")
+            .detail(format!(
+                "The rule that admits this connection says read_only, and a statement of more than {MAX_STATEMENT_BYTES} bytes isn't judged."
+            ))
+            .hint("Send the statement in parts, or its values as parameters.")
     }
 
     pub(super) fn lease(error: &LeaseError, user: &str) -> Self {

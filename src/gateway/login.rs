@@ -13,6 +13,7 @@ use super::clients::{Client, Counted, Silent};
 use super::error::ClientError;
 use super::identify::{Attribution, Identified};
 use super::negotiate::{Conversation, LoginFailure, negotiate};
+use super::record::Recorder;
 use super::route::{Routed, route};
 use super::serve::{LAST_WORDS, Session, say};
 use super::shard::Shard;
@@ -20,7 +21,9 @@ use crate::audit::Event;
 use crate::net::options::{self, Liveness};
 use crate::net::stream::Stream;
 use crate::session::settings;
+use crate::session::supervision::Supervision;
 use crate::session::tracker::Tracker;
+use crate::sql::READ_ONLY;
 use crate::upstream::connection::Farewell;
 use crate::wire::reply;
 
@@ -183,8 +186,8 @@ async fn welcome(shard: &Rc<Shard>, client: &Client, admitted: Admitted) -> Opti
         pool,
         settings,
         rule,
-        seat,
-        max_duration,
+        seats,
+        terms,
     } = admitted;
     let Identified {
         mut conversation,
@@ -202,9 +205,14 @@ async fn welcome(shard: &Rc<Shard>, client: &Client, admitted: Admitted) -> Opti
     };
     reply::authentication_ok(&mut conversation.reply);
     let person = principal.person();
+    let settings = if terms.read_only {
+        settings::read_only(settings)
+    } else {
+        settings::settings(settings)
+    };
     let settings = match person {
-        Some(person) => settings::signed(person, &settings::settings(settings)),
-        None => settings::settings(settings),
+        Some(person) => settings::signed(person, &settings),
+        None => settings,
     };
     let (settings, parameters) = match pool.greeting(&settings) {
         Some(known) => known,
@@ -230,6 +238,10 @@ async fn welcome(shard: &Rc<Shard>, client: &Client, admitted: Admitted) -> Opti
             }
         }
     };
+    if terms.read_only && parameters.get(READ_ONLY).is_none() {
+        refuse(shard, client, conversation, &ClientError::read_only_unseen()).await;
+        return None;
+    }
     greet(&parameters, key.key(), &mut conversation.reply);
     conversation.flush().await.ok()?;
     shard
@@ -269,9 +281,14 @@ async fn welcome(shard: &Rc<Shard>, client: &Client, admitted: Admitted) -> Opti
         early,
         lease: None,
         person: person.map(Rc::from),
-        _seat: seat,
+        _seats: seats,
         began,
-        ends: max_duration.map(|longest| (began + longest).into()),
+        ends: terms.max_duration.map(|longest| (began + longest).into()),
+        mode: terms.mode,
+        supervision: Supervision::of(
+            terms.read_only,
+            Recorder::of(terms.statements, &shard.shared, client.session),
+        ),
     }))
 }
 

@@ -16,6 +16,7 @@ mod login;
 mod multiplex;
 mod negotiate;
 mod pump;
+mod record;
 mod route;
 mod seats;
 mod serve;

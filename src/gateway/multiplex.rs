@@ -19,9 +19,9 @@ use super::deadlines::{Deadlines, Late};
 use super::error::ClientError;
 use super::pump::{End, Traffic, end_of};
 use super::shard::Shutdown;
-use crate::config::file::PoolMode;
 use crate::ids::SessionId;
 use crate::net::stream::Stream;
+use crate::pool::PoolMode;
 use crate::session::client::ClientSession;
 use crate::session::exchange::{Exchange, Sides, StatementUse};
 use crate::session::ledger::Standing;
@@ -54,6 +54,8 @@ pub(super) struct Sharer<'a> {
     pub(super) key: &'a Registered,
     pub(super) pool: &'a Rc<ServerPool>,
     pub(super) session: ClientSession,
+    /// When it gives its server connection back.
+    pub(super) mode: PoolMode,
     pub(super) deadlines: Option<Box<Deadlines>>,
     /// When its session has to end.
     pub(super) ends: Option<tokio::time::Instant>,
@@ -247,11 +249,12 @@ impl Sharer<'_> {
                     return Ok(Some(End::ServerLost(None)));
                 }
             }
-            let Some(reason) = self.session.pins.reasons().next() else {
-                return Ok(None);
-            };
-            if self.pool.target().pool.mode == PoolMode::Transaction {
-                return Err(Box::new(ClientError::not_shareable(reason)));
+            match (self.mode, self.session.pins.reasons().next()) {
+                (PoolMode::Session, _) | (PoolMode::Auto, Some(_)) => {}
+                (PoolMode::Transaction, Some(reason)) => {
+                    return Err(Box::new(ClientError::not_shareable(reason)));
+                }
+                (PoolMode::Transaction | PoolMode::Auto, None) => return Ok(None),
             }
             if self.client.shutdown_now() != Shutdown::No {
                 return Ok(Some(End::Shutdown));
@@ -394,10 +397,15 @@ impl Sharer<'_> {
         }
     }
 
+    /// Whether it keeps its connection.
+    fn stays(&self) -> bool {
+        self.mode == PoolMode::Session || !self.session.pins.is_empty()
+    }
+
     /// Whether it must be judged again what the client has run, and no connection but this one is needed for that yet.
     fn may_go_on(&self, lease: &Lease, since: Option<Instant>) -> bool {
         // What was reset the client may read next, and it begins with what it came with.
-        self.session.pins.is_empty()
+        !self.stays()
             && !self.session.run.effects.intersects(Effects::RESET)
             && self.pool.texts().is_doubtful()
             && lease.session.ran.has_room()

@@ -126,6 +126,7 @@ pub(super) fn end_of(ended: Ended) -> End {
         Ended::Goodbye => End::Terminated,
         Ended::BadLength(error) => End::ClientBroke(Box::new(ClientError::bad_length(error))),
         Ended::BadType(tag) => End::ClientBroke(Box::new(ClientError::bad_type(tag))),
+        Ended::Unread => End::ClientBroke(Box::new(ClientError::unread())),
         Ended::TooMuch => End::ClientBroke(Box::new(ClientError::too_much())),
     }
 }

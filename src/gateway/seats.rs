@@ -4,9 +4,8 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::identity::Principal;
-
-/// A rule, counted from 0, and a principal as rules see it: whoever may choose a name has no more by having several.
+/// A rule, counted from 0, and a principal as rules see it, or a session of Session Manager: whoever may choose a name has no more by
+/// having several.
 type Key = (usize, String);
 
 /// The connections of all threads that count.
@@ -21,9 +20,9 @@ pub(super) struct Seat {
 }
 
 impl Seats {
-    /// Counts one more of `principal` by `rule`, unless there are `most` already.
-    pub(super) fn take(self: &Arc<Self>, rule: usize, principal: &Principal, most: usize) -> Option<Seat> {
-        let key = (rule, principal.to_string());
+    /// Counts one more of `whom` by `rule`, unless there are `most` already.
+    pub(super) fn take(self: &Arc<Self>, rule: usize, whom: String, most: usize) -> Option<Seat> {
+        let key = (rule, whom);
         let mut seats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = seats.entry(key.clone()).or_default();
         (*taken < most).then(|| {

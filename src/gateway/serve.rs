@@ -23,9 +23,11 @@ use super::shard::Shard;
 use crate::audit::Event;
 use crate::ids::SessionId;
 use crate::net::stream::Stream;
+use crate::pool::PoolMode;
 use crate::session::client::ClientSession;
 use crate::session::parameters::Parameters;
 use crate::session::settings::Settings;
+use crate::session::supervision::Supervision;
 use crate::session::tracker::Tracker;
 use crate::upstream::connection::Farewell;
 use crate::upstream::pool::{Lease, ServerPool};
@@ -48,10 +50,14 @@ pub(super) struct Session {
     /// Who it is, for `application_name`.
     pub(super) person: Option<Rc<str>>,
     /// Counts for as long as it is here.
-    pub(super) _seat: Option<Seat>,
+    pub(super) _seats: [Option<Seat>; 2],
     pub(super) began: Instant,
     /// When it must end.
     pub(super) ends: Option<tokio::time::Instant>,
+    /// When it gives its server connection back, if not as the pool says.
+    pub(super) mode: Option<PoolMode>,
+    /// What its rule holds it to.
+    pub(super) supervision: Option<Box<Supervision>>,
 }
 
 /// Serves the client that has connected with `tcp`. `over_limit`: there are too many, it is only told so.
@@ -260,7 +266,9 @@ impl Session {
                 self.settings.clone(),
                 self.greeted.clone(),
                 self.person.clone(),
+                self.supervision.take(),
             ),
+            mode: self.mode.unwrap_or(self.pool.target().pool.mode),
             deadlines,
             ends: self.ends,
             traffic,

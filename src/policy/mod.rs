@@ -17,9 +17,13 @@ pub use hours::{BadSpan, Hours, Span};
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use crate::identity::Principal;
 use crate::identity::iam::IamPrincipal;
 use crate::ids::{DatabaseName, DbUser, TargetName};
+use crate::pool::PoolMode;
 
 /// One line of the policy. It matches when each of its lists has a pattern that matches. An
 /// empty list matches nothing: "any" is written `*`, or not written where a list may be missing.
@@ -41,17 +45,45 @@ pub struct Rule {
     pub users: Vec<Glob>,
     /// When it holds; always if it isn't given.
     pub hours: Option<Hours>,
-    /// What it allows no more of.
-    pub bounds: Bounds,
+    /// On which terms it lets somebody in.
+    pub terms: Terms,
 }
 
-/// What a rule allows no more of than this.
+/// On which terms a rule lets somebody in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Bounds {
-    /// Connections of each principal at a time.
+pub struct Terms {
+    /// No more connections of each principal at a time.
     pub max_clients: Option<usize>,
+    /// No more connections of each session of Session Manager at a time.
+    pub max_clients_per_session: Option<usize>,
     /// How long each may last.
     pub max_duration: Option<Duration>,
+    /// They may only read.
+    pub read_only: bool,
+    /// When they give server connections back, if not as the pool says.
+    pub mode: Option<PoolMode>,
+    /// What of their statements is recorded.
+    pub statements: Recorded,
+}
+
+impl Terms {
+    /// Whether what they send must be understood, and not just passed on.
+    pub fn need_understanding(&self) -> bool {
+        self.read_only || self.mode.is_some() || self.statements != Recorded::No
+    }
+}
+
+/// What of statements goes to the audit log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Recorded {
+    /// Nothing.
+    #[default]
+    No,
+    /// Their texts without the constants in them, and without comments.
+    Masked,
+    /// Their texts; but not what stands behind PASSWORD.
+    Full,
 }
 
 /// The whole policy, in the order in which it is written.
@@ -139,23 +171,30 @@ impl Rules {
         rules.map(|rule| rule.missing(&principal, request)).collect()
     }
 
-    /// What that rule, counted from 0, allows no more of to whoever it admits `at` a time: until its hours are over, at most.
-    pub fn bounds(&self, rule: usize, at: SystemTime) -> Bounds {
+    /// On which terms that rule, counted from 0, lets somebody in `at` a time: until its hours are over, at most.
+    pub fn terms(&self, rule: usize, at: SystemTime) -> Terms {
         let Some(rule) = self.rules.get(rule) else {
-            return Bounds::default();
+            return Terms::default();
         };
         let until = rule.hours.as_ref().and_then(|hours| hours.until(at));
         let left = until.and_then(|until| until.duration_since(at).ok());
-        let durations = rule.bounds.max_duration.into_iter().chain(left);
-        Bounds {
+        let durations = rule.terms.max_duration.into_iter().chain(left);
+        Terms {
             max_duration: durations.min(),
-            ..rule.bounds
+            ..rule.terms
         }
     }
 
     /// When that rule holds, if it doesn't always.
     pub fn hours(&self, rule: usize) -> Option<&Hours> {
         self.rules.get(rule)?.hours.as_ref()
+    }
+
+    /// Whether some rule for that target needs what clients send to be understood.
+    pub fn need_understanding(&self, target: &str) -> bool {
+        let of_target = |rule: &&Rule| rule.targets.iter().any(|glob| glob.matches(target));
+        let rules = self.rules.iter().filter(of_target);
+        rules.into_iter().any(|rule| rule.terms.need_understanding())
     }
 
     /// How many rules there are.
@@ -256,7 +295,7 @@ mod tests {
             databases: globs(databases),
             users: globs(users),
             hours: None,
-            bounds: Bounds::default(),
+            terms: Terms::default(),
         }
     }
 
@@ -323,13 +362,13 @@ mod tests {
         let mut office = rule(&["*"], &["*"], &["*"], &["*"]);
         let spans = vec!["Thu 00:00-01:00".parse().unwrap()];
         office.hours = Some(Hours::new(spans, jiff::tz::TimeZone::UTC));
-        office.bounds.max_duration = Some(Duration::from_secs(3_000));
+        office.terms.max_duration = Some(Duration::from_secs(3_000));
         let rules = Rules::new(vec![office]);
         // A Thursday's beginning.
         assert_eq!(ask(&rules, "alice", "t", "d", "u"), Decision::Allow { rule: 0 });
         let left = |minutes: u64| {
             let at = SystemTime::UNIX_EPOCH + Duration::from_secs(60 * minutes);
-            rules.bounds(0, at).max_duration
+            rules.terms(0, at).max_duration
         };
         assert_eq!(left(0), Some(Duration::from_secs(3_000)));
         assert_eq!(left(50), Some(Duration::from_secs(600)));

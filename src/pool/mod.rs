@@ -4,8 +4,12 @@
 //! knows neither what a connection nor what a waiter is. Whoever drives it does what it decides. The invariant:
 //! idle + leased + opening never exceeds [`Limits::size`], and nobody overtakes an earlier waiter.
 
+mod mode;
+
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
+
+pub use mode::PoolMode;
 
 /// The bounds of one pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

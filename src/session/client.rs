@@ -6,6 +6,7 @@ use super::parameters::Parameters;
 use super::ran::Ran;
 use super::settings::{Settings, signed};
 use super::statements::{ClientStatements, Statement};
+use super::supervision::Supervision;
 use crate::ids::SessionId;
 use crate::pin::{Pins, Reason};
 use crate::sql::{Analysis, Command, Discarded, Effects, Found, Language};
@@ -94,6 +95,8 @@ pub struct ClientSession {
     pub pins: Pins,
     /// What has been run since it was last settled what the session has.
     pub run: Run,
+    /// What its rule holds it to.
+    pub(super) supervision: Option<Box<Supervision>>,
 }
 
 /// An unnamed statement.
@@ -152,7 +155,13 @@ fn knowledge(decide: Effects, decides: Effects, effects: Effects) -> Knowledge {
 
 impl ClientSession {
     /// One that begins.
-    pub fn new(id: SessionId, startup: Settings, told: Rc<Parameters>, person: Option<Rc<str>>) -> Self {
+    pub fn new(
+        id: SessionId,
+        startup: Settings,
+        told: Rc<Parameters>,
+        person: Option<Rc<str>>,
+        supervision: Option<Box<Supervision>>,
+    ) -> Self {
         Self {
             id,
             settings: startup.clone(),
@@ -169,6 +178,7 @@ impl ClientSession {
             drew: false,
             pins: Pins::default(),
             run: Run::default(),
+            supervision,
         }
     }
 

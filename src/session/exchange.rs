@@ -29,6 +29,7 @@ mod desk;
 mod prepare;
 mod restore;
 mod shapes;
+mod supervise;
 
 use answers::Verdict;
 use desk::Desk;
@@ -36,6 +37,9 @@ pub use desk::StatementUse;
 
 /// As much of a Bind, Describe, Close or Execute as is gathered: the names stand at its beginning.
 const MAX_NAMES_BYTES: u32 = 1_024;
+
+/// As much of a FunctionCall: which function.
+const MAX_FUNCTION_BYTES: u32 = 4;
 
 /// As much of a ParameterDescription or RowDescription as is gathered: of 65,535 parameters, and of 1,664 columns (`MaxTupleAttributeNumber`)
 /// with names of 63 bytes.
@@ -144,6 +148,11 @@ impl Exchange {
             match frame.tag {
                 b'X' => return Some(Ended::Goodbye),
                 tag if !is_frontend(tag) => return Some(Ended::BadType(tag)),
+                _ if self.desk.awaits_report(frame, sides) => {
+                    wait(frame, input, &mut self.waiting);
+                    self.client = Frames::default();
+                    break;
+                }
                 b'P' | b'B' | b'D' | b'C' | b'Q'
                     if self.desk.is_undecided() || to_server.len() > MAX_READY_BYTES =>
                 {
@@ -163,7 +172,19 @@ impl Exchange {
                 b'S' if self.desk.ledger.copy != Copying::No => continue,
                 _ => {}
             }
-            if let Err(error) = self.desk.take(frame, sides, to_server) {
+            let instead = match self.desk.supervised(frame, sides, to_server) {
+                Ok(instead) => instead,
+                Err(ended) => return Some(ended),
+            };
+            let asked = match &instead {
+                Some(body) => Frame {
+                    length: body.len() as u32 + 4,
+                    body: body.as_slice(),
+                    ..frame
+                },
+                None => frame,
+            };
+            if let Err(error) = self.desk.take(asked, sides, to_server) {
                 return Some(Ended::BadLength(error));
             }
             if self.desk.shapes.is_awaited() {
@@ -171,6 +192,7 @@ impl Exchange {
                 self.client = Frames::default();
                 break;
             }
+            self.desk.supervises(frame, instead.is_some(), sides);
             if self.desk.overflows() {
                 return Some(Ended::TooMuch);
             }
@@ -196,7 +218,8 @@ impl Exchange {
     /// A COPY may also fail before the server has looked at what comes; if nothing has come behind the Sync by then, it counts.
     fn must_wait(&self) -> bool {
         let is_last = self.desk.holds_sync && self.waiting.len() <= SYNC_LEN;
-        self.desk.is_undecided() || is_last && self.desk.ledger.copy != Copying::No
+        let holds = self.desk.holds_for_report && self.desk.ledger.owes_ready();
+        self.desk.is_undecided() || holds || is_last && self.desk.ledger.copy != Copying::No
     }
 
     /// Whether more may wait.
@@ -351,6 +374,7 @@ fn most_of_request(tag: u8) -> u32 {
     match tag {
         b'Q' | b'P' => MAX_STATEMENT_BYTES as u32,
         b'B' | b'D' | b'C' | b'E' => MAX_NAMES_BYTES,
+        b'F' => MAX_FUNCTION_BYTES,
         _ => 0,
     }
 }

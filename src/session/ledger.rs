@@ -171,6 +171,11 @@ impl Ledger {
         self.owed.is_empty() && !self.unsynced
     }
 
+    /// Whether the next request begins a transaction.
+    pub(super) fn begins_transaction(&self) -> bool {
+        self.is_told() && self.status == TransactionStatus::Idle
+    }
+
     /// Whether a ReadyForQuery is owed.
     pub(super) fn owes_ready(&self) -> bool {
         self.readies > 0

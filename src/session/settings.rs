@@ -4,7 +4,7 @@
 
 use std::rc::Rc;
 
-use crate::sql::DECIDING_UNREPORTED;
+use crate::sql::{DECIDING_UNREPORTED, READ_ONLY};
 
 /// A setting: name, in lower case, and value.
 pub type Setting = (String, String);
@@ -28,6 +28,11 @@ pub struct Difference<'a> {
 pub fn settings(given: impl IntoIterator<Item = Setting>) -> Settings {
     let map: std::collections::BTreeMap<String, String> = given.into_iter().collect();
     map.into_iter().collect()
+}
+
+/// The same of a session that only reads, whatever is given about that.
+pub fn read_only(given: impl IntoIterator<Item = Setting>) -> Settings {
+    settings(given.into_iter().chain([(READ_ONLY.to_owned(), "on".to_owned())]))
 }
 
 /// Those of them that decide what constants mean, and that the server doesn't report.

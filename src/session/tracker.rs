@@ -31,6 +31,8 @@ pub enum Ended {
     BadLength(BadLength),
     /// With a message that no client may send now. PostgreSQL would end the server connection over it.
     BadType(u8),
+    /// With a statement that is too long to be judged, where it must be.
+    Unread,
     /// With more requests that nothing has answered than anybody could keep account of.
     TooMuch,
 }

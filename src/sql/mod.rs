@@ -10,18 +10,22 @@
 //!
 //! Reading order: `effects.rs`, `lexer.rs`, `statement.rs`; then `words.rs`, `setting.rs`, `routine.rs`.
 
+mod access;
 mod effects;
 mod identifier;
 mod lexer;
+mod redact;
 mod routine;
 mod scan;
 mod setting;
 mod statement;
 mod words;
 
+pub use access::{NotReading, READ_ONLY, reads_only};
 pub use effects::Effects;
 pub use identifier::{Identifier, MAX_NAME_BYTES};
 pub use lexer::{Kind, Lexer, Token, has_constants, is_analysed, reads_alike};
+pub use redact::{without_constants, without_passwords};
 pub use routine::{Found, Language, routine_effects};
 pub use setting::{DECIDING_REPORTED, DECIDING_UNREPORTED, names_deciding, setting_name};
 pub use statement::{Analysis, Command, Discarded, Options, analyse, split};

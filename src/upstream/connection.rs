@@ -11,7 +11,6 @@ use tokio::time::timeout;
 use super::cancel::cancel;
 use super::login::Greeting;
 use crate::config::Target;
-use crate::config::file::PoolMode;
 use crate::ids::SessionId;
 use crate::net::stream::{Stream, StreamError};
 use crate::pin::{Question, Row, Told};
@@ -150,7 +149,7 @@ impl Connection {
         });
         Self {
             stream,
-            session: ServerSession::new(parameters, target.pool.mode != PoolMode::Session),
+            session: ServerSession::new(parameters, target.pool.is_shared),
             cancel,
             target,
             touched: false,

@@ -22,7 +22,6 @@ use super::error::OpenError;
 use super::login;
 use super::texts::KnownTexts;
 use crate::config::Target;
-use crate::config::file::PoolMode;
 use crate::ids::PoolKey;
 use crate::metrics::OnePool;
 use crate::pool::{Census, Limits, Member, Placement, Pool, WaitId};
@@ -159,9 +158,9 @@ impl ServerPool {
         &self.metrics
     }
 
-    /// Whether clients give connections back between transactions.
+    /// Whether clients may give connections back between transactions.
     pub fn is_shared(&self) -> bool {
-        self.target.pool.mode != PoolMode::Session
+        self.target.pool.is_shared
     }
 
     /// What is known of texts.

@@ -1,6 +1,7 @@
 //! Who comes through Session Manager: the lab's agent, its workers as processes of their own, and those that want to be taken for one.
 
 mod described;
+mod terms;
 
 use std::net::SocketAddr;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -52,6 +53,10 @@ impl Host {
     }
 
     fn with_pool(identity: &str, mode: &str) -> Self {
+        Self::with_rules(identity, &format!("mode = \"{mode}\""), RULES)
+    }
+
+    fn with_rules(identity: &str, pool: &str, rules: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let agent = Agent::install(&directory.path().join("agent"), &lab_program()).unwrap();
         std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -61,12 +66,8 @@ impl Host {
         let audit = directory.path().join("audit.jsonl");
         let options = Options {
             identity: format!("{identity}\nssm.socket = {socket:?}"),
-            rules: format!("{RULES}\n[audit]\nfile = {audit:?}").leak(),
-            pool: if mode == "auto" {
-                "mode = \"auto\""
-            } else {
-                "mode = \"session\""
-            },
+            rules: format!("{rules}\n[audit]\nfile = {audit:?}").leak(),
+            pool: pool.to_owned().leak(),
             log: "info",
             ..Options::default()
         };

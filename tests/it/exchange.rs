@@ -89,7 +89,7 @@ impl Lease {
         let told = connection.session.parameters.clone();
         Self {
             exchange: Exchange::default(),
-            client: ClientSession::new(SessionId(1), zone_is(ZONE), told, None),
+            client: ClientSession::new(SessionId(1), zone_is(ZONE), told, None, None),
             connection,
             other: Connection::new(),
             texts: KnownTexts::default(),

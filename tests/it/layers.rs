@@ -25,7 +25,7 @@ const LAYERS: &[(u8, &[&str])] = &[
 
 /// Which module may use which other one of its own layer.
 const SIBLINGS: &[(&str, &[&str])] = &[
-    ("policy", &["identity"]),
+    ("policy", &["identity", "pool"]),
     ("aws", &["tls"]),
     ("session", &["pin"]),
     ("config", &["tls"]),

@@ -27,6 +27,7 @@ mod pipelines;
 mod pool;
 mod proofs;
 mod raw;
+mod read_only;
 mod readme;
 mod rules;
 mod sharing;

@@ -39,7 +39,7 @@ impl Sharer<'_> {
     ) -> Result<(), SettingsError> {
         self.settle(lease).await?;
         let mut news = lease.take_notifications();
-        if !self.session.pins.is_empty() {
+        if self.stays() {
             // Nobody will hand the connection over to it.
             let mut sides = Sides {
                 client: &mut self.session,
@@ -89,7 +89,7 @@ impl Sharer<'_> {
                 pins.inc();
             }
         }
-        if !pins.is_empty() {
+        if self.stays() {
             // It stays, so nobody will hand the connection over to it.
             let (id, wanted) = (self.session.id, self.session.settings.clone());
             lease.apply(id, &wanted, false).await?;

@@ -32,7 +32,7 @@ impl Desk {
 
     /// An error as a server of the client's own would have given it, if it isn't that already.
     fn put_right(&mut self, frame: Frame<'_>, sides: &mut Sides<'_>) -> Option<Vec<u8>> {
-        if let Some(refused) = self.refused(frame, sides) {
+        if let Some(refused) = self.not_let(frame, sides).or_else(|| self.refused(frame, sides)) {
             return Some(refused);
         }
         let renamed = self.renamed(frame, sides);
@@ -70,6 +70,9 @@ impl Desk {
             b'Z' => {
                 self.rolls_back = false;
                 self.refuses_nothing(sides);
+                if let Some(held) = sides.client.supervision.as_deref_mut() {
+                    held.refusal = None;
+                }
                 if self.ledger.is_told() {
                     sides.client.run.is_told();
                 }

@@ -40,6 +40,8 @@ pub(super) struct Desk {
     pub(super) may_copy: bool,
     /// What is to be taken next is a Sync that the server ignores if it does.
     pub(super) holds_sync: bool,
+    /// What is to be taken next waits for the server to tell how things are.
+    pub(super) holds_for_report: bool,
     /// What prepared statements take and return.
     pub(super) shapes: Shapes,
     /// What became of the prepared statements that were used.
@@ -81,6 +83,7 @@ impl Default for Desk {
             wants_settings: false,
             may_copy: false,
             holds_sync: false,
+            holds_for_report: false,
             shapes: Shapes::default(),
             used: StatementUse::default(),
             former: Vec::new(),
