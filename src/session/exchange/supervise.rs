@@ -101,7 +101,7 @@ impl Desk {
     }
 
     /// Notes that a request was taken.
-    pub(super) fn supervises(&mut self, frame: Frame<'_>, is_refused: bool, sides: &mut Sides<'_>) {
+    pub(super) fn supervises(&self, frame: Frame<'_>, is_refused: bool, sides: &mut Sides<'_>) {
         let Some(mut held) = sides.client.supervision.take() else {
             return;
         };
@@ -175,7 +175,7 @@ impl Desk {
     }
 
     /// The error that the client gets in place of the server's, if this is the one for what a rule refuses.
-    pub(super) fn not_let(&mut self, frame: Frame<'_>, sides: &mut Sides<'_>) -> Option<Vec<u8>> {
+    pub(super) fn not_let(&self, frame: Frame<'_>, sides: &mut Sides<'_>) -> Option<Vec<u8>> {
         let held = sides.client.supervision.as_deref_mut()?;
         let name = REFUSED.trim_ascii();
         let is_ours = frame.body.windows(name.len()).any(|window| window == name);
