@@ -13,8 +13,9 @@ pub enum Event {
         version: String,
         /// The process.
         pid: u32,
-        /// Whether what recorded here before has said that it stops. If not, the last of what it knew may be missing.
-        clean: bool,
+        /// Whether what recorded here before has said that it stops. If not, the last of what it knew may be missing. Nothing if nothing
+        /// is recorded here yet.
+        clean: Option<bool>,
     },
     /// The file before this one was moved away.
     Reopened,

@@ -13,7 +13,7 @@ pub mod writer;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 pub use event::{Asked, Event};
 
@@ -62,8 +62,20 @@ pub(crate) struct State {
     /// The second since the start in which refusals and cancels were last recorded, and how many.
     second: AtomicU64,
     recorded: AtomicU64,
-    /// It hasn't been possible to write for a while.
-    fails: AtomicBool,
+    /// Milliseconds since the start at which those were taken that aren't written yet; 0 if there are none.
+    unwritten_since: AtomicU64,
+    /// Nobody writes any more.
+    is_over: AtomicBool,
+}
+
+/// What isn't written within this time can't be, as far as logins go.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(5);
+
+impl State {
+    /// Milliseconds since the start, from 1 on.
+    fn now(&self, began: Instant) -> u64 {
+        began.elapsed().as_millis() as u64 + 1
+    }
 }
 
 impl Audit {
@@ -80,7 +92,21 @@ impl Audit {
 
     /// Whether somebody may log in: not if that couldn't be recorded, unless it may be lost.
     pub fn admits(&self) -> bool {
-        self.on_full == OnFull::Drop || self.has_room() && !self.state.fails.load(Ordering::Relaxed)
+        self.on_full == OnFull::Drop || self.has_room() && !self.is_stuck()
+    }
+
+    /// Whether it hasn't been possible to write for a while: the disk may refuse, or hang.
+    pub fn is_stuck(&self) -> bool {
+        let since = self.state.unwritten_since.load(Ordering::Relaxed);
+        let is_late = since > 0 && self.state.now(self.began) > since + WRITTEN_WITHIN.as_millis() as u64;
+        is_late || self.state.is_over.load(Ordering::Relaxed)
+    }
+
+    /// Shows in the metric that it is stuck, which who writes can't if it is.
+    pub fn watch(&self) {
+        if self.is_stuck() {
+            self.metrics.audit.failing.set(1);
+        }
     }
 
     fn has_room(&self) -> bool {
@@ -123,7 +149,7 @@ impl Audit {
         self.state.bytes.fetch_add(bytes, Ordering::Relaxed);
         let sent = entries.try_send(entry);
         if let Err(TrySendError::Disconnected(_)) = &sent {
-            self.state.fails.store(true, Ordering::Relaxed);
+            self.state.is_over.store(true, Ordering::Relaxed);
         }
         if sent.is_err() {
             self.state.waiting.fetch_sub(1, Ordering::Relaxed);

@@ -24,6 +24,9 @@ use crate::metrics::Metrics;
 /// The name that stands for standard output, from where journald takes what a service says. The chain begins anew there with each start.
 const STDOUT: &str = "-";
 
+/// How every line begins.
+const FIRST: &str = "{\"v\":1,\"n\":";
+
 /// Lines that are written at once.
 const MAX_AT_ONCE: usize = 1_000;
 
@@ -32,9 +35,6 @@ const MAX_LINE_BYTES: u64 = 64 * 1024;
 
 /// Between two attempts, and two looks at whether the file is to be opened anew.
 const PAUSE: Duration = Duration::from_millis(500);
-
-/// Attempts that fail one after another until nobody is let in any more: for 5 s.
-const MAX_FAILED: u32 = 10;
 
 /// How long the end waits for what isn't written.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -50,10 +50,11 @@ struct Writing {
     path: PathBuf,
     file: Option<File>,
     head: Head,
-    /// The lines up to `head` that aren't written yet.
+    /// The lines up to `head` that aren't known to be on the disk.
     rest: Vec<u8>,
-    /// Of the first of them, so many bytes are.
+    /// Of them, so many bytes are in the file.
     begun: usize,
+    began: Instant,
     reopen: Arc<AtomicBool>,
     state: Arc<State>,
     metrics: Arc<Metrics>,
@@ -73,6 +74,7 @@ pub fn start(
     // A disconnect of each.
     let (entries, waiting) = mpsc::sync_channel(MAX_WAITING_AT_LOGIN as usize + max_clients.max(10_000));
     let state = Arc::<State>::default();
+    let began = Instant::now();
     let reopen = Arc::new(AtomicBool::new(false));
     let writing = Writing {
         path: config.file.clone(),
@@ -80,6 +82,7 @@ pub fn start(
         head,
         rest: Vec::new(),
         begun: 0,
+        began,
         reopen: reopen.clone(),
         state: state.clone(),
         metrics: metrics.clone(),
@@ -94,7 +97,7 @@ pub fn start(
         entries: Some(entries),
         state,
         on_full: config.on_full,
-        began: Instant::now(),
+        began,
         metrics,
     };
     audit.record(|| Event::Start {
@@ -126,9 +129,10 @@ impl Writing {
             if self.rest.is_empty() {
                 match waiting.recv_timeout(PAUSE) {
                     Ok(first) => self.take(first, waiting),
-                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Timeout) => self.add_missing(),
                     Err(RecvTimeoutError::Disconnected) => {
                         is_over = true;
+                        self.add_missing();
                         self.add(Event::Stop);
                     }
                 }
@@ -147,11 +151,21 @@ impl Writing {
     /// The file was moved away; what follows goes to another, in which the chain goes on at once. A line that was begun is
     /// written anew there.
     fn leave_file(&mut self) {
-        if let Some(file) = self.file.take()
-            && let Err(error) = take_back(&file, self.begun as u64)
-        {
-            warn!(%error, "a line that was begun stays in the audit log that was moved away");
+        let begun = self.rest.get(..self.begun).unwrap_or_default();
+        let whole = begun
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+            .map_or(0, |last| last + 1);
+        if let Some(file) = self.file.take() {
+            if let Err(error) = take_back(&file, (self.begun - whole) as u64) {
+                warn!(%error, "a line that was begun stays in the audit log that was moved away");
+            }
+            if let Err(error) = file.sync_data() {
+                warn!(%error, "the last lines of the audit log that was moved away may not be on the disk");
+            }
         }
+        self.count(whole);
+        self.rest.drain(..whole);
         self.begun = 0;
         if self.rest.is_empty() {
             self.add(Event::Reopened);
@@ -193,10 +207,14 @@ impl Writing {
             self.line(&entry, &mut lines);
         }
         self.rest = lines.into_bytes();
-        if self.state.waiting.fetch_sub(taken, Ordering::Relaxed) > taken {
-            return;
+        if self.state.waiting.fetch_sub(taken, Ordering::Relaxed) == taken {
+            // What is missing was later than all that has waited.
+            self.add_missing();
         }
-        // What is missing was later than all that has waited.
+    }
+
+    /// Adds how many events aren't there one by one.
+    fn add_missing(&mut self) {
         let missing = |count: &AtomicU64| Some(count.swap(0, Ordering::Relaxed)).filter(|count| *count > 0);
         if let Some(count) = missing(&self.state.unlisted) {
             self.add(Event::Unlisted { count });
@@ -207,17 +225,22 @@ impl Writing {
     }
 
     fn line(&mut self, entry: &Entry, lines: &mut String) {
-        match self.head.append(entry, lines) {
-            Ok(()) => self.metrics.audit.written.inc(),
-            Err(error) => {
-                error!(%error, "an event can't be recorded");
-                self.metrics.audit.lost.inc();
-            }
+        if let Err(error) = self.head.append(entry, lines) {
+            error!(%error, "an event can't be recorded");
+            self.metrics.audit.lost.inc();
         }
     }
 
     /// Writes what isn't written; whether all is.
     fn flush(&mut self) -> bool {
+        if self.rest.is_empty() {
+            return true;
+        }
+        let state = self.state.clone();
+        let since = &state.unwritten_since;
+        if since.load(Ordering::Relaxed) == 0 {
+            since.store(state.now(self.began), Ordering::Relaxed);
+        }
         let outcome = self.write();
         match &outcome {
             Ok(()) if self.failed > 0 => info!("the audit log is written again"),
@@ -226,54 +249,57 @@ impl Writing {
             }
             _ => {}
         }
-        self.failed = if outcome.is_err() {
-            self.failed.saturating_add(1)
+        if outcome.is_ok() {
+            self.failed = 0;
+            self.rest.clear();
+            self.begun = 0;
+            since.store(0, Ordering::Relaxed);
         } else {
-            0
-        };
+            self.failed = self.failed.saturating_add(1);
+        }
         self.metrics.audit.failing.set(i64::from(self.failed > 0));
-        self.state
-            .fails
-            .store(self.failed >= MAX_FAILED, Ordering::Relaxed);
         outcome.is_ok()
     }
 
+    /// Counts the lines that so many bytes of those that aren't written are.
+    fn count(&self, bytes: usize) {
+        let lines = self.rest.iter().take(bytes).filter(|byte| **byte == b'\n');
+        self.metrics.audit.written.inc_by(lines.count() as u64);
+    }
+
     fn write(&mut self) -> io::Result<()> {
-        if self.rest.is_empty() {
-            return Ok(());
-        }
         let mut file = match self.file.take() {
             Some(file) => file,
             None => create(&self.path)?,
         };
-        while !self.rest.is_empty() {
+        let written = self.write_to(&mut file);
+        self.file = Some(file);
+        written
+    }
+
+    fn write_to(&mut self, file: &mut File) -> io::Result<()> {
+        while self.begun < self.rest.len() {
             match file.write(self.rest.get(self.begun..).unwrap_or_default()) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => {
-                    let end = self.begun + written;
-                    let lines = self.rest.get(..end).unwrap_or_default();
-                    let whole = lines
-                        .iter()
-                        .rposition(|byte| *byte == b'\n')
-                        .map_or(0, |last| last + 1);
-                    self.rest.drain(..whole);
-                    self.begun = end - whole;
-                }
+                // Of a line that was begun, the rest follows where it is.
+                Ok(written) => self.begun += written,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    // A line that was begun goes on where it is.
-                    self.file = Some(file);
-                    return Err(error);
-                }
+                Err(error) => return Err(error),
             }
         }
-        let synced = file.sync_data();
-        self.file = Some(file);
-        match synced {
+        match file.sync_data() {
+            Ok(()) => {}
             // A pipe or a terminal has nothing to wait for.
-            Err(error) if error.kind() != io::ErrorKind::InvalidInput => Err(error),
-            _ => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
+            Err(error) => {
+                // What the kernel couldn't write it may have dropped, and would say next time that all is well.
+                take_back(file, self.begun as u64)?;
+                self.begun = 0;
+                return Err(error);
+            }
         }
+        self.count(self.rest.len());
+        Ok(())
     }
 }
 
@@ -306,13 +332,13 @@ fn take_back(file: &File, begun: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// The file, where its chain ends, and whether that is where a gateway has stopped. What isn't a whole line at its end was never
-/// acknowledged, and is taken back.
-fn open(path: &Path) -> anyhow::Result<(File, Head, bool)> {
+/// The file, where its chain ends, and whether that is where a gateway has stopped; if nothing is in it, nobody knows. What isn't a whole
+/// line at its end was never acknowledged, and is taken back.
+fn open(path: &Path) -> anyhow::Result<(File, Head, Option<bool>)> {
     let mut file = create(path)?;
     let length = file.metadata()?.len();
     if length == 0 || path == Path::new(STDOUT) {
-        return Ok((file, Head::default(), true));
+        return Ok((file, Head::default(), None));
     }
     let from = length.saturating_sub(MAX_LINE_BYTES);
     file.seek(SeekFrom::Start(from))?;
@@ -322,11 +348,17 @@ fn open(path: &Path) -> anyhow::Result<(File, Head, bool)> {
         .iter()
         .rposition(|byte| *byte == b'\n')
         .map_or(0, |last| last + 1);
-    let begun = end.split_off(whole).len();
+    let begun = end.split_off(whole);
+    if whole == 0 && from == 0 && begun.starts_with(FIRST.as_bytes()) {
+        // The first line that there ever was isn't whole.
+        take_back(&file, length)?;
+        return Ok((file, Head::default(), Some(false)));
+    }
+    let begun = begun.len();
     let text = String::from_utf8_lossy(&end);
     let last = text.lines().rev().find_map(|line| Head::last(line).ok());
     let (head, clean) =
         last.context("it isn't an audit log: its last lines aren't in the form of one; move it away")?;
     take_back(&file, begun as u64)?;
-    Ok((file, head, clean && begun == 0))
+    Ok((file, head, Some(clean && begun == 0)))
 }

@@ -137,6 +137,13 @@ impl CredentialCache {
         }
     }
 
+    /// Waits for the first load to end, well or not.
+    pub async fn loaded(&mut self) {
+        let is_loaded = |state: &State| state.keys.is_some() || state.failure.is_some();
+        // An error says that nobody loads any more.
+        let _ = self.state.wait_for(is_loaded).await;
+    }
+
     /// Waits for the next load to end, well or not.
     pub async fn changed(&mut self) {
         if self.state.changed().await.is_err() {

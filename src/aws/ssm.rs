@@ -12,7 +12,8 @@ use http_body_util::Full;
 use hyper::body::Bytes;
 use serde::Deserialize;
 use serde_json::json;
-use tokio::sync::OnceCell;
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::credentials::{CredentialCache, chain_of};
@@ -31,6 +32,12 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
 /// A session may be in use before it is listed.
 const LISTED_WITHIN: Duration = Duration::from_secs(5);
 
+/// Questions under way at a time; AWS allows only so many a second.
+const MAX_ASKED: usize = 16;
+
+/// Whoever asks again so soon is told the same.
+const FAILURE_KEPT: Duration = Duration::from_secs(2);
+
 /// Sessions that are remembered: whose one is never changes.
 const MAX_KNOWN: usize = 10_000;
 
@@ -40,8 +47,14 @@ pub struct Sessions {
     credentials: CredentialCache,
     region: String,
     endpoint: Option<String>,
-    known: Mutex<HashMap<Box<str>, Arc<OnceCell<Described>>>>,
+    runtime: Handle,
+    /// Questions that may be under way.
+    asking: Semaphore,
+    known: Mutex<HashMap<Box<str>, Told>>,
 }
+
+/// What is said of one session, once it is.
+type Told = watch::Receiver<Option<Result<Described, Unattributed>>>;
 
 impl std::fmt::Debug for Sessions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -79,29 +92,48 @@ impl Sessions {
             credentials,
             region,
             endpoint: endpoint("SSM")?,
+            runtime: Handle::current(),
+            asking: Semaphore::new(MAX_ASKED),
             known: Mutex::default(),
         })
     }
 
-    /// Who has started the session that is now active under this `id`, and with which document.
-    pub async fn describe(&self, id: &str) -> Result<Described, Unattributed> {
-        let cell = {
-            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            if known.len() >= MAX_KNOWN {
-                known.clear();
+    /// Who has started the session that is now active under this `id`, and with which document. One question is under way for each
+    /// session, whoever waits for its answer, and goes on if nobody does.
+    pub async fn describe(self: &Arc<Self>, id: &str) -> Result<Described, Unattributed> {
+        let mut told = self.told(id);
+        let described = timeout(ANSWERED_WITHIN, told.wait_for(Option::is_some)).await;
+        match described {
+            Ok(Ok(described)) => described.clone().unwrap_or(Err(Unattributed::NotListed)),
+            Ok(Err(_)) | Err(_) => Err(Unattributed::Unavailable {
+                reason: format!("no answer within {} s", ANSWERED_WITHIN.as_secs()),
+            }),
+        }
+    }
+
+    /// Where it is told what Session Manager says of that session.
+    fn told(self: &Arc<Self>, id: &str) -> Told {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(told) = known.get(id) {
+            return told.clone();
+        }
+        if known.len() >= MAX_KNOWN {
+            known.retain(|_, told| told.borrow().is_none());
+        }
+        let (tells, told) = watch::channel(None);
+        known.insert(id.into(), told.clone());
+        let (asks, id) = (self.clone(), id.to_owned());
+        self.runtime.spawn(async move {
+            let answer = asks.ask(&id).await;
+            let is_failed = answer.is_err();
+            tells.send_replace(Some(answer));
+            if is_failed {
+                sleep(FAILURE_KEPT).await;
+                let mut known = asks.known.lock().unwrap_or_else(PoisonError::into_inner);
+                known.remove(id.as_str());
             }
-            known.entry(id.into()).or_default().clone()
-        };
-        // Whoever waits for another's question asks himself if that fails.
-        let described = timeout(ANSWERED_WITHIN, cell.get_or_try_init(|| self.ask(id))).await;
-        described.map_or_else(
-            |_| {
-                Err(Unattributed::Unavailable {
-                    reason: format!("no answer within {} s", ANSWERED_WITHIN.as_secs()),
-                })
-            },
-            |described| described.cloned(),
-        )
+        });
+        told
     }
 
     async fn ask(&self, id: &str) -> Result<Described, Unattributed> {
@@ -139,6 +171,8 @@ impl Sessions {
     }
 
     async fn once(&self, id: &str) -> Result<Answer, Failure> {
+        let _ = timeout(ANSWERED_WITHIN, self.credentials.clone().loaded()).await;
+        let _one = self.asking.acquire().await;
         let request = self.request(id).map_err(Failure::Lasting)?;
         let (status, body) = self.https.send(request).await.map_err(Failure::Passing)?;
         if status == StatusCode::OK {

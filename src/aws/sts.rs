@@ -11,7 +11,7 @@ use http_body_util::Full;
 use hyper::body::Bytes;
 use serde::Deserialize;
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use zeroize::Zeroizing;
 
 use super::credentials::Keys;
@@ -136,6 +136,10 @@ impl Sts {
             return Err(NotVouched::BeforeStart);
         }
         let mut using = Using::begin(&self.used, proof.id)?;
+        // A gateway that begins later takes nothing from before its start, and so nothing that was used here.
+        if let Ok(ahead) = proof.signed_at.duration_since(SystemTime::now()) {
+            sleep(ahead).await;
+        }
         let request = self.request(&proof).map_err(unavailable)?;
         let asked = self
             .asked

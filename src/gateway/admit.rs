@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use tokio::time::Instant;
+
 use super::error::ClientError;
 use super::identify::Identified;
 use super::route::{Request, Routed};
@@ -26,6 +28,8 @@ pub(super) struct Admitted {
     pub(super) seats: [Option<Seat>; 2],
     /// On which terms.
     pub(super) terms: Terms,
+    /// When it must end by them.
+    pub(super) ends: Option<Instant>,
 }
 
 /// Takes the step.
@@ -72,6 +76,7 @@ pub(super) fn admit(
                     rule,
                     seats,
                     terms,
+                    ends: terms.max_duration.map(|longest| Instant::now() + longest),
                 }),
                 Err(error) => Err(Box::new((identified, error))),
             }

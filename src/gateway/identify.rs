@@ -4,7 +4,7 @@
 use std::net::{IpAddr, UdpSocket};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use aws_lc_rs::{digest, hmac, rand};
 use tokio::net::TcpStream;
@@ -49,18 +49,24 @@ pub(super) struct Identified {
 /// The look for the session of Session Manager that a connection came through, which begins when it is accepted: the process at
 /// the other end may not be there for long. It ends when this is dropped.
 #[derive(Debug)]
-pub(super) struct Attribution(JoinHandle<Result<SsmSession, Unattributed>>);
+pub(super) struct Attribution {
+    look: JoinHandle<Result<SsmSession, Unattributed>>,
+    began: Instant,
+}
+
+/// A failure from longer ago may be over. Session Manager's agent may connect long before anybody speaks.
+const OLD: Duration = Duration::from_secs(5);
 
 impl Attribution {
     /// What was found.
     pub(super) async fn end(mut self) -> Result<SsmSession, Unattributed> {
-        (&mut self.0).await.unwrap_or(Err(Unattributed::Gone))
+        (&mut self.look).await.unwrap_or(Err(Unattributed::Gone))
     }
 }
 
 impl Drop for Attribution {
     fn drop(&mut self) {
-        self.0.abort();
+        self.look.abort();
     }
 }
 
@@ -122,7 +128,7 @@ impl Identifier {
         let helper = self.helper.clone();
         let sessions = self.sessions.clone();
         let metrics = self.metrics.clone();
-        Some(Attribution(spawn_local(async move {
+        let look = spawn_local(async move {
             let (Ok(dialler), Ok(listener)) = ends else {
                 return Err(Unattributed::Gone);
             };
@@ -154,7 +160,11 @@ impl Identifier {
             let outcome = attributed.as_ref().map_or_else(Unattributed::label, |_| "ok");
             metrics.client.attributions.with_label_values(&[outcome]).inc();
             attributed
-        })))
+        });
+        Some(Attribution {
+            look,
+            began: Instant::now(),
+        })
     }
 
     /// Takes the step for the user of that name.
@@ -172,7 +182,15 @@ impl Identifier {
         } = negotiated;
         let mut reason = None;
         if let Some(attribution) = attribution {
-            match attribution.end().await {
+            let is_old = attribution.began.elapsed() > OLD;
+            let mut attributed = attribution.end().await;
+            if is_old
+                && attributed.as_ref().is_err_and(Unattributed::may_pass)
+                && let Some(again) = self.attribute(conversation.stream.tcp())
+            {
+                attributed = again.end().await;
+            }
+            match attributed {
                 Ok(session) => {
                     return Ok(Identified {
                         conversation,

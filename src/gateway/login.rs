@@ -10,6 +10,7 @@ use tracing::{debug, info};
 use super::admit::{Admitted, admit};
 use super::attach::{NoServer, attach, greet};
 use super::clients::{Client, Counted, Silent};
+use super::deadlines::Late;
 use super::error::ClientError;
 use super::identify::{Attribution, Identified};
 use super::negotiate::{Conversation, LoginFailure, negotiate};
@@ -188,6 +189,7 @@ async fn welcome(shard: &Rc<Shard>, client: &Client, admitted: Admitted) -> Opti
         rule,
         seats,
         terms,
+        ends,
     } = admitted;
     let Identified {
         mut conversation,
@@ -219,7 +221,7 @@ async fn welcome(shard: &Rc<Shard>, client: &Client, admitted: Admitted) -> Opti
         None => {
             // What follows may take its time; the client learns that it was let in.
             conversation.flush().await.ok()?;
-            match attach(&mut conversation.stream, client, &pool, &settings, None).await {
+            match attach(&mut conversation.stream, client, &pool, &settings, ends).await {
                 Ok(lease) => {
                     let parameters = lease.session.parameters.clone();
                     // Whoever logs in and asks nothing keeps no server.
@@ -230,7 +232,11 @@ async fn welcome(shard: &Rc<Shard>, client: &Client, admitted: Admitted) -> Opti
                     }
                     (settings, parameters)
                 }
-                Err(NoServer::ClientGone | NoServer::Late) => return None,
+                Err(NoServer::ClientGone) => return None,
+                Err(NoServer::Late) => {
+                    refuse(shard, client, conversation, &ClientError::late(Late::Session)).await;
+                    return None;
+                }
                 Err(NoServer::Refused(error)) => {
                     refuse(shard, client, conversation, &error).await;
                     return None;
@@ -283,7 +289,7 @@ async fn welcome(shard: &Rc<Shard>, client: &Client, admitted: Admitted) -> Opti
         person: person.map(Rc::from),
         _seats: seats,
         began,
-        ends: terms.max_duration.map(|longest| (began + longest).into()),
+        ends,
         mode: terms.mode,
         supervision: Supervision::of(
             terms.read_only,

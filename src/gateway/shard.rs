@@ -203,6 +203,7 @@ impl Shard {
     }
 
     fn tend(&self) {
+        self.shared.audit.watch();
         for pool in self.pools.borrow().values() {
             pool.remove_dead();
             pool.tend();

@@ -291,9 +291,14 @@ impl Unattributed {
         "no_helper",
     ];
 
-    /// Whether nobody can say now where the connection comes from, and it may be otherwise soon.
-    pub fn is_outage(&self) -> bool {
+    /// Whether it may be otherwise soon.
+    pub fn may_pass(&self) -> bool {
         matches!(self, Self::NoHelper { .. } | Self::Unavailable { .. })
+    }
+
+    /// Whether nobody can say now where the connection comes from.
+    pub fn is_outage(&self) -> bool {
+        matches!(self, Self::NoHelper { .. })
     }
 
     /// Whether the connection is known not to come through Session Manager, so that it may be asked otherwise who it is.

@@ -20,7 +20,7 @@ use tracing::{debug, warn};
 
 use super::record;
 use super::socket::Kernel;
-use super::worker::{OpenSocket, Workers};
+use super::worker::Workers;
 use super::{Answer, Connection, MAX_LINE_BYTES};
 use crate::identity::ssm::{Facts, Record, Unattributed};
 use crate::policy::Glob;
@@ -166,13 +166,14 @@ async fn look_up(mut kernel: Kernel, agent: Rc<Agent>, mut asked: mpsc::Receiver
             let found = match owner {
                 Ok(Some(owner)) if owner.uid != 0 => Err(Unattributed::NotRoot { uid: owner.uid }),
                 Ok(Some(owner)) => match &looked {
-                    Ok(()) => known
-                        .of(workers.socket(owner.inode), owner.inode, &agent)
-                        // The number may have become another socket's meanwhile.
-                        .and_then(|facts| match kernel.dialler_of(connection) {
-                            Ok(Some(still)) if still == owner => Ok(facts),
+                    Ok(()) => {
+                        let found = known.of(&workers, owner.inode, &agent);
+                        // The number may have become another socket's meanwhile; and who is no worker now may have been one.
+                        match kernel.dialler_of(connection) {
+                            Ok(Some(still)) if still == owner => found,
                             _ => Err(Unattributed::Gone),
-                        }),
+                        }
+                    }
                     Err(error) => Err(Unattributed::NoHelper {
                         reason: format!("the processes can't be looked through: {error}"),
                     }),
@@ -196,8 +197,17 @@ async fn look_up(mut kernel: Kernel, agent: Rc<Agent>, mut asked: mpsc::Receiver
 struct Known(HashMap<u32, (String, Result<Record, Unattributed>)>);
 
 impl Known {
-    fn of(&mut self, socket: Option<&OpenSocket>, inode: u32, agent: &Agent) -> Answer {
-        let socket = socket.ok_or(Unattributed::NotAWorker)?;
+    fn of(&mut self, workers: &Workers, inode: u32, agent: &Agent) -> Answer {
+        let Some(socket) = workers.socket(inode) else {
+            return Err(if workers.others_have(inode) {
+                Unattributed::NotAWorker
+            } else {
+                Unattributed::NoHelper {
+                    reason: "no process that can be seen has the connection; it must see all of the host's"
+                        .to_owned(),
+                }
+            });
+        };
         let worker = &socket.worker;
         let (session, record) = match self.0.get(&worker.pid()) {
             Some(known) => known.clone(),

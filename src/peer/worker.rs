@@ -1,6 +1,6 @@
 //! The worker processes of Session Manager's agent and the sockets that they have, from `/proc`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -10,6 +10,7 @@ use std::{fs, io};
 use procfs::process::{FDTarget, Process, all_processes};
 use procfs::{ProcError, ProcResult};
 use rustix::io::Errno;
+use tracing::debug;
 
 use crate::identity::ssm::{Unattributed, is_session_id};
 use crate::policy::Glob;
@@ -22,6 +23,9 @@ const COMMAND: &[u8] = b"ssm-session-wor\n";
 
 /// What the kernel appends to the path of an executable that was replaced: the agent's, while a session goes on.
 const DELETED: &str = " (deleted)";
+
+/// As much of a path is shown.
+const MAX_SHOWN: usize = 256;
 
 /// Who may write to a file that root has: group and others.
 const WRITABLE: u32 = 0o022;
@@ -49,6 +53,8 @@ pub struct OpenSocket {
 pub struct Workers {
     known: HashMap<i32, Rc<Worker>>,
     by_inode: HashMap<u32, OpenSocket>,
+    /// Sockets that were looked for and that others have.
+    of_others: HashSet<u32>,
 }
 
 impl Workers {
@@ -56,6 +62,7 @@ impl Workers {
     /// meanwhile isn't there; if files can't be opened for another reason than that, nobody knows what is.
     pub fn look(&mut self, inodes: &[u32]) -> io::Result<()> {
         self.by_inode.clear();
+        self.of_others.clear();
         for worker in std::mem::take(&mut self.known).into_values() {
             self.add(worker)?;
         }
@@ -73,6 +80,33 @@ impl Workers {
                 Err(error) => has_ended(&error)?,
             }
         }
+        let missing: Vec<_> = inodes
+            .iter()
+            .copied()
+            .filter(|inode| !self.by_inode.contains_key(inode))
+            .collect();
+        if !missing.is_empty() {
+            self.look_at_others(&missing)?;
+        }
+        Ok(())
+    }
+
+    /// Looks who else has these: only who is seen to be another is no worker. Whom one may not look at may be anybody.
+    fn look_at_others(&mut self, inodes: &[u32]) -> io::Result<()> {
+        for process in all_processes().map_err(io::Error::other)? {
+            let Ok(process) = process else { continue };
+            if calls_itself_worker(&process).unwrap_or(true) {
+                continue;
+            }
+            let seen = sockets_of(process.pid(), |_, inode| {
+                if inodes.contains(&inode) {
+                    self.of_others.insert(inode);
+                }
+            });
+            if let Err(error) = seen {
+                debug!(pid = process.pid(), %error, "a process can't be looked at");
+            }
+        }
         Ok(())
     }
 
@@ -84,20 +118,20 @@ impl Workers {
             return Ok(());
         }
         // By the path of whoever has the id now, which is quick: [`OpenSocket::is_still`] asks the process itself.
-        let files = match fs::read_dir(format!("/proc/{pid}/fd")) {
-            Ok(files) => files,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        for link in files.filter_map(|file| Some(file.ok()?.path())) {
-            let file = link.file_name().and_then(|name| name.to_str()?.parse().ok());
-            if let (Some(file), Some(inode)) = (file, inode(&link)) {
-                let worker = worker.clone();
-                self.by_inode.insert(inode, OpenSocket { worker, file });
-            }
+        let is_there = sockets_of(pid, |file, inode| {
+            let worker = worker.clone();
+            self.by_inode.insert(inode, OpenSocket { worker, file });
+        })?;
+        if !is_there {
+            return Ok(());
         }
         self.known.insert(pid, worker);
         Ok(())
+    }
+
+    /// Whether a process that doesn't call itself a worker has the socket.
+    pub fn others_have(&self, inode: u32) -> bool {
+        self.of_others.contains(&inode)
     }
 
     /// The socket with this inode, if a worker has it.
@@ -131,15 +165,41 @@ fn calls_itself_worker(process: &Process) -> ProcResult<bool> {
     Ok(command == COMMAND)
 }
 
-/// The inode of the socket that a link in `/proc/PID/fd` leads to.
-fn inode(link: &Path) -> Option<u32> {
-    let target = fs::read_link(link).ok()?;
-    target
-        .to_str()?
-        .strip_prefix("socket:[")?
-        .strip_suffix(']')?
-        .parse()
-        .ok()
+/// Tells of each socket that a process has by which number it has it, and its inode; whether the process is there.
+fn sockets_of(pid: i32, mut tell: impl FnMut(i32, u32)) -> io::Result<bool> {
+    let files = match fs::read_dir(format!("/proc/{pid}/fd")) {
+        Ok(files) => files,
+        Err(error) if is_gone(&error) => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    for link in files {
+        let link = match link {
+            Ok(link) => link.path(),
+            Err(error) if is_gone(&error) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let file = link.file_name().and_then(|name| name.to_str()?.parse().ok());
+        if let (Some(file), Some(inode)) = (file, inode(&link)?) {
+            tell(file, inode);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether this is said of a process or a file that isn't there any more.
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(Errno::SRCH.raw_os_error())
+}
+
+/// The inode of the socket that a link in `/proc/PID/fd` leads to, if it leads to one.
+fn inode(link: &Path) -> io::Result<Option<u32>> {
+    let target = match fs::read_link(link) {
+        Ok(target) => target,
+        Err(error) if is_gone(&error) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let number = |target: &str| target.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok();
+    Ok(target.to_str().and_then(number))
 }
 
 impl Worker {
@@ -187,7 +247,7 @@ impl Worker {
             && file.mode() & WRITABLE == 0;
         if !is_agents {
             return Err(Unattributed::Executable {
-                path: path.to_owned(),
+                path: path.chars().take(MAX_SHOWN).collect(),
             });
         }
         match self.arguments.as_slice() {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::SystemTime;
 
-use jiff::civil::{Date, Time};
+use jiff::civil::Time;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan as _};
 
@@ -44,65 +44,57 @@ impl Hours {
         Self { spans, zone }
     }
 
+    /// Whether it holds at that time: whether the clock shows a time then that is within a span. What the clock leaves out when it is
+    /// set never comes, and what it shows twice is within both times.
+    pub fn hold(&self, at: SystemTime) -> bool {
+        Timestamp::try_from(at).is_ok_and(|at| self.hold_at(at))
+    }
+
     /// Until when it holds on end, if it does at that time; a year at most.
     pub fn until(&self, at: SystemTime) -> Option<SystemTime> {
-        let mut end = Timestamp::try_from(at).ok()?;
-        let limit = end.checked_add((365 * 24).hours()).ok()?;
-        let mut is_within = false;
-        while let Some(later) = self.span_until(end).filter(|later| *later > end) {
-            (end, is_within) = (later, true);
-            if end > limit {
-                break;
-            }
-        }
-        is_within.then(|| end.try_into().ok()).flatten()
-    }
-
-    /// The latest end of a span that has this time in it.
-    fn span_until(&self, at: Timestamp) -> Option<Timestamp> {
-        let today = at.to_zoned_datetime(self.zone.clone()).date();
-        let days = [today.yesterday().ok(), Some(today)];
-        let spans = days.into_iter().flatten();
-        let spans = spans.flat_map(|day| self.spans.iter().filter_map(move |span| self.on(span, day)));
-        spans
-            .filter(|(from, to)| *from <= at && at < *to)
-            .map(|(_, to)| to)
-            .max()
-    }
-
-    /// When the span of that day begins and ends, if there is one.
-    fn on(&self, span: &Span, day: Date) -> Option<(Timestamp, Timestamp)> {
-        let number = usize::try_from(day.weekday().to_monday_zero_offset()).ok()?;
-        if !*span.days.get(number)? {
+        let begin = Timestamp::try_from(at).ok()?;
+        if !self.hold_at(begin) {
             return None;
         }
-        let last = if span.to > span.from {
-            day
-        } else {
-            day.tomorrow().ok()?
-        };
-        Some((self.at(day, span.from)?, self.at(last, span.to)?))
+        // Who holds for more than a week always does.
+        let always = begin.checked_add((8 * 24).hours()).ok()?;
+        let mut end = begin;
+        while end < always {
+            end = self.next_change(end)?;
+            if !self.hold_at(end) {
+                return end.try_into().ok();
+            }
+        }
+        begin.checked_add((365 * 24).hours()).ok()?.try_into().ok()
     }
 
-    fn at(&self, day: Date, minutes: u16) -> Option<Timestamp> {
-        let (day, minutes) = if minutes == DAY {
-            (day.tomorrow().ok()?, 0)
-        } else {
-            (day, minutes)
-        };
-        let time = Time::new(
-            i8::try_from(minutes / 60).ok()?,
-            i8::try_from(minutes % 60).ok()?,
-            0,
-            0,
-        )
-        .ok()?;
-        Some(
-            day.to_datetime(time)
-                .to_zoned_datetime(self.zone.clone())
-                .ok()?
-                .timestamp(),
-        )
+    fn hold_at(&self, at: Timestamp) -> bool {
+        let clock = self.zone.to_datetime(at);
+        let minute = u16::from(clock.hour().unsigned_abs()) * 60 + u16::from(clock.minute().unsigned_abs());
+        let today = usize::from(clock.weekday().to_monday_zero_offset().unsigned_abs());
+        let begins = |span: &Span, day: usize| span.days.get(day % 7).copied().unwrap_or_default();
+        self.spans.iter().any(|span| {
+            let is_overnight = span.to <= span.from;
+            let is_within = if is_overnight {
+                minute >= span.from
+            } else {
+                (span.from..span.to).contains(&minute)
+            };
+            begins(span, today) && is_within || is_overnight && begins(span, today + 6) && minute < span.to
+        })
+    }
+
+    /// The first time after `at` at which it may begin or end to hold: when the clock shows the limit of a span or a new day, or is set.
+    fn next_change(&self, at: Timestamp) -> Option<Timestamp> {
+        let clock = self.zone.to_datetime(at).time();
+        let midnight = Time::midnight();
+        let second = clock.duration_since(midnight).as_secs();
+        let limits = self.spans.iter().flat_map(|span| [span.from, span.to]);
+        let limits = limits.chain([DAY]).map(|minutes| i64::from(minutes) * 60);
+        let next = limits.filter(|limit| *limit > second).min()?;
+        let at_limit = Timestamp::from_second(at.as_second() + next - second).ok()?;
+        let set = self.zone.following(at).next().map(|set| set.timestamp());
+        Some(set.map_or(at_limit, |set| set.min(at_limit)))
     }
 }
 
@@ -240,6 +232,42 @@ mod tests {
             until(&night, "2026-10-25T00:00:00Z").as_deref(),
             Some("2026-10-25T02:30:00Z")
         );
+        for (span, at, expected) in [
+            // From 02:00 to 03:00 there is nothing.
+            ("02:15-02:45", "2026-03-29T01:20:00Z", None),
+            (
+                "01:00-02:30",
+                "2026-03-29T00:59:59Z",
+                Some("2026-03-29T01:00:00Z"),
+            ),
+            ("01:00-02:30", "2026-03-29T01:00:00Z", None),
+            (
+                "02:30-03:15",
+                "2026-03-29T01:05:00Z",
+                Some("2026-03-29T01:15:00Z"),
+            ),
+            // And then twice.
+            (
+                "02:15-02:45",
+                "2026-10-25T00:20:00Z",
+                Some("2026-10-25T00:45:00Z"),
+            ),
+            ("02:15-02:45", "2026-10-25T00:50:00Z", None),
+            (
+                "02:15-02:45",
+                "2026-10-25T01:20:00Z",
+                Some("2026-10-25T01:45:00Z"),
+            ),
+            (
+                "02:30-04:00",
+                "2026-10-25T00:35:00Z",
+                Some("2026-10-25T01:00:00Z"),
+            ),
+            ("02:30-04:00", "2026-10-25T01:15:00Z", None),
+        ] {
+            let told = until(&hours(&[span], "Europe/Berlin"), at);
+            assert_eq!(told.as_deref(), expected, "{span} {at}");
+        }
     }
 
     #[test]

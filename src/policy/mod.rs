@@ -234,11 +234,7 @@ impl Rule {
             Some(Refusal::Database)
         } else if !covers(&self.users, request.user.as_str()) {
             Some(Refusal::User)
-        } else if self
-            .hours
-            .as_ref()
-            .is_some_and(|hours| hours.until(request.at).is_none())
-        {
+        } else if self.hours.as_ref().is_some_and(|hours| !hours.hold(request.at)) {
             Some(Refusal::Hours)
         } else {
             None

@@ -16,12 +16,18 @@ use crate::raw::{Message, Raw};
 
 /// A gateway that records to `file`, with more in `[audit]`.
 fn recording(lab: &Lab, file: &Path, more: &str) -> Gateway {
+    recording_with(lab, file, more, Vec::new())
+}
+
+/// The same, with more in its environment.
+fn recording_with(lab: &Lab, file: &Path, more: &str, environment: Vec<(String, String)>) -> Gateway {
     let rules = format!(
         "[[rules]]\nprincipals = [\"trust:\"]\ntargets = [\"orders\"]\nusers = [\"app_ro\"]\n[audit]\nfile = {file:?}\n{more}"
     );
     let options = Options {
         pool: "mode = \"auto\"\nmin_idle = 1",
         rules: rules.leak(),
+        environment,
         ..Options::default()
     };
     Gateway::start(lab, &options)
@@ -618,4 +624,81 @@ fn what_a_rule_does_not_let_is_recorded_as_refused() {
     assert_eq!(lines[3]["refused"], Value::Null);
     assert_eq!(lines[3]["length"], 20_009);
     assert_eq!(lines[3]["text"].as_str().unwrap().len(), 8_192);
+}
+
+#[test]
+fn a_disk_that_hangs_is_one_that_cannot_be_written() {
+    let (_directory, file) = file();
+    // Never read, and nearly full: of 64 KiB (pipe(7)).
+    let mut pipe = pipe(&file);
+    pipe.write_all(&[b'x'; 65_000]).unwrap();
+    let lab = Lab::start(LabConfig::default()).unwrap();
+    let gateway = recording(&lab, &file, "");
+    let (mut inside, answers) = log_in(&gateway, "app_ro");
+    assert_eq!(answers.last().unwrap().tag, 'Z');
+    refuses_in_time(&gateway);
+    gateway.wait_for_metric("postern_audit_failing", &[], 1.0);
+    assert_eq!(inside.query("select 1").last().unwrap().tag, 'Z');
+}
+
+/// A library whose `fdatasync` fails as long as there is a file of this name.
+fn failing_sync(directory: &Path, failing: &Path) -> PathBuf {
+    let (source, library) = (directory.join("sync.c"), directory.join("sync.so"));
+    let text = format!(
+        "#include <errno.h>\n#include <unistd.h>\n#include <sys/syscall.h>\n\
+         int fdatasync(int file) {{ if (access({failing:?}, F_OK) == 0) {{ errno = EIO; return -1; }} return syscall(SYS_fdatasync, file); }}\n"
+    );
+    std::fs::write(&source, text).unwrap();
+    let compiled = Command::new("cc")
+        .args(["-shared", "-fPIC", "-o"])
+        .args([&library, &source])
+        .status()
+        .unwrap();
+    assert!(compiled.success());
+    library
+}
+
+#[test]
+fn what_a_disk_does_not_acknowledge_is_not_written() {
+    let (directory, file) = file();
+    let failing = directory.path().join("failing");
+    let library = failing_sync(directory.path(), &failing);
+    let lab = Lab::start(LabConfig::default()).unwrap();
+    let preload = ("LD_PRELOAD".to_owned(), library.to_str().unwrap().to_owned());
+    let mut gateway = recording_with(&lab, &file, "", vec![preload]);
+    lines(&file, 1);
+    std::fs::write(&failing, "").unwrap();
+    let (mut inside, answers) = log_in(&gateway, "app_ro");
+    assert_eq!(answers.last().unwrap().tag, 'Z');
+    refuses_in_time(&gateway);
+    assert!((gateway.metric("postern_audit_failing", &[]) - 1.0).abs() < f64::EPSILON);
+    assert_eq!(inside.query("select 1").last().unwrap().tag, 'Z');
+    std::fs::remove_file(&failing).unwrap();
+    gateway.wait_for_metric("postern_audit_failing", &[], 0.0);
+    assert_eq!(log_in(&gateway, "app_ro").1.last().unwrap().tag, 'Z');
+    gateway.signal("TERM");
+    assert!(gateway.wait().success());
+    // Once each, in their order.
+    assert!(verify(&[&file]).status.success());
+    let lines = lines(&file, 5);
+    let count = lines.iter().filter(|line| line["event"] == "login").count();
+    assert!(count >= 2, "{lines:?}");
+}
+
+#[test]
+fn what_is_not_listed_is_counted_before_the_end() {
+    let (_directory, file) = file();
+    let lab = Lab::start(LabConfig::default()).unwrap();
+    let mut gateway = recording(&lab, &file, "");
+    for _ in 0..250 {
+        log_in(&gateway, "app_rw");
+    }
+    gateway.signal("TERM");
+    assert!(gateway.wait().success());
+    let lines = lines(&file, 3);
+    let listed = lines.iter().filter(|line| line["event"] == "refusal").count() as u64;
+    let unlisted = lines.iter().filter(|line| line["event"] == "unlisted");
+    let unlisted: u64 = unlisted.map(|line| line["count"].as_u64().unwrap()).sum();
+    assert_eq!(listed + unlisted, 250);
+    assert_eq!(lines.last().unwrap()["event"], "stop");
 }

@@ -29,6 +29,8 @@ pub(crate) struct Options {
     pub(crate) rules: &'static str,
     /// The level of the log.
     pub(crate) log: &'static str,
+    /// More variables of its environment.
+    pub(crate) environment: Vec<(String, String)>,
     /// Don't wait until it is ready.
     pub(crate) not_ready: bool,
 }
@@ -46,6 +48,7 @@ impl Default for Options {
             tls: String::new(),
             rules: "[[rules]]\nprincipals = [\"*\"]\ntargets = [\"orders\"]\nusers = [\"*\"]",
             log: "debug",
+            environment: Vec::new(),
             not_ready: false,
         }
     }
@@ -112,7 +115,7 @@ impl Gateway {
         let (port, admin) = (free_port(), free_port());
         let config = configuration(&behind, options, port, admin);
         std::fs::write(directory.path().join("postern.toml"), config).unwrap();
-        let environment = behind.environment;
+        let environment = [behind.environment, options.environment.clone()].concat();
         let child = spawn(&directory, &environment);
         let gateway = Self {
             child,

@@ -240,6 +240,15 @@ fn old_ones_and_those_of_the_future() {
 }
 
 #[test]
+fn one_of_the_future_that_was_used_is_not_good_after_a_restart() {
+    let (_lab, mut gateway, alice) = with_sts();
+    let password = proof(&alice, GATEWAY, -4);
+    assert!(is_in(&log_in(&gateway, &password)));
+    gateway.restart();
+    refused(&gateway, &password, "before_start", "before the gateway began");
+}
+
+#[test]
 fn a_gateway_does_not_take_what_another_may_have_taken_before_it() {
     let (_lab, mut gateway, alice) = with_sts();
     let password = proof(&alice, GATEWAY, 0);

@@ -1,5 +1,6 @@
 //! Session Manager, asked whose a session is.
 
+use std::net::TcpStream;
 use std::time::Duration;
 
 use postern_lab::agent::SessionOptions;
@@ -17,6 +18,11 @@ fn listed(id: &str, owner: &str, status: &str) -> SsmSession {
         document_name: "AWS-StartPortForwardingSession".into(),
         owner: owner.into(),
     }
+}
+
+/// A failure is remembered for so long.
+fn forgotten() {
+    std::thread::sleep(Duration::from_millis(2_500));
 }
 
 const DESCRIBED: &str = "sources = [\"ssm\"]\nssm.source = \"describe-sessions\"";
@@ -51,9 +57,11 @@ fn what_session_manager_does_not_say_refuses() {
     let host = Host::with(DESCRIBED);
     let alices = host.session(ALICES, ALICE);
     host.refuses(&alices, "not_listed", "lists no such session as active");
+    forgotten();
     host.lab
         .set_ssm_sessions(vec![listed(ALICES, ALICE, "Terminated")]);
     host.refuses(&alices, "not_listed", "lists no such session as active");
+    forgotten();
     host.lab.set_ssm_sessions(vec![listed(ALICES, "", "Connected")]);
     host.refuses(&alices, "owner", "it isn't known who has started the session");
     host.lab.set_ssm_sessions(Vec::new());
@@ -62,6 +70,7 @@ fn what_session_manager_does_not_say_refuses() {
         host.lab.set_api_fault(fault);
         host.refuses(&bobs, "unavailable", "Session Manager can't be asked");
         host.lab.set_api_fault(AwsFault::None);
+        forgotten();
     }
 }
 
@@ -114,4 +123,75 @@ fn while_session_manager_does_not_answer() {
         assert_eq!(error.field(b'C').as_deref(), Some("28000"), "{error:?}");
     }
     assert!((host.found("unavailable") - 6.0).abs() < f64::EPSILON);
+}
+
+#[test]
+fn a_question_is_asked_once_whoever_goes_meanwhile() {
+    let host = Host::with(DESCRIBED);
+    let alices = host.session(ALICES, ALICE);
+    host.lab
+        .set_ssm_sessions(vec![listed(ALICES, ALICE, "Connected")]);
+    host.lab.set_api_fault(AwsFault::SlowMs(2_000));
+    for _ in 0..100 {
+        drop(TcpStream::connect(alices.address).unwrap());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(is_in(&log_in(alices.address, "app_ro").1));
+    assert_eq!(host.lab.aws_requests()["DescribeSessions"], 1);
+}
+
+#[test]
+fn who_is_not_listed_is_asked_for_no_password_however_many_there_are() {
+    let verifier = "SCRAM-SHA-256$4096:c2FsdHNhbHRzYWx0c2FsdA==$rs9eWHpnB8aSTMvC/0iEeWNKKWtAXVrPQGDGa4FuKzo=:\
+                    mCD0x0RiOHpyT0HtoVTKSuKmjWhiJ7mVfrhVWdmLQlY=";
+    let identity = format!(
+        "sources = [\"ssm\", \"scram\"]\nssm.source = \"both\"\nscram.verifiers.app_ro = \"{verifier}\""
+    );
+    let host = Host::with(&identity);
+    let alices = host.session(ALICES, ALICE);
+    let together = |outcome: &str, detail: &str| {
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let error = log_in(alices.address, "app_ro").1.pop().unwrap();
+                    assert_eq!(error.field(b'C').as_deref(), Some("28000"), "{error:?}");
+                    assert!(error.field(b'D').unwrap().contains(detail), "{error:?}");
+                });
+            }
+        });
+        let found = host.found(outcome);
+        assert!((found - 4.0).abs() < f64::EPSILON, "{outcome}: {found}");
+    };
+    together("not_listed", "lists no such session as active");
+    forgotten();
+    // Whose it is nobody says; that it comes this way is known.
+    host.lab.set_api_fault(AwsFault::Down);
+    together("unavailable", "Session Manager can't be asked");
+}
+
+#[test]
+fn whoever_comes_while_credentials_are_loaded_waits() {
+    let mut host = Host::with(DESCRIBED);
+    let alices = host.session(ALICES, ALICE);
+    host.lab
+        .set_ssm_sessions(vec![listed(ALICES, ALICE, "Connected")]);
+    let address = alices.address;
+    for _ in 0..3 {
+        std::thread::scope(|scope| {
+            let early = scope.spawn(|| {
+                // As a program does that connects again from the moment at which its connection ends.
+                loop {
+                    std::thread::sleep(Duration::from_millis(2));
+                    if let Some(last) = log_in(address, "app_ro").1.pop()
+                        && last.field(b'C').as_deref() != Some("57P01")
+                    {
+                        return last;
+                    }
+                }
+            });
+            host.gateway.restart();
+            let last = early.join().unwrap();
+            assert_eq!(last.tag, 'Z', "{last:?}");
+        });
+    }
 }
