@@ -3,9 +3,10 @@
 //! One data thread serves clients. The control thread, which is the one that calls [`run`], has the AWS credentials, the
 //! login governors, HTTP and the signals; a data thread waits for it only when it opens a server connection.
 
+mod reload;
+
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -19,40 +20,42 @@ use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use crate::admin::http::{self, Health, Pages};
+use crate::audit::writer::Writer;
 use crate::audit::{Audit, writer};
 use crate::aws::credentials::{CredentialCache, Load, Observer};
 use crate::aws::ssm::Sessions;
 use crate::aws::sts::{NotVouched, Sts};
-use crate::config::Config;
-use crate::gateway::{Asked, ErrorKind, Readiness, Shard, Shared, Shutdown};
-use crate::identity::Source;
+use crate::config::{Config, Origin};
+use crate::gateway::{Asked, Asker, ErrorKind, InForce, Readiness, Shard, Shared, Shutdown};
+use crate::identity;
 use crate::identity::ssm::Unattributed;
 use crate::identity::sts::BadProof;
 use crate::metrics::Metrics;
 use crate::upstream::Services;
 use crate::upstream::gate::Gates;
 use crate::upstream::tokens::Tokens;
+use reload::{Reloader, Running};
 
 /// File descriptors for listeners, runtimes, logs, AWS calls and cancel requests.
 const OTHER_FILES: usize = 256;
 
-/// Runs the gateway until a signal ends it and its clients are gone.
-pub fn run(config: Config) -> anyhow::Result<()> {
+/// Runs the gateway until a signal ends it and its clients are gone. `origin`: where the configuration can be read again.
+pub fn run(config: Config, origin: Option<Origin>) -> anyhow::Result<()> {
     let control = Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the control thread")?;
-    control.block_on(supervise(config))
+    control.block_on(supervise(config, origin))
 }
 
-async fn supervise(mut config: Config) -> anyhow::Result<()> {
+async fn supervise(mut config: Config, origin: Option<Origin>) -> anyhow::Result<()> {
     no_core_dumps();
     raise_file_limit(&mut config);
-    if config.identity.sources.contains(&Source::Trust) {
+    if config.identity.sources.contains(&identity::Source::Trust) {
         warn!(
             "identity.sources contains \"trust\": whoever reaches a listening port is let in without being asked who they are"
         );
@@ -73,11 +76,20 @@ async fn supervise(mut config: Config) -> anyhow::Result<()> {
     let (audit, writer) = match &config.audit {
         Some(audit) => {
             let (audit, writer) = writer::start(audit, config.limits.max_clients, metrics.clone())?;
-            tokio::spawn(reopen_at_hangup(writer.reopening())?);
             (audit, Some(writer))
         }
         None => (Audit::off(metrics.clone()), None),
     };
+    let (rules, in_force) = watch::channel(InForce::new(config.rules.clone()));
+    let (reloads, asked_to_reload) = mpsc::channel(1);
+    let reloader = Reloader {
+        origin,
+        running: Running::of(&config),
+        rules,
+        reopen: writer.as_ref().map(Writer::reopening),
+    };
+    let hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+    tokio::spawn(reloader.run(hangup, asked_to_reload));
     tokio::spawn(keep_fresh);
     tokio::spawn(gates.clone().drive());
 
@@ -99,6 +111,8 @@ async fn supervise(mut config: Config) -> anyhow::Result<()> {
         services,
         audit,
         asked,
+        rules: in_force,
+        reloads,
         told: told.clone(),
         readiness,
     };
@@ -155,16 +169,6 @@ fn asked(config: &Config, credentials: &CredentialCache) -> io::Result<Asked> {
     })
 }
 
-/// SIGHUP says that the audit log was moved away.
-fn reopen_at_hangup(reopening: Arc<AtomicBool>) -> anyhow::Result<impl Future<Output = ()>> {
-    let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
-    Ok(async move {
-        while hangup.recv().await.is_some() {
-            reopening.store(true, Ordering::Relaxed);
-        }
-    })
-}
-
 /// Returns when the process is to end without further patience.
 async fn wait_for_signals(shutdown: &watch::Sender<Shutdown>, drain_timeout: Duration) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
@@ -191,6 +195,8 @@ struct Data {
     services: Services,
     audit: Audit,
     asked: Asked,
+    rules: watch::Receiver<InForce>,
+    reloads: mpsc::Sender<Asker>,
     told: watch::Receiver<Shutdown>,
     readiness: watch::Sender<Readiness>,
 }
@@ -208,7 +214,8 @@ impl Data {
             }
         };
         runtime.block_on(async move {
-            let shared = Arc::new(Shared::new(&self.config, self.metrics, self.audit, self.asked));
+            let shared = Shared::new(&self.config, self.metrics, self.audit, self.asked, self.reloads);
+            let shared = Arc::new(shared);
             let listeners = match Shard::listen(&self.config.listen) {
                 Ok(listeners) => listeners,
                 Err(error) => {
@@ -217,7 +224,7 @@ impl Data {
                 }
             };
             let _ = bound.send(Ok(()));
-            Shard::new(shared, &self.config, self.services)
+            Shard::new(shared, &self.config, self.rules, self.services)
                 .run(listeners, self.told, self.readiness)
                 .await;
         });
@@ -247,12 +254,12 @@ fn begin_at_zero(metrics: &Metrics, config: &Config) {
     for source in &config.identity.sources {
         metrics.client.logins.with_label_values(&[source.name()]);
     }
-    if config.identity.sources.contains(&Source::Ssm) {
+    if config.identity.sources.contains(&identity::Source::Ssm) {
         for outcome in Unattributed::LABELS.iter().chain(&["ok"]) {
             metrics.client.attributions.with_label_values(&[outcome]);
         }
     }
-    if config.identity.sources.contains(&Source::Sts) {
+    if config.identity.sources.contains(&identity::Source::Sts) {
         for outcome in BadProof::LABELS.iter().chain(&NotVouched::LABELS).chain(&["ok"]) {
             metrics.client.proofs.with_label_values(&[outcome]);
         }

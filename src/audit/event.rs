@@ -78,6 +78,15 @@ pub enum Event {
         #[serde(flatten)]
         asked: Asked,
     },
+    /// Somebody at the console has done something, and not only looked.
+    Command {
+        /// Which client.
+        session: String,
+        /// What it has written.
+        command: String,
+        /// What came of it.
+        outcome: String,
+    },
     /// A client that was in is gone.
     Disconnect {
         /// Which.

@@ -101,10 +101,11 @@ fn report(error: &anyhow::Error) {
 }
 
 impl ConfigFile {
+    fn open(&self) -> anyhow::Result<(crate::config::Origin, crate::config::Config)> {
+        Ok(crate::config::Origin::open(&self.config)?)
+    }
+
     fn load(&self) -> anyhow::Result<crate::config::Config> {
-        Ok(crate::config::Config::load(
-            &self.config,
-            crate::config::environment(),
-        )?)
+        Ok(self.open()?.1)
     }
 }

@@ -34,14 +34,17 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn execute(self) -> anyhow::Result<()> {
-        let config = match &self.target {
-            Some(endpoint) => self.without_file(endpoint)?,
-            None => self.file.load()?,
+        let (origin, config) = match &self.target {
+            Some(endpoint) => (None, self.without_file(endpoint)?),
+            None => {
+                let (origin, config) = self.file.open()?;
+                (Some(origin), config)
+            }
         };
         // Before there is another thread: each has capabilities of its own.
         app::drop_capabilities(&config).context("cannot give up capabilities")?;
         let _guard = telemetry::start(&config.log).map_err(anyhow::Error::msg)?;
-        app::run(config)
+        app::run(config, origin)
     }
 
     fn without_file(&self, endpoint: &str) -> Result<Config, ConfigError> {
@@ -68,6 +71,7 @@ impl Run {
                 targets: vec![name.clone()],
                 databases: vec!["*".to_owned()],
                 users: vec!["*".to_owned()],
+                console: None,
                 hours: None,
                 timezone: None,
                 max_clients: None,

@@ -19,6 +19,9 @@ use crate::pool::PoolMode;
 use crate::tls;
 use tracing_subscriber::EnvFilter;
 
+/// The database that is the console.
+pub const CONSOLE: &str = "postern";
+
 /// PostgreSQL's port.
 const DEFAULT_PORT: u16 = 5432;
 
@@ -78,6 +81,18 @@ pub(super) fn config(file: &File) -> Result<Config, ConfigError> {
                 message,
             ));
         }
+    }
+    let has_console = |target: &&Arc<Target>| target.databases.iter().any(|name| name.as_str() == CONSOLE);
+    if let Some(target) = targets.iter().find(has_console)
+        && file.rules.iter().any(|rule| rule.console.is_some())
+    {
+        let message = format!(
+            "has \"{CONSOLE}\", which is the console where no target is named: give no rule console, or leave it out"
+        );
+        return Err(ConfigError::value(
+            format!("targets.{}.databases", target.name),
+            message,
+        ));
     }
     let listen = &file.listen;
     let open = listen

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::duration::Written;
-use crate::policy::Recorded;
+use crate::policy::{Console, Recorded};
 use crate::pool::PoolMode;
 
 /// A Postern configuration.
@@ -394,12 +394,17 @@ pub struct Rule {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub documents: Option<Vec<String>>,
     /// Targets, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub targets: Vec<String>,
     /// Databases; all of the target's if it isn't given.
     #[serde(default = "any")]
     pub databases: Vec<String>,
     /// Database users.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub users: Vec<String>,
+    /// Lets them use the console, the database `postern`, and is about no target: `"stats"` to look, `"admin"` to act.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub console: Option<Console>,
     /// When it holds: `"Mon-Fri 07:00-19:00"`, `"Sat,Sun 22:00-06:00"`, `"07:00-24:00"`; always if it isn't given. Connections end with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hours: Option<Vec<String>>,

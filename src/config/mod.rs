@@ -9,11 +9,12 @@ mod environment;
 mod error;
 pub mod file;
 mod identity;
+mod origin;
 mod rules;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,8 +26,10 @@ use crate::policy::{Glob, Rules};
 use crate::pool::PoolMode;
 use crate::tls;
 
+pub use check::CONSOLE;
 pub use check::is_region;
 pub use error::ConfigError;
+pub use origin::Origin;
 
 /// Everything that a run needs to know.
 #[derive(Clone, Debug)]
@@ -226,19 +229,7 @@ pub struct ClientTimeouts {
 }
 
 impl Config {
-    /// Reads the file at `path` and the `POSTERN_…` variables in `environment`.
-    pub fn load(
-        path: &Path,
-        environment: impl Iterator<Item = (String, String)>,
-    ) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable {
-            path: path.to_owned(),
-            reason: error.to_string(),
-        })?;
-        Self::parse(&text, environment).map_err(|error| error.in_file(path))
-    }
-
-    /// The same from a file's text.
+    /// Reads a file's `text` and the `POSTERN_…` variables in `environment`.
     pub fn parse(
         text: &str,
         environment: impl Iterator<Item = (String, String)>,

@@ -5,7 +5,7 @@ use jiff::tz::TimeZone;
 use super::check::{at_least_one, positive};
 use super::error::ConfigError;
 use super::file;
-use crate::policy::{Glob, Hours, Rule, Rules, Span, Terms};
+use crate::policy::{Glob, Hours, Recorded, Rule, Rules, Span, Terms};
 
 /// The rules that are written.
 pub(super) fn rules(typed: &[file::Rule]) -> Result<Rules, ConfigError> {
@@ -27,19 +27,47 @@ pub(super) fn rules(typed: &[file::Rule]) -> Result<Rules, ConfigError> {
             return Err(ConfigError::value(format!("rules[{number}].principals"), message));
         }
         let optional = |name: &str, list: &Option<Vec<String>>| list.as_ref().map(|list| globs(number, name, list)).transpose();
+        let of_targets = |name: &str, list: &[String]| match rule.console {
+            Some(_) => Ok(Vec::new()),
+            None => globs(number, name, list),
+        };
+        if rule.console.is_some() {
+            only_console(number, rule)?;
+        }
         Ok(Rule {
             principals: globs(number, "principals", &rule.principals)?,
             accounts: optional("accounts", &rule.accounts)?,
             permission_sets: optional("permission_sets", &rule.permission_sets)?,
             documents: optional("documents", &rule.documents)?,
-            targets: globs(number, "targets", &rule.targets)?,
-            databases: globs(number, "databases", &rule.databases)?,
-            users: globs(number, "users", &rule.users)?,
+            targets: of_targets("targets", &rule.targets)?,
+            databases: of_targets("databases", &rule.databases)?,
+            users: of_targets("users", &rule.users)?,
             hours: hours(number, rule)?,
+            console: rule.console,
             terms: terms(number, rule)?,
         })
     });
     rules.collect::<Result<_, _>>().map(Rules::new)
+}
+
+/// What is only said of targets a rule for the console doesn't say.
+fn only_console(number: usize, rule: &file::Rule) -> Result<(), ConfigError> {
+    let said = [
+        ("targets", !rule.targets.is_empty()),
+        ("users", !rule.users.is_empty()),
+        ("max_clients", rule.max_clients.is_some()),
+        ("max_clients_per_session", rule.max_clients_per_session.is_some()),
+        ("read_only", rule.read_only),
+        ("mode", rule.mode.is_some()),
+        ("statements", rule.statements != Recorded::No),
+    ];
+    match said.iter().find(|(_, is_said)| *is_said) {
+        Some((name, _)) => Err(ConfigError::value(
+            format!("rules[{number}].{name}"),
+            "is for databases, and a rule with console is for the console alone; write two",
+        )),
+        None => Ok(()),
+    }
 }
 
 /// On which terms a rule lets somebody in.

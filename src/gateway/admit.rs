@@ -8,11 +8,12 @@ use tokio::time::Instant;
 
 use super::error::ClientError;
 use super::identify::Identified;
+use super::presence::{Admission, InForce};
 use super::route::{Request, Routed};
 use super::seats::{Seat, Seats};
 use crate::config::Target;
 use crate::ids::PoolKey;
-use crate::policy::{self, Decision, Rules, Terms};
+use crate::policy::{self, Decision, Terms};
 use crate::session::settings::Setting;
 
 /// A client that may use its pool.
@@ -22,10 +23,8 @@ pub(super) struct Admitted {
     pub(super) target: Arc<Target>,
     pub(super) pool: PoolKey,
     pub(super) settings: Vec<Setting>,
-    /// Which rule has admitted it, from 0.
-    pub(super) rule: usize,
-    /// It counts, if that rule allows only so many.
-    pub(super) seats: [Option<Seat>; 2],
+    /// By what.
+    pub(super) admission: Admission,
     /// On which terms.
     pub(super) terms: Terms,
     /// When it must end by them.
@@ -33,12 +32,9 @@ pub(super) struct Admitted {
 }
 
 /// Takes the step.
-pub(super) fn admit(
-    routed: Routed,
-    rules: &Rules,
-    seats: &Arc<Seats>,
-) -> Result<Admitted, Box<(Identified, ClientError)>> {
+pub(super) fn admit(routed: Routed, in_force: InForce) -> Result<Admitted, Box<(Identified, ClientError)>> {
     let Routed { identified, request } = routed;
+    let InForce { rules, seats } = &in_force;
     let Request {
         target_name,
         target,
@@ -73,8 +69,11 @@ pub(super) fn admit(
                     target,
                     pool,
                     settings,
-                    rule,
-                    seats,
+                    admission: Admission {
+                        in_force,
+                        rule,
+                        _seats: seats,
+                    },
                     terms,
                     ends: terms.max_duration.map(|longest| Instant::now() + longest),
                 }),
@@ -107,7 +106,7 @@ fn take_seats(
     });
     let session = identified.session.as_ref().map(|session| &*session.id);
     let of_session = terms.max_clients_per_session.zip(session).map(|(most, session)| {
-        let seat = seats.take(rule, format!("session {session}"), most);
+        let seat = seats.take(rule, Seats::session(session), most);
         seat.ok_or_else(|| ClientError::too_many_of_session(session, rule, most))
     });
     Ok([of_principal.transpose()?, of_session.transpose()?])

@@ -111,7 +111,7 @@ async fn wait(
             return Poll::Ready(result.map_err(refused));
         }
         if client.poll_shutdown(cx) != Shutdown::No {
-            return Poll::Ready(Err(NoServer::Refused(Box::new(ClientError::shutdown()))));
+            return Poll::Ready(Err(NoServer::Refused(Box::new(client.farewell()))));
         }
         if is_gone(stream, cx) {
             return Poll::Ready(Err(NoServer::ClientGone));

@@ -1,6 +1,6 @@
-//! The clients of one thread, so that they can be told of a shutdown.
+//! The clients of one thread, so that they can be told to go.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -9,16 +9,25 @@ use std::task::{Context, Poll, Waker};
 use prometheus::IntGauge;
 use tokio::sync::Notify;
 
+use super::error::ClientError;
+use super::presence::{Ending, Presence};
 use super::shard::Shutdown;
 use crate::ids::SessionId;
 
 /// The clients of a thread.
 #[derive(Debug, Default)]
 pub(super) struct Clients {
-    wakers: RefCell<HashMap<SessionId, Option<Waker>>>,
+    places: RefCell<HashMap<SessionId, Place>>,
     shutdown: Cell<Shutdown>,
     /// Those that haven't sent anything yet, the oldest first.
     silent: RefCell<BTreeMap<SessionId, Rc<Notify>>>,
+}
+
+#[derive(Debug, Default)]
+struct Place {
+    waker: Option<Waker>,
+    /// Once it is in.
+    presence: Option<Rc<Presence>>,
 }
 
 /// A client's place among those that haven't sent anything yet.
@@ -35,6 +44,7 @@ pub(super) struct Client {
     pub(super) session: SessionId,
     clients: Rc<Clients>,
     waker: RefCell<Option<Waker>>,
+    presence: OnceCell<Rc<Presence>>,
 }
 
 /// Counts in a gauge for as long as it lives.
@@ -55,16 +65,17 @@ impl Drop for Counted {
 
 impl Clients {
     pub(super) fn join(self: &Rc<Self>, session: SessionId) -> Client {
-        self.wakers.borrow_mut().insert(session, None);
+        self.places.borrow_mut().insert(session, Place::default());
         Client {
             session,
             clients: self.clone(),
             waker: RefCell::new(None),
+            presence: OnceCell::new(),
         }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.wakers.borrow().len()
+        self.places.borrow().len()
     }
 
     /// Makes the one go that has been silent for the longest; whether there was one.
@@ -76,11 +87,24 @@ impl Clients {
     /// Tells every client.
     pub(super) fn shut_down(&self, shutdown: Shutdown) {
         self.shutdown.set(shutdown);
-        self.wakers
-            .borrow()
-            .values()
-            .flatten()
-            .for_each(Waker::wake_by_ref);
+        let places = self.places.borrow();
+        let wakers = places.values().filter_map(|place| place.waker.as_ref());
+        wakers.for_each(Waker::wake_by_ref);
+    }
+
+    /// Calls `look` with each client that is in, and wakes those that have to go then. How many those are that hadn't to before.
+    pub(super) fn each(&self, mut look: impl FnMut(SessionId, &Presence)) -> usize {
+        let mut told = 0;
+        for (session, place) in &*self.places.borrow() {
+            let Some(presence) = &place.presence else { continue };
+            let before = presence.shutdown();
+            look(*session, presence);
+            if presence.shutdown() != before {
+                told += 1;
+                place.waker.iter().for_each(Waker::wake_by_ref);
+            }
+        }
+        told
     }
 
     pub(super) fn shutdown(&self) -> Shutdown {
@@ -95,12 +119,11 @@ impl Client {
         let mut known = self.waker.borrow_mut();
         if !known.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             *known = Some(cx.waker().clone());
-            self.clients
-                .wakers
-                .borrow_mut()
-                .insert(self.session, known.clone());
+            if let Some(place) = self.clients.places.borrow_mut().get_mut(&self.session) {
+                place.waker.clone_from(&known);
+            }
         }
-        self.clients.shutdown.get()
+        self.shutdown_now()
     }
 }
 
@@ -120,8 +143,34 @@ impl Client {
     }
 
     /// What is asked of this client now.
+    #[inline]
     pub(super) fn shutdown_now(&self) -> Shutdown {
-        self.clients.shutdown.get()
+        let of_its_own = self
+            .presence
+            .get()
+            .map_or(Shutdown::No, |presence| presence.shutdown());
+        of_its_own.max(self.clients.shutdown.get())
+    }
+
+    /// Notes that it is in.
+    pub(super) fn enter(&self, presence: Rc<Presence>) {
+        if let Some(place) = self.clients.places.borrow_mut().get_mut(&self.session) {
+            place.presence = Some(presence.clone());
+        }
+        let _ = self.presence.set(presence);
+    }
+
+    /// Why it has to go, if it isn't that the gateway does.
+    pub(super) fn ending(&self) -> Option<Ending> {
+        self.presence.get()?.ending()
+    }
+
+    /// What it is told when it has to go.
+    pub(super) fn farewell(&self) -> ClientError {
+        match (self.presence.get(), self.ending()) {
+            (Some(presence), Some(ending)) => ClientError::ended(ending, presence),
+            _ => ClientError::shutdown(),
+        }
     }
 
     /// Returns when the gateway begins to go down.
@@ -149,6 +198,7 @@ impl Drop for Silent {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        self.clients.wakers.borrow_mut().remove(&self.session);
+        let place = self.clients.places.borrow_mut().remove(&self.session);
+        drop(place);
     }
 }

@@ -5,9 +5,11 @@
 //! go to the log. Nothing here implements `From<anyhow::Error>` or takes an arbitrary error, on purpose.
 
 use super::deadlines::Late;
+use super::presence::{Ending, Presence};
 use crate::identity::Principal;
 use crate::identity::ssm::Unattributed;
 use crate::identity::sts::Accepts;
+use crate::ids::PoolKey;
 use crate::pin::Reason;
 use crate::session::statements::MAX_STATEMENT_BYTES;
 use crate::upstream::connection::SettingsError;
@@ -50,6 +52,8 @@ pub enum ErrorKind {
     ServerLost,
     /// A query or transaction of the client's, or a pause, took too long.
     Late,
+    /// It was killed, or the rules were changed.
+    Ended,
     /// Postern is going down.
     Shutdown,
     /// A defect of Postern.
@@ -58,7 +62,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// All of them, so that metrics can begin at zero.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Protocol,
         Self::Unsupported,
         Self::LoginTimeout,
@@ -73,6 +77,7 @@ impl ErrorKind {
         Self::Setting,
         Self::ServerLost,
         Self::Late,
+        Self::Ended,
         Self::Shutdown,
         Self::Internal,
     ];
@@ -94,6 +99,7 @@ impl ErrorKind {
             Self::Setting => "setting",
             Self::ServerLost => "server_lost",
             Self::Late => "late",
+            Self::Ended => "ended",
             Self::Shutdown => "shutdown",
             Self::Internal => "internal",
         }
@@ -112,7 +118,7 @@ impl ErrorKind {
             Self::Unavailable => sqlstate::UNABLE_TO_CONNECT,
             Self::Setting => sqlstate::INVALID_PARAMETER_VALUE,
             Self::Late => sqlstate::QUERY_CANCELED,
-            Self::Shutdown => sqlstate::ADMIN_SHUTDOWN,
+            Self::Ended | Self::Shutdown => sqlstate::ADMIN_SHUTDOWN,
             Self::Internal => sqlstate::INTERNAL_ERROR,
         }
     }
@@ -425,6 +431,34 @@ impl ClientError {
             "terminating connection because this gateway is going down",
         )
         .hint("Reconnect.")
+    }
+
+    pub(super) fn ended(ending: Ending, presence: &Presence) -> Self {
+        let (message, hint) = match ending {
+            Ending::Killed => (
+                "terminating connection due to administrator command",
+                "Ask whoever runs this gateway, or reconnect.",
+            ),
+            Ending::NotAdmitted => (
+                "terminating connection because no rule admits it any more",
+                "The rules of this gateway were changed; ask whoever runs it.",
+            ),
+            Ending::OtherTerms => (
+                "terminating connection because the rule that admits it was changed",
+                "Reconnect; what the rule says now counts then.",
+            ),
+        };
+        let PoolKey {
+            target,
+            database,
+            user,
+        } = &presence.pool;
+        Self::new(ErrorKind::Ended, message)
+            .detail(format!(
+                "Principal \"{}\", target \"{target}\", database \"{database}\", user \"{user}\".",
+                presence.principal
+            ))
+            .hint(hint)
     }
 
     pub(super) fn internal() -> Self {

@@ -1,7 +1,8 @@
 //! A client's login: everything up to the greeting, or the refusal.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -10,15 +11,19 @@ use tracing::{debug, info};
 use super::admit::{Admitted, admit};
 use super::attach::{NoServer, attach, greet};
 use super::clients::{Client, Counted, Silent};
+use super::console::{self, Visit, Visitor};
 use super::deadlines::Late;
 use super::error::ClientError;
 use super::identify::{Attribution, Identified};
 use super::negotiate::{Conversation, LoginFailure, negotiate};
+use super::presence::{Admission, Presence};
 use super::record::Recorder;
-use super::route::{Routed, route};
+use super::route::{Routed, Wanted, route};
 use super::serve::{LAST_WORDS, Session, say};
 use super::shard::Shard;
 use crate::audit::Event;
+use crate::config::CONSOLE;
+use crate::ids::PoolKey;
 use crate::net::options::{self, Liveness};
 use crate::net::stream::Stream;
 use crate::session::settings;
@@ -31,6 +36,22 @@ use crate::wire::reply;
 /// How long a client beyond the limit may take to begin.
 const OVER_LIMIT_PATIENCE: Duration = Duration::from_secs(5);
 
+/// One who is in.
+pub(super) enum LoggedIn {
+    /// At a database.
+    Session(Box<Session>),
+    /// At the console.
+    Console(Box<Visit>),
+}
+
+/// One who may come in.
+enum Introduced {
+    Database(Box<Admitted>),
+    Console(Box<Visitor>),
+    /// It was a cancel request, which is done.
+    Cancel,
+}
+
 /// Everything up to the greeting; `None` if the client isn't let in, or didn't want to be.
 pub(super) async fn log_in(
     shard: &Rc<Shard>,
@@ -38,7 +59,7 @@ pub(super) async fn log_in(
     tcp: TcpStream,
     silent: Silent,
     over_limit: bool,
-) -> Option<Box<Session>> {
+) -> Option<LoggedIn> {
     let loopback = tcp.peer_addr().is_ok_and(|peer| peer.ip().is_loopback());
     // The kernel of this host tells when a loopback peer ends; it needs no asking.
     let tuned = if loopback {
@@ -71,8 +92,15 @@ pub(super) async fn log_in(
         }
     };
     let session = match admitted {
-        Ok(Some(admitted)) => Box::pin(welcome(shard, client, admitted)).await,
-        Ok(None) => None,
+        Ok(Introduced::Database(admitted)) => {
+            let session = Box::pin(welcome(shard, client, *admitted)).await;
+            session.map(LoggedIn::Session)
+        }
+        Ok(Introduced::Console(visitor)) => {
+            let visit = Box::pin(welcome_to_console(shard, client, *visitor)).await;
+            visit.map(LoggedIn::Console)
+        }
+        Ok(Introduced::Cancel) => None,
         Err((conversation, LoginFailure::Refused(error))) => {
             refuse(shard, client, conversation, &error).await;
             None
@@ -110,14 +138,14 @@ async fn speaks(
     }
 }
 
-/// The steps up to the decision; `None` for a cancel request, which is done then.
+/// The steps up to the decision.
 async fn introduce(
     shard: &Rc<Shard>,
     client: &Client,
     mut conversation: Conversation,
     over_limit: bool,
     attribution: Option<Attribution>,
-) -> Result<Option<Admitted>, (Conversation, LoginFailure)> {
+) -> Result<Introduced, (Conversation, LoginFailure)> {
     let startup = match negotiate(&mut conversation, &shard.shared.acceptor).await {
         Ok(Ok(startup)) => startup,
         Ok(Err(key)) => {
@@ -136,12 +164,12 @@ async fn introduce(
             info!(session = %client.session, outcome = outcome.label(), "cancel request");
             shard.shared.audit.record_unasked(|| Event::Cancel {
                 session: client.session.to_string(),
-                client: address(&conversation),
+                client: address(&conversation).map(|address| address.to_string()),
                 outcome: outcome.label(),
             });
             // libpq takes the end of TCP without the end of TLS for a failure.
             let _ = timeout(LAST_WORDS, conversation.stream.close()).await;
-            return Ok(None);
+            return Ok(Introduced::Cancel);
         }
         Err(failure) => return Err((conversation, failure)),
     };
@@ -153,30 +181,79 @@ async fn introduce(
         return Err((conversation, ClientError::no_audit().into()));
     }
     let negotiated = conversation.settle(startup);
-    let request = route(
+    let wanted = route(
         &negotiated.parameters,
         negotiated.server_name.as_deref(),
         &shard.shared.targets,
     );
-    let request = match request {
-        Ok(request) => request,
+    let wanted = match wanted {
+        Ok(wanted) => wanted,
         Err(error) => return Err((negotiated.conversation, error.into())),
     };
     let identified = shard
         .identifier
-        .identify(negotiated, client.session, request.user.as_str(), attribution)
+        .identify(negotiated, client.session, wanted.user().as_str(), attribution)
         .await?;
-    match admit(
-        Routed { identified, request },
-        &shard.shared.rules,
-        &shard.shared.seats,
-    ) {
-        Ok(admitted) => Ok(Some(admitted)),
-        Err(refused) => {
-            let (identified, error) = *refused;
-            Err((identified.conversation, error.into()))
+    let introduced = match wanted {
+        Wanted::Database(request) => {
+            let admitted = admit(Routed { identified, request }, shard.in_force());
+            admitted.map(|admitted| Introduced::Database(Box::new(admitted)))
         }
-    }
+        Wanted::Console(user) => {
+            let visitor = console::admit(identified, user, shard.in_force());
+            visitor.map(|visitor| Introduced::Console(Box::new(visitor)))
+        }
+    };
+    introduced.map_err(|refused| {
+        let (identified, error) = *refused;
+        (identified.conversation, error.into())
+    })
+}
+
+/// The greeting at the console.
+async fn welcome_to_console(shard: &Rc<Shard>, client: &Client, visitor: Visitor) -> Option<Box<Visit>> {
+    let Visitor {
+        identified,
+        user,
+        level,
+        rule,
+        in_force,
+    } = visitor;
+    let terms = in_force.rules.terms(rule, SystemTime::now());
+    let admission = Admission {
+        in_force,
+        rule,
+        _seats: [None, None],
+    };
+    let Identified {
+        mut conversation,
+        principal,
+        source,
+        session,
+        ..
+    } = identified;
+    let place = PoolKey {
+        target: CONSOLE.into(),
+        database: CONSOLE.into(),
+        user,
+    };
+    console::greet(&mut conversation.reply);
+    conversation.flush().await.ok()?;
+    let from = address(&conversation);
+    enter(
+        shard,
+        client,
+        Presence::new(principal, source, session, place, from, Some(level), admission),
+    );
+    let Conversation { stream, received, .. } = conversation;
+    let began = Instant::now();
+    Some(Box::new(Visit {
+        stream,
+        early: received,
+        level,
+        began,
+        ends: terms.max_duration.map(|longest| (began + longest).into()),
+    }))
 }
 
 /// AuthenticationOk, the server's parameters, the cancel key, ReadyForQuery.
@@ -186,8 +263,7 @@ async fn welcome(shard: &Rc<Shard>, client: &Client, admitted: Admitted) -> Opti
         target,
         pool,
         settings,
-        rule,
-        seats,
+        admission,
         terms,
         ends,
     } = admitted;
@@ -250,28 +326,21 @@ async fn welcome(shard: &Rc<Shard>, client: &Client, admitted: Admitted) -> Opti
     }
     greet(&parameters, key.key(), &mut conversation.reply);
     conversation.flush().await.ok()?;
-    shard
-        .shared
-        .metrics
-        .client
-        .logins
-        .with_label_values(&[source.name()])
-        .inc();
-    shard.shared.audit.record(|| Event::Login {
-        session: client.session.to_string(),
-        principal: principal.to_string(),
-        person: person.map(str::to_owned),
-        source: source.name(),
-        ssm_session: session.as_ref().map(|session| session.id.to_string()),
-        document: session.as_ref().map(|session| session.document.to_string()),
-        client: address(&conversation),
-        target: target.name.to_string(),
-        database: pool.key().database.to_string(),
-        user: pool.key().user.to_string(),
-        rule,
-    });
-    let ssm_session = session.as_ref().map(|session| &*session.id);
-    info!(session = %client.session, %principal, ssm_session, pool = %pool.key(), rule, "login");
+    let person = person.map(Rc::from);
+    let place = pool.key().clone();
+    enter(
+        shard,
+        client,
+        Presence::new(
+            principal,
+            source,
+            session,
+            place,
+            address(&conversation),
+            None,
+            admission,
+        ),
+    );
     let began = Instant::now();
     let Conversation {
         stream,
@@ -286,8 +355,7 @@ async fn welcome(shard: &Rc<Shard>, client: &Client, admitted: Admitted) -> Opti
         greeted: parameters,
         early,
         lease: None,
-        person: person.map(Rc::from),
-        _seats: seats,
+        person,
         began,
         ends,
         mode: terms.mode,
@@ -298,12 +366,46 @@ async fn welcome(shard: &Rc<Shard>, client: &Client, admitted: Admitted) -> Opti
     }))
 }
 
+/// Notes that a client is in.
+fn enter(shard: &Shard, client: &Client, presence: Presence) {
+    let Presence {
+        principal,
+        source,
+        session,
+        pool,
+        address,
+        admission,
+        ..
+    } = &presence;
+    let rule = admission.borrow().rule;
+    let logins = &shard.shared.metrics.client.logins;
+    logins.with_label_values(&[source.name()]).inc();
+    shard.shared.audit.record(|| Event::Login {
+        session: client.session.to_string(),
+        principal: principal.to_string(),
+        person: principal.person().map(str::to_owned),
+        source: source.name(),
+        ssm_session: session.as_ref().map(|session| session.id.to_string()),
+        document: session.as_ref().map(|session| session.document.to_string()),
+        client: address.map(|address| address.to_string()),
+        target: pool.target.to_string(),
+        database: pool.database.to_string(),
+        user: pool.user.to_string(),
+        rule,
+    });
+    let ssm_session = session.as_ref().map(|session| &*session.id);
+    info!(session = %client.session, %principal, ssm_session, %pool, rule, "login");
+    // The rules may have been changed while it waited.
+    presence.judge(&shard.in_force());
+    client.enter(Rc::new(presence));
+}
+
 /// Sends the error and ends the connection.
 async fn refuse(shard: &Shard, client: &Client, mut conversation: Conversation, error: &ClientError) {
     info!(session = %client.session, kind = error.kind.label(), error = error.report.message, detail = error.report.detail, "login refused");
     shard.shared.audit.record_unasked(|| Event::Refusal {
         session: client.session.to_string(),
-        client: address(&conversation),
+        client: address(&conversation).map(|address| address.to_string()),
         kind: error.kind.label(),
         state: error.report.state,
         message: error.report.message.clone(),
@@ -315,7 +417,6 @@ async fn refuse(shard: &Shard, client: &Client, mut conversation: Conversation, 
 }
 
 /// Where it comes from.
-fn address(conversation: &Conversation) -> Option<String> {
-    let peer = conversation.stream.tcp().peer_addr().ok()?;
-    Some(peer.to_string())
+fn address(conversation: &Conversation) -> Option<SocketAddr> {
+    conversation.stream.tcp().peer_addr().ok()
 }

@@ -10,6 +10,7 @@ use super::cancel::Registered;
 use super::clients::Client;
 use super::deadlines::{Deadlines, Late};
 use super::error::ClientError;
+use super::presence::Ending;
 use super::shard::Shutdown;
 use crate::net::stream::{Stream, StreamError};
 use crate::session::ledger::Standing;
@@ -32,6 +33,8 @@ pub(super) enum End {
     ServerBroke(BadLength),
     /// The client, or the server for it, has taken too long.
     Late(Late),
+    /// It has to go, though the gateway stays.
+    Ended(Ending),
     /// The gateway goes down, and the client is between transactions or out of time.
     Shutdown,
 }
@@ -52,6 +55,9 @@ impl std::fmt::Display for End {
             }
             Self::Late(Late::Session) => f.write_str("the session has lasted as long as its rule allows"),
             Self::Late(Late::ClientIdle) => f.write_str("the client was idle for too long"),
+            Self::Ended(Ending::Killed) => f.write_str("it was killed"),
+            Self::Ended(Ending::NotAdmitted) => f.write_str("no rule admits it any more"),
+            Self::Ended(Ending::OtherTerms) => f.write_str("the rule that admits it was changed"),
             Self::Shutdown => f.write_str("the gateway goes down"),
         }
     }

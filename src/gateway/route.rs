@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::error::ClientError;
 use super::identify::Identified;
-use crate::config::Target;
+use crate::config::{CONSOLE, Target};
 use crate::ids::{DatabaseName, DbUser};
 use crate::session::settings::Setting;
 use crate::wire::options;
@@ -28,6 +28,24 @@ pub(super) struct Request {
     pub(super) settings: Vec<Setting>,
 }
 
+/// Where a client wants to go.
+#[derive(Debug)]
+pub(super) enum Wanted {
+    /// To a database.
+    Database(Request),
+    /// To the console, as a user of that name.
+    Console(DbUser),
+}
+
+impl Wanted {
+    /// Of the user of this name.
+    pub(super) fn user(&self) -> &DbUser {
+        match self {
+            Self::Database(Request { user, .. }) | Self::Console(user) => user,
+        }
+    }
+}
+
 /// A client whose request is known.
 #[derive(Debug)]
 pub(super) struct Routed {
@@ -35,13 +53,13 @@ pub(super) struct Routed {
     pub(super) request: Request,
 }
 
-/// Takes the step. The first that applies names the target: the TLS server name, `options=-c postern.target=NAME`, a
+/// Takes the step. The database `postern` without a target is the console; else the first that applies names the target: the TLS server name, `options=-c postern.target=NAME`, a
 /// database `NAME/database`, the only target there is.
 pub(super) fn route(
     parameters: &[(String, String)],
     server_name: Option<&str>,
     targets: &[Arc<Target>],
-) -> Result<Request, ClientError> {
+) -> Result<Wanted, ClientError> {
     let mut settings: Vec<Setting> = Vec::new();
     let (mut user, mut database) = (None, None);
     for (name, value) in parameters {
@@ -78,6 +96,9 @@ pub(super) fn route(
             .iter()
             .find(|target| target.endpoint.host.eq_ignore_ascii_case(host))
     });
+    if database == CONSOLE && by_server_name.is_none() && named.is_none() {
+        return Ok(Wanted::Console(user.into()));
+    }
     let (target_name, database) = match (by_server_name, named, database.split_once('/'), targets) {
         (Some(target), ..) => (target.name.to_string(), database),
         (None, Some(name), ..) => (name, database),
@@ -91,13 +112,13 @@ pub(super) fn route(
         .iter()
         .find(|target| target.name.as_str() == target_name)
         .cloned();
-    Ok(Request {
+    Ok(Wanted::Database(Request {
         target_name,
         target,
         database: database.into(),
         user: user.into(),
         settings,
-    })
+    }))
 }
 
 /// Names of settings have no case; the last value counts.
@@ -136,13 +157,14 @@ mod tests {
             .map(|(name, value)| ((*name).into(), (*value).into()))
             .collect();
         match route(&parameters, server_name, &targets(names)) {
-            Ok(Request {
+            Ok(Wanted::Console(user)) => Ok(format!("console {user}")),
+            Ok(Wanted::Database(Request {
                 target_name,
                 target,
                 database,
                 user,
                 settings,
-            }) => {
+            })) => {
                 let known = if target.is_some() { "" } else { "?" };
                 Ok(format!("{target_name}{known} {database} {user} {settings:?}"))
             }
@@ -172,6 +194,13 @@ mod tests {
         assert_eq!(ask(&[user, ("database", "d")], None, &["a"]).unwrap(), "a d u []");
         assert_eq!(ask(&[user, ("database", "c/d")], None, two).unwrap(), "c? d u []");
         assert!(ask(&[user, ("database", "d")], None, two).is_err());
+        let postern = ("database", "postern");
+        assert_eq!(ask(&[user, postern], None, two).unwrap(), "console u");
+        assert_eq!(
+            ask(&[user, option, postern], None, two).unwrap(),
+            "a postern u []"
+        );
+        assert_eq!(ask(&[user, postern], sni, two).unwrap(), "b postern u []");
     }
 
     #[test]

@@ -20,6 +20,11 @@ pub(super) struct Seat {
 }
 
 impl Seats {
+    /// How a session of Session Manager is named here.
+    pub(super) fn session(id: &str) -> String {
+        format!("session {id}")
+    }
+
     /// Counts one more of `whom` by `rule`, unless there are `most` already.
     pub(super) fn take(self: &Arc<Self>, rule: usize, whom: String, most: usize) -> Option<Seat> {
         let key = (rule, whom);

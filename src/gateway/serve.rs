@@ -15,10 +15,9 @@ use super::cancel::Registered;
 use super::clients::{Client, Silent};
 use super::deadlines::{Deadlines, Late};
 use super::error::ClientError;
-use super::login::log_in;
+use super::login::{LoggedIn, log_in};
 use super::multiplex::Sharer;
 use super::pump::{End, First, Traffic, first_message, look_at, pump};
-use super::seats::Seat;
 use super::shard::Shard;
 use crate::audit::Event;
 use crate::ids::SessionId;
@@ -49,8 +48,6 @@ pub(super) struct Session {
     pub(super) lease: Option<Box<Lease>>,
     /// Who it is, for `application_name`.
     pub(super) person: Option<Rc<str>>,
-    /// Counts for as long as it is here.
-    pub(super) _seats: [Option<Seat>; 2],
     pub(super) began: Instant,
     /// When it must end.
     pub(super) ends: Option<tokio::time::Instant>,
@@ -68,21 +65,28 @@ pub(super) async fn serve(
     silent: Silent,
     over_limit: bool,
 ) {
-    if let Some(session) = Box::pin(log_in(&shard, &client, tcp, silent, over_limit)).await {
-        session.run(&shard, &client).await;
+    match Box::pin(log_in(&shard, &client, tcp, silent, over_limit)).await {
+        Some(LoggedIn::Session(session)) => session.run(&shard, &client).await,
+        // Boxed: few come there.
+        Some(LoggedIn::Console(visit)) => Box::pin(visit.run(&shard, &client)).await,
+        None => {}
     }
 }
 
 /// What is recorded when a client that was in is gone, also if nobody gets to serve it to its end: when the process ends, or a task
 /// panics.
-struct Departure<'a> {
+pub(super) struct Departure<'a> {
     shard: &'a Shard,
     client: SessionId,
     began: Instant,
 }
 
-impl Departure<'_> {
-    fn record(self, reason: String, traffic: &Traffic) {
+impl<'a> Departure<'a> {
+    pub(super) fn of(shard: &'a Shard, client: SessionId, began: Instant) -> Self {
+        Self { shard, client, began }
+    }
+
+    pub(super) fn record(self, reason: String, traffic: &Traffic) {
         self.say(reason, traffic);
         std::mem::forget(self);
     }
@@ -108,12 +112,11 @@ impl Session {
     async fn run(mut self: Box<Self>, shard: &Rc<Shard>, client: &Client) {
         let mut tracker = Tracker::default();
         let mut traffic = Traffic::default();
-        let departure = Departure {
-            shard,
-            client: client.session,
-            began: self.began,
+        let departure = Departure::of(shard, client.session, self.began);
+        let end = match self.exchange(client, &mut tracker, &mut traffic).await {
+            Ok(End::Shutdown) => Ok(client.ending().map_or(End::Shutdown, End::Ended)),
+            end => end,
         };
-        let end = self.exchange(client, &mut tracker, &mut traffic).await;
         let metrics = &shard.shared.metrics.client;
         metrics.received_bytes.inc_by(traffic.received);
         metrics.sent_bytes.inc_by(traffic.sent);
@@ -124,11 +127,17 @@ impl Session {
         };
         info!(session = %client.session, reason, received = traffic.received, sent = traffic.sent, "disconnect");
         departure.record(reason, &traffic);
-        Box::pin(self.end(shard, end, tracker)).await;
+        Box::pin(self.end(shard, client, end, tracker)).await;
     }
 
     /// Tells the client why, if it isn't its own doing, and gives the server back.
-    async fn end(self: Box<Self>, shard: &Shard, end: Result<End, Box<ClientError>>, tracker: Tracker) {
+    async fn end(
+        self: Box<Self>,
+        shard: &Shard,
+        client: &Client,
+        end: Result<End, Box<ClientError>>,
+        tracker: Tracker,
+    ) {
         let Self {
             mut stream,
             key,
@@ -140,7 +149,7 @@ impl Session {
             Ok(End::ClientLost) => (Some(Farewell::None), None),
             Ok(End::ClientBroke(error)) => (Some(Farewell::None), Some(*error)),
             Ok(End::Late(late)) => (Some(Farewell::None), Some(ClientError::late(late))),
-            Ok(End::Shutdown) => (Some(Farewell::None), Some(ClientError::shutdown())),
+            Ok(End::Shutdown | End::Ended(_)) => (Some(Farewell::None), Some(client.farewell())),
             // A server that has said why it goes has said enough.
             Ok(End::ServerLost(None)) if tracker.ends_in_error() => (None, None),
             Ok(End::ServerLost(_) | End::ServerBroke(_)) => (None, Some(ClientError::server_lost())),

@@ -9,21 +9,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_local;
 use tokio::time::{MissedTickBehavior, interval, sleep};
+use tracing::info;
 
 use super::accept::accept;
 use super::cancel::Cancels;
 use super::clients::Clients;
 use super::identify::{Asked, Identifier};
-use super::seats::Seats;
+use super::presence::InForce;
 use crate::audit::Audit;
 use crate::config::{Config, Limits, Target};
 use crate::ids::{PoolKey, SessionId};
 use crate::metrics::Metrics;
 use crate::net::listener::bind;
-use crate::policy::Rules;
 use crate::tls::Acceptor;
 use crate::upstream::Services;
 use crate::upstream::pool::ServerPool;
@@ -51,8 +51,6 @@ pub enum Shutdown {
 pub struct Shared {
     /// The databases.
     pub targets: Vec<Arc<Target>>,
-    /// Who may use what.
-    pub rules: Arc<Rules>,
     /// Bounds on clients.
     pub limits: Limits,
     /// The certificate for clients.
@@ -65,10 +63,13 @@ pub struct Shared {
     pub audit: Audit,
     /// Who is asked who somebody is.
     pub(super) asked: Asked,
-    /// The connections that rules allow only so many of.
-    pub(super) seats: Arc<Seats>,
+    /// Who reads the configuration again.
+    reloads: mpsc::Sender<Asker>,
     sessions: AtomicU64,
 }
+
+/// Somebody who wants the configuration read again is told what came of it: what there is to know, or why all is as it was.
+pub type Asker = oneshot::Sender<Result<String, String>>;
 
 /// One data thread's.
 #[derive(Debug)]
@@ -78,23 +79,38 @@ pub struct Shard {
     pub(super) clients: Rc<Clients>,
     services: Services,
     pools: RefCell<HashMap<PoolKey, Rc<ServerPool>>>,
+    /// The rules that count.
+    rules: watch::Receiver<InForce>,
 }
 
 impl Shared {
     /// What `config` says that clients see.
-    pub fn new(config: &Config, metrics: Arc<Metrics>, audit: Audit, asked: Asked) -> Self {
+    pub fn new(
+        config: &Config,
+        metrics: Arc<Metrics>,
+        audit: Audit,
+        asked: Asked,
+        reloads: mpsc::Sender<Asker>,
+    ) -> Self {
         Self {
             targets: config.targets.clone(),
-            rules: config.rules.clone(),
             limits: config.limits,
             acceptor: config.tls.clone(),
             cancels: Arc::default(),
             metrics,
             audit,
             asked,
-            seats: Arc::default(),
+            reloads,
             sessions: AtomicU64::new(1),
         }
+    }
+
+    /// Has the configuration read again.
+    pub(super) async fn reload(&self) -> Result<String, String> {
+        let gone = || "the gateway goes down".to_owned();
+        let (asker, told) = oneshot::channel();
+        self.reloads.send(asker).await.map_err(|_| gone())?;
+        told.await.map_err(|_| gone())?
     }
 
     pub(super) fn next_session(&self) -> SessionId {
@@ -104,7 +120,12 @@ impl Shared {
 
 impl Shard {
     /// Opens the pools of all targets.
-    pub fn new(shared: Arc<Shared>, config: &Config, services: Services) -> Rc<Self> {
+    pub fn new(
+        shared: Arc<Shared>,
+        config: &Config,
+        rules: watch::Receiver<InForce>,
+        services: Services,
+    ) -> Rc<Self> {
         let shard = Rc::new(Self {
             identifier: Identifier::new(
                 config.identity.clone(),
@@ -116,6 +137,7 @@ impl Shard {
             clients: Rc::default(),
             services,
             pools: RefCell::default(),
+            rules,
         });
         for target in &config.targets {
             for (database, user, pool) in target.pools() {
@@ -156,6 +178,7 @@ impl Shard {
             .into_iter()
             .map(|listener| spawn_local(accept(self.clone(), listener)))
             .collect();
+        let mut rules = self.rules.clone();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut fast = interval(Duration::from_millis(50));
@@ -164,6 +187,7 @@ impl Shard {
             tokio::select! {
                 _ = tick.tick() => self.tend(),
                 _ = fast.tick(), if !readiness.borrow().settled => {}
+                Ok(()) = rules.changed() => self.enforce(),
                 changed = shutdown.changed() => if changed.is_err() { break },
             }
             readiness.send_if_modified(|known| std::mem::replace(known, self.readiness()) != *known);
@@ -178,6 +202,18 @@ impl Shard {
             }
         }
         self.drain(shutdown).await;
+    }
+
+    /// The rules that count now.
+    pub(super) fn in_force(&self) -> InForce {
+        self.rules.borrow().clone()
+    }
+
+    /// Ends the connections of those whom the rules don't admit any more, or on other terms.
+    fn enforce(&self) {
+        let in_force = self.in_force();
+        let ended = self.clients.each(|_, presence| presence.judge(&in_force));
+        info!(ended, "the rules were changed: these clients have to go");
     }
 
     async fn drain(&self, mut shutdown: watch::Receiver<Shutdown>) {

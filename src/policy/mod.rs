@@ -45,8 +45,20 @@ pub struct Rule {
     pub users: Vec<Glob>,
     /// When it holds; always if it isn't given.
     pub hours: Option<Hours>,
+    /// It is about the console, and about no target.
+    pub console: Option<Console>,
     /// On which terms it lets somebody in.
     pub terms: Terms,
+}
+
+/// What somebody may do at the console.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Console {
+    /// Look, end connections, and have the configuration read again.
+    Admin,
+    /// Look.
+    Stats,
 }
 
 /// On which terms a rule lets somebody in.
@@ -131,6 +143,8 @@ pub enum Decision {
 pub enum Refusal {
     /// There are no rules at all, so nobody is let in.
     NoRules,
+    /// The rules are about the console.
+    Console,
     /// No rule has this principal.
     Principal,
     /// Rules have this principal, but none of them with this document of Session Manager, or with none.
@@ -164,6 +178,22 @@ impl Rules {
         Decision::Refuse(nearest)
     }
 
+    /// Which rule lets this principal, who comes through a session with that document, use the console `at` a time, and how.
+    pub fn decide_console(
+        &self,
+        principal: &Principal,
+        document: Option<&str>,
+        at: SystemTime,
+    ) -> Option<(usize, Console)> {
+        let text = principal.to_string();
+        let rules = self.rules.iter().enumerate();
+        rules.into_iter().find_map(|(index, rule)| {
+            let console = rule.console?;
+            let matches = rule.is_about(&text, principal) && rule.covers_document(document) && rule.holds(at);
+            matches.then_some((index, console))
+        })
+    }
+
     /// For each rule, what it doesn't cover of `request`; nothing if it matches.
     pub fn explain(&self, request: &Request<'_>) -> Vec<Option<Refusal>> {
         let principal = request.principal.to_string();
@@ -185,6 +215,25 @@ impl Rules {
         }
     }
 
+    /// The terms of that rule as they are written.
+    pub fn terms_of(&self, rule: usize) -> Terms {
+        self.rules.get(rule).map(|rule| rule.terms).unwrap_or_default()
+    }
+
+    /// Whether that rule lets somebody in on the same terms as `other_rule` of the `other` rules does: how many may come apart.
+    pub fn agree(&self, rule: usize, other: &Self, other_rule: usize) -> bool {
+        let of = |rules: &Self, rule: usize| {
+            let rule = rules.rules.get(rule)?;
+            let terms = Terms {
+                max_clients: None,
+                max_clients_per_session: None,
+                ..rule.terms
+            };
+            Some((terms, rule.hours.clone()))
+        };
+        of(self, rule) == of(other, other_rule)
+    }
+
     /// When that rule holds, if it doesn't always.
     pub fn hours(&self, rule: usize) -> Option<&Hours> {
         self.rules.get(rule)?.hours.as_ref()
@@ -195,6 +244,12 @@ impl Rules {
         let of_target = |rule: &&Rule| rule.targets.iter().any(|glob| glob.matches(target));
         let rules = self.rules.iter().filter(of_target);
         rules.into_iter().any(|rule| rule.terms.need_understanding())
+    }
+
+    /// Whether some rule wants statements recorded.
+    pub fn record_statements(&self) -> bool {
+        let mut rules = self.rules.iter();
+        rules.any(|rule| rule.terms.statements != Recorded::No)
     }
 
     /// How many rules there are.
@@ -211,22 +266,11 @@ impl Rules {
 impl Rule {
     /// The first of the four that this rule doesn't cover; `None` if it covers them all.
     fn missing(&self, principal: &str, request: &Request<'_>) -> Option<Refusal> {
-        let covers = |globs: &[Glob], text: &str| globs.iter().any(|glob| glob.matches(text));
-        let may_cover = |globs: &Option<Vec<Glob>>, text: Option<&str>| {
-            globs
-                .as_ref()
-                .is_none_or(|globs| text.is_some_and(|text| covers(globs, text)))
-        };
-        let iam = match request.principal {
-            Principal::Iam(principal) => Some(principal),
-            Principal::Scram(_) | Principal::Trust => None,
-        };
-        let is_he = covers(&self.principals, principal)
-            && may_cover(&self.accounts, iam.map(IamPrincipal::account))
-            && may_cover(&self.permission_sets, iam.and_then(IamPrincipal::permission_set));
-        if !is_he {
+        if self.console.is_some() {
+            Some(Refusal::Console)
+        } else if !self.is_about(principal, request.principal) {
             Some(Refusal::Principal)
-        } else if !may_cover(&self.documents, request.document) {
+        } else if !self.covers_document(request.document) {
             Some(Refusal::Document)
         } else if !covers(&self.targets, request.target.as_str()) {
             Some(Refusal::Target)
@@ -234,12 +278,41 @@ impl Rule {
             Some(Refusal::Database)
         } else if !covers(&self.users, request.user.as_str()) {
             Some(Refusal::User)
-        } else if self.hours.as_ref().is_some_and(|hours| !hours.hold(request.at)) {
+        } else if !self.holds(request.at) {
             Some(Refusal::Hours)
         } else {
             None
         }
     }
+
+    /// Whether it has that principal, whose canonical `text` that is.
+    fn is_about(&self, text: &str, principal: &Principal) -> bool {
+        let iam = match principal {
+            Principal::Iam(principal) => Some(principal),
+            Principal::Scram(_) | Principal::Trust => None,
+        };
+        covers(&self.principals, text)
+            && may_cover(&self.accounts, iam.map(IamPrincipal::account))
+            && may_cover(&self.permission_sets, iam.and_then(IamPrincipal::permission_set))
+    }
+
+    fn covers_document(&self, document: Option<&str>) -> bool {
+        may_cover(&self.documents, document)
+    }
+
+    fn holds(&self, at: SystemTime) -> bool {
+        self.hours.as_ref().is_none_or(|hours| hours.hold(at))
+    }
+}
+
+fn covers(globs: &[Glob], text: &str) -> bool {
+    globs.iter().any(|glob| glob.matches(text))
+}
+
+fn may_cover(globs: &Option<Vec<Glob>>, text: Option<&str>) -> bool {
+    globs
+        .as_ref()
+        .is_none_or(|globs| text.is_some_and(|text| covers(globs, text)))
 }
 
 impl Refusal {
@@ -247,6 +320,7 @@ impl Refusal {
     pub fn what(self) -> &'static str {
         match self {
             Self::NoRules => "rules",
+            Self::Console => "database: it is about the console",
             Self::Principal => "principal",
             Self::Document => "document",
             Self::Target => "target",
@@ -261,7 +335,7 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NoRules => "there are no rules, so nobody is allowed in",
-            Self::Principal => "no rule allows this principal anything",
+            Self::Console | Self::Principal => "no rule allows this principal anything",
             Self::Document => {
                 "no rule allows this principal anything by the way that it came (the document of its session)"
             }
@@ -291,6 +365,7 @@ mod tests {
             databases: globs(databases),
             users: globs(users),
             hours: None,
+            console: None,
             terms: Terms::default(),
         }
     }

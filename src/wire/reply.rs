@@ -2,9 +2,12 @@
 //!
 //! Each function appends one message to a buffer. Texts that come from outside are cut to fit ([`Report`]).
 
-use bytes::BytesMut;
+use bytes::{BufMut as _, BytesMut};
 use pgwire::messages::Message;
-use pgwire::messages::response::{ErrorResponse, NoticeResponse, ReadyForQuery, TransactionStatus};
+use pgwire::messages::data::{DataRow, FieldDescription, RowDescription};
+use pgwire::messages::response::{
+    CommandComplete, EmptyQueryResponse, ErrorResponse, NoticeResponse, ReadyForQuery, TransactionStatus,
+};
 use pgwire::messages::startup::{
     Authentication, BackendKeyData, NegotiateProtocolVersion, ParameterStatus, SecretKey,
 };
@@ -15,6 +18,9 @@ use super::startup::{CancelKey, ProtocolVersion};
 
 /// The longest text of one field; what is longer is cut.
 const MAX_FIELD_BYTES: usize = 4_000;
+
+/// The type text.
+const TEXT_OID: u32 = 25;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +127,38 @@ pub fn backend_key_data(key: &CancelKey, out: &mut BytesMut) {
 /// ReadyForQuery outside a transaction.
 pub fn ready_for_query(out: &mut BytesMut) {
     append(&ReadyForQuery::new(TransactionStatus::Idle), out);
+}
+
+/// RowDescription of columns of type text.
+pub fn row_description(names: &[&str], out: &mut BytesMut) {
+    let text = |name: &&str| FieldDescription::new((*name).to_owned(), 0, 0, TEXT_OID, -1, -1, 0);
+    append(&RowDescription::new(names.iter().map(text).collect()), out);
+}
+
+/// DataRow.
+pub fn data_row(values: &[Option<String>], out: &mut BytesMut) {
+    let mut data = BytesMut::new();
+    for value in values {
+        match value {
+            Some(value) => {
+                data.put_i32(i32::try_from(value.len()).unwrap_or(i32::MAX));
+                data.put_slice(value.as_bytes());
+            }
+            None => data.put_i32(-1),
+        }
+    }
+    let count = i16::try_from(values.len()).unwrap_or(i16::MAX);
+    append(&DataRow::new(data, count), out);
+}
+
+/// CommandComplete.
+pub fn command_complete(tag: &str, out: &mut BytesMut) {
+    append(&CommandComplete::new(tag.to_owned()), out);
+}
+
+/// EmptyQueryResponse.
+pub fn empty_query(out: &mut BytesMut) {
+    append(&EmptyQueryResponse::new(), out);
 }
 
 /// SQLSTATE and message of an ErrorResponse's body, as one line each; empty where the server sent none.

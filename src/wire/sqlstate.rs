@@ -54,6 +54,8 @@ pub const IDLE_IN_TRANSACTION_SESSION_TIMEOUT: SqlState = "25P03";
 pub const TRANSACTION_TIMEOUT: SqlState = "25P04";
 /// `cannot_connect_now`
 pub const CANNOT_CONNECT_NOW: SqlState = "57P03";
+/// `syntax_error`
+pub const SYNTAX_ERROR: SqlState = "42601";
 /// `read_only_sql_transaction`
 pub const READ_ONLY_SQL_TRANSACTION: SqlState = "25006";
 /// `internal_error`

@@ -174,3 +174,124 @@ fn the_hours_of_rules_are_explained() {
         assert!(told.contains("rules[0].") && told.contains(why), "{told}");
     }
 }
+
+/// Writes other rules into the gateway's configuration and has them read; returns once the log says so.
+fn reload(gateway: &Gateway, change: impl Fn(&str) -> String, says: &str) {
+    let path = gateway.config();
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, change(&text)).unwrap();
+    let before = gateway.log().matches(says).count();
+    gateway.signal("HUP");
+    let is_said = (0..200).any(|_| {
+        std::thread::sleep(Duration::from_millis(50));
+        gateway.log().matches(says).count() > before
+    });
+    assert!(is_said, "{says}: {}", gateway.log());
+}
+
+#[test]
+fn rules_that_are_changed_count_at_once() {
+    for pool in ["mode = \"auto\"", "mode = \"session\""] {
+        let (_lab, gateway) = bounded(pool, "max_clients = 3");
+        let (mut reads, _) = log_in(&gateway, "app_ro");
+        let (mut idle, _) = log_in(&gateway, "app_rw");
+        let (mut busy, _) = log_in(&gateway, "app_rw");
+        busy.message('Q', b"select pg_sleep(60)\0");
+        std::thread::sleep(Duration::from_millis(300));
+        // Somebody else is first now, and app_rw nobody's.
+        let first =
+            "[[rules]]\nprincipals = [\"scram:nobody\"]\ntargets = [\"*\"]\nusers = [\"*\"]\n[[rules]]";
+        reload(
+            &gateway,
+            |text| {
+                text.replacen("[[rules]]", first, 1)
+                    .replace("users = [\"app_rw\"]\nmax", "users = [\"none\"]\nmax")
+            },
+            "these clients have to go ended=2",
+        );
+        for (raw, what) in [(&mut idle, "idle"), (&mut busy, "busy")] {
+            let end = raw.until('E').pop().unwrap();
+            assert_eq!(end.field(b'C').unwrap(), "57P01", "{pool}, {what}");
+            assert!(
+                end.field(b'M').unwrap().contains("no rule admits it"),
+                "{pool}, {what}"
+            );
+            assert!(
+                end.field(b'D').unwrap().contains("user \"app_rw\""),
+                "{pool}, {what}"
+            );
+        }
+        assert_eq!(reads.query("select 1").last().unwrap().tag, 'Z', "{pool}");
+        let (_, refused) = log_in(&gateway, "app_rw");
+        assert_eq!(refused.field(b'C').unwrap(), "28000", "{pool}");
+        // Who was in counts by the rule that admits him now.
+        let (_two, answer) = log_in(&gateway, "app_ro");
+        assert_eq!(answer.tag, 'Z', "{pool}");
+        let (_three, answer) = log_in(&gateway, "app_ro");
+        assert_eq!(answer.tag, 'Z', "{pool}");
+        let (_, refused) = log_in(&gateway, "app_ro");
+        assert_eq!(refused.field(b'C').unwrap(), "53300", "{pool}");
+    }
+}
+
+#[test]
+fn who_is_in_on_other_terms_ends_after_his_transaction() {
+    let (_lab, gateway) = bounded("mode = \"auto\"", "");
+    let (mut within, _) = log_in(&gateway, "app_ro");
+    let (mut other, _) = log_in(&gateway, "app_rw");
+    within.query("begin");
+    let reads = |text: &str| {
+        text.replacen(
+            "users = [\"app_ro\"]",
+            "users = [\"app_ro\"]\nread_only = true",
+            1,
+        )
+    };
+    reload(&gateway, reads, "these clients have to go ended=1");
+    assert_eq!(within.query("select 1").last().unwrap().tag, 'Z');
+    within.message('Q', b"commit\0");
+    let end = within.until('\0').pop().unwrap();
+    assert_eq!(end.field(b'C').unwrap(), "57P01");
+    assert!(end.field(b'M').unwrap().contains("was changed"), "{end:?}");
+    assert_eq!(other.query("select 1").last().unwrap().tag, 'Z');
+}
+
+#[test]
+fn what_cannot_be_read_changes_nothing() {
+    let (_lab, gateway) = bounded("mode = \"session\"", "");
+    let (mut inside, _) = log_in(&gateway, "app_ro");
+    let path = gateway.config();
+    let good = std::fs::read_to_string(&path).unwrap();
+    reload(
+        &gateway,
+        |text| format!("{text}\nnonsense = 1"),
+        "the configuration of before goes on",
+    );
+    let log = gateway.log();
+    assert!(log.contains("postern.toml") && log.contains("nonsense"), "{log}");
+    reload(
+        &gateway,
+        |_| good.replace("users = [\"app_ro\"]", "users = [\"app_ro\"]\nread_only = true"),
+        "must be begun anew: restart",
+    );
+    let audit = "[audit]\nfile = \"/tmp/never-written\"";
+    reload(
+        &gateway,
+        |_| {
+            format!(
+                "{}\n{audit}",
+                good.replace(
+                    "users = [\"app_ro\"]",
+                    "users = [\"app_ro\"]\nstatements = \"full\""
+                )
+            )
+        },
+        "not reloaded",
+    );
+    assert_eq!(gateway.log().matches("not reloaded").count(), 3);
+    assert_eq!(inside.query("select 1").last().unwrap().tag, 'Z');
+    // What only counts from the next start is said to.
+    let more = |_: &str| good.replace("[listen]", "[listen]\nmax_clients = 77");
+    reload(&gateway, more, "changes of listen need a restart");
+    assert_eq!(inside.query("select 1").last().unwrap().tag, 'Z');
+}

@@ -89,3 +89,81 @@ fn a_session_has_no_more_connections_than_a_rule_allows() {
     let (_third, answers) = log_in(other.address, "app_ro");
     assert!(is_in(&answers), "hers, through another session");
 }
+
+#[test]
+fn people_and_sessions_are_seen_and_ended_at_the_console() {
+    let rules = format!(
+        "{RULES}\n[[rules]]\nprincipals = [\"arn:aws:sts::123456789012:assumed-role/Deploy/*\"]\nconsole = \"admin\""
+    );
+    let host = Host::with_rules("sources = [\"ssm\"]", "mode = \"auto\"", &rules);
+    let (one, other) = (
+        host.session(ALICES, ALICE),
+        host.session("alice-07a16060613c408b7", ALICE),
+    );
+    let bobs = host.session(BOBS, BOB);
+    let (mut first, _) = log_in(one.address, "app_ro");
+    let (mut second, _) = log_in(other.address, "app_ro");
+    let (mut bob, _) = log_in(bobs.address, "app_ro");
+    let startup = startup_message(ProtocolVersion::V3_0, &[("user", "bob"), ("database", "postern")]);
+    let mut console = Raw::dial(bobs.address);
+    console.send(&startup);
+    assert!(is_in(&console.until('Z')));
+    let shown = console.query("show clients");
+    let rows = shown.iter().filter(|message| message.tag == 'D');
+    let rows: Vec<String> = rows
+        .map(|row| String::from_utf8_lossy(&row.body).into_owned())
+        .collect();
+    let is_shown = |parts: &[&str]| rows.iter().any(|row| parts.iter().all(|part| row.contains(part)));
+    assert!(
+        is_shown(&[
+            "alice@example.com",
+            ALICE,
+            ALICES,
+            "AWS-StartPortForwardingSession"
+        ]),
+        "{rows:?}"
+    );
+    assert!(
+        is_shown(&["Deploy/bob", "assumed-role/Deploy/", BOBS]),
+        "{rows:?}"
+    );
+
+    assert_eq!(
+        console.query(&format!("kill session '{ALICES}'"))[0].body,
+        b"KILL 1\0"
+    );
+    assert_eq!(first.until('\0').pop().unwrap().field(b'C').unwrap(), "57P01");
+    assert_eq!(state(&second.query("select 1")), None);
+    assert_eq!(
+        console.query("kill person alice@example.com")[0].body,
+        b"KILL 1\0"
+    );
+    assert_eq!(second.until('\0').pop().unwrap().field(b'C').unwrap(), "57P01");
+    assert_eq!(state(&bob.query("select 1")), None);
+    // Alice may not.
+    let mut refused = Raw::dial(other.address);
+    refused.send(&startup);
+    assert_eq!(refused.last_error().field(b'C').unwrap(), "28000");
+}
+
+#[test]
+fn clients_end_with_their_session() {
+    let host = Host::new();
+    let alices = host.session(ALICES, ALICE);
+    let (mut inside, answers) = log_in(alices.address, "app_ro");
+    assert!(is_in(&answers));
+    inside.message('Q', b"select pg_sleep(60)\0");
+    std::thread::sleep(Duration::from_millis(300));
+    drop(alices);
+    let is_gone = (0..100).any(|_| {
+        std::thread::sleep(Duration::from_millis(100));
+        host.lab
+            .superuser_sql("select count(*) from pg_stat_activity where query like '%pg_sleep(60)%' and pid <> pg_backend_pid()")
+            .unwrap()
+            .trim()
+            == "0"
+    });
+    assert!(is_gone);
+    host.gateway
+        .wait_for_metric("postern_client_connections", &[], 0.0);
+}

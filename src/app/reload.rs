@@ -1,0 +1,92 @@
+//! Reading the configuration again while clients are served.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::signal::unix::Signal;
+use tokio::sync::{mpsc, watch};
+use tracing::{info, warn};
+
+use crate::config::{Config, Origin};
+use crate::gateway::{Asker, InForce};
+
+/// Reads the configuration again.
+pub(super) struct Reloader {
+    /// Nothing if there is no file.
+    pub(super) origin: Option<Origin>,
+    /// What runs.
+    pub(super) running: Running,
+    pub(super) rules: watch::Sender<InForce>,
+    /// Set so that another audit log is begun.
+    pub(super) reopen: Option<Arc<AtomicBool>>,
+}
+
+/// What of the configuration that runs decides about whether other rules can count.
+pub(super) struct Running {
+    /// Targets of whose pools some pass on what clients send without understanding it.
+    not_understood: Vec<String>,
+    has_audit: bool,
+}
+
+impl Running {
+    pub(super) fn of(config: &Config) -> Self {
+        let passes_on = config
+            .targets
+            .iter()
+            .filter(|target| target.pools().any(|(_, _, pool)| !pool.is_shared));
+        Self {
+            not_understood: passes_on.map(|target| target.name.to_string()).collect(),
+            has_audit: config.audit.is_some(),
+        }
+    }
+}
+
+impl Reloader {
+    /// Serves signals and askers for as long as it is polled.
+    pub(super) async fn run(self, mut hangup: Signal, mut asked: mpsc::Receiver<Asker>) {
+        loop {
+            let asker = tokio::select! {
+                Some(()) = hangup.recv() => None,
+                Some(asker) = asked.recv() => Some(asker),
+                else => return,
+            };
+            if let Some(reopen) = &self.reopen {
+                reopen.store(true, Ordering::Relaxed);
+            }
+            let outcome = self.reload();
+            match &outcome {
+                Ok(told) => info!("reloaded: {told}"),
+                Err(error) => warn!("not reloaded, the configuration of before goes on: {error}"),
+            }
+            if let Some(asker) = asker {
+                let _ = asker.send(outcome);
+            }
+        }
+    }
+
+    fn reload(&self) -> Result<String, String> {
+        let Some(origin) = &self.origin else {
+            return Err("there is no configuration file to read again".to_owned());
+        };
+        let (config, changed) = origin.read_again().map_err(|error| error.to_string())?;
+        let not_understood = self.running.not_understood.iter();
+        let mut needs = not_understood.filter(|target| config.rules.need_understanding(target));
+        if let Some(target) = needs.next() {
+            return Err(format!(
+                "rules for target {target} have read_only, mode or statements, for which its pools in the mode \"session\" must be begun \
+                 anew: restart"
+            ));
+        }
+        if !self.running.has_audit && config.rules.record_statements() {
+            return Err("rules have statements, and there is no audit log yet: restart".to_owned());
+        }
+        let count = config.rules.len();
+        self.rules.send_replace(InForce::new(config.rules));
+        let rules = format!("{count} rule(s) count now");
+        Ok(if changed.is_empty() {
+            rules
+        } else {
+            format!("{rules}; changes of {} need a restart", changed.join(", "))
+        })
+    }
+}

@@ -1,0 +1,175 @@
+//! Who is in, by which rule, and why he has to go.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::seats::{Seat, Seats};
+use super::shard::Shutdown;
+use crate::identity::ssm::SsmSession;
+use crate::identity::{Principal, Source};
+use crate::ids::PoolKey;
+use crate::policy::{Console, Decision, Request, Rules};
+
+/// The rules that count, and the connections that they allow only so many of.
+#[derive(Clone, Debug)]
+pub struct InForce {
+    pub(super) rules: Arc<Rules>,
+    pub(super) seats: Arc<Seats>,
+}
+
+impl InForce {
+    /// These rules, by which nobody is in yet.
+    pub fn new(rules: Arc<Rules>) -> Self {
+        Self {
+            rules,
+            seats: Arc::default(),
+        }
+    }
+}
+
+/// One client that is in.
+#[derive(Debug)]
+pub(super) struct Presence {
+    pub(super) principal: Principal,
+    /// How that is known.
+    pub(super) source: Source,
+    /// The session of Session Manager that it came through.
+    pub(super) session: Option<SsmSession>,
+    pub(super) pool: PoolKey,
+    pub(super) address: Option<SocketAddr>,
+    pub(super) since: SystemTime,
+    /// It is at the console.
+    pub(super) console: Option<Console>,
+    pub(super) admission: RefCell<Admission>,
+    ending: Cell<Option<Ending>>,
+}
+
+/// By what a client is in.
+#[derive(Debug)]
+pub(super) struct Admission {
+    pub(super) in_force: InForce,
+    /// Which rule, from 0.
+    pub(super) rule: usize,
+    /// It counts, as far as that rule allows only so many.
+    pub(super) _seats: [Option<Seat>; 2],
+}
+
+/// Why a client has to go, though the gateway stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// Somebody wants it so.
+    Killed,
+    /// The rules were changed, and none admits it any more.
+    NotAdmitted,
+    /// The rules were changed, and what admits it now does so on other terms. It may end its transaction.
+    OtherTerms,
+}
+
+impl Ending {
+    fn shutdown(self) -> Shutdown {
+        match self {
+            Self::Killed | Self::NotAdmitted => Shutdown::Now,
+            Self::OtherTerms => Shutdown::Drain,
+        }
+    }
+}
+
+impl Presence {
+    pub(super) fn new(
+        principal: Principal,
+        source: Source,
+        session: Option<SsmSession>,
+        pool: PoolKey,
+        address: Option<SocketAddr>,
+        console: Option<Console>,
+        admission: Admission,
+    ) -> Self {
+        Self {
+            principal,
+            source,
+            session,
+            pool,
+            address,
+            since: SystemTime::now(),
+            console,
+            admission: RefCell::new(admission),
+            ending: Cell::new(None),
+        }
+    }
+
+    /// Why it has to go, if it has to.
+    pub(super) fn ending(&self) -> Option<Ending> {
+        self.ending.get()
+    }
+
+    /// What is asked of it.
+    #[inline]
+    pub(super) fn shutdown(&self) -> Shutdown {
+        self.ending.get().map_or(Shutdown::No, Ending::shutdown)
+    }
+
+    /// Makes it go; what is more urgent counts.
+    pub(super) fn end(&self, ending: Ending) {
+        if self.shutdown() < ending.shutdown() {
+            self.ending.set(Some(ending));
+        }
+    }
+
+    /// Looks what the rules that are `in_force` now say of it: the same, or it has to go.
+    pub(super) fn judge(&self, in_force: &InForce) {
+        let mut admission = self.admission.borrow_mut();
+        if Arc::ptr_eq(&admission.in_force.rules, &in_force.rules) {
+            return;
+        }
+        let document = self.session.as_ref().map(|session| &*session.document);
+        let at = SystemTime::now();
+        if self.console.is_some() {
+            match in_force.rules.decide_console(&self.principal, document, at) {
+                None => self.end(Ending::NotAdmitted),
+                Some((rule, console))
+                    if Some(console) == self.console
+                        && in_force
+                            .rules
+                            .agree(rule, &admission.in_force.rules, admission.rule) =>
+                {
+                    (admission.in_force, admission.rule) = (in_force.clone(), rule);
+                }
+                Some(_) => self.end(Ending::OtherTerms),
+            }
+            return;
+        }
+        let decision = in_force.rules.decide(&Request {
+            principal: &self.principal,
+            document,
+            target: &self.pool.target,
+            database: &self.pool.database,
+            user: &self.pool.user,
+            at,
+        });
+        let Decision::Allow { rule } = decision else {
+            return self.end(Ending::NotAdmitted);
+        };
+        if !in_force
+            .rules
+            .agree(rule, &admission.in_force.rules, admission.rule)
+        {
+            return self.end(Ending::OtherTerms);
+        }
+        // Who is in stays, also if there are more than may come.
+        let terms = in_force.rules.terms_of(rule);
+        let seat = |most: Option<usize>, whom: Option<String>| {
+            in_force.seats.take(rule, most.and(whom)?, usize::MAX)
+        };
+        let session = self.session.as_ref().map(|session| Seats::session(&session.id));
+        *admission = Admission {
+            in_force: in_force.clone(),
+            rule,
+            _seats: [
+                seat(terms.max_clients, Some(self.principal.to_string())),
+                seat(terms.max_clients_per_session, session),
+            ],
+        };
+    }
+}

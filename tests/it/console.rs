@@ -1,0 +1,176 @@
+//! The console: who may look and who may act, and what comes of it.
+
+use std::path::Path;
+
+use postern_lab::{Lab, LabConfig};
+
+use crate::gateway::{Gateway, Options, stderr, stdout};
+use crate::raw::{Message, Raw, frame};
+
+const CONSOLE: &str = "host=127.0.0.1 user=somebody dbname=postern";
+
+/// A gateway at whose console `trust:` has this `level`, and whose database everybody may use.
+fn started(lab: &Lab, level: &str, audit: Option<&Path>) -> Gateway {
+    let audit = audit.map_or(String::new(), |file| format!("[audit]\nfile = {file:?}\n"));
+    let rules =
+        format!("[[rules]]\nprincipals = [\"trust:\"]\ntargets = [\"*\"]\nusers = [\"*\"]\n{level}\n{audit}");
+    let options = Options {
+        pool: "mode = \"auto\"",
+        rules: rules.leak(),
+        ..Options::default()
+    };
+    Gateway::start(lab, &options)
+}
+
+fn rule(level: &str) -> String {
+    format!("[[rules]]\nprincipals = [\"trust:\"]\nconsole = \"{level}\"")
+}
+
+fn visit(gateway: &Gateway) -> Raw {
+    let mut raw = Raw::connect(gateway);
+    raw.send(&postern::wire::startup::startup_message(
+        postern::wire::startup::ProtocolVersion::V3_0,
+        &[("user", "somebody"), ("database", "postern")],
+    ));
+    assert_eq!(raw.until('Z').last().unwrap().tag, 'Z');
+    raw
+}
+
+fn error(answers: &[Message]) -> String {
+    let error = answers.iter().find(|message| message.tag == 'E').unwrap();
+    error.field(b'C').unwrap()
+}
+
+#[test]
+fn who_may_act_sees_who_is_in_and_ends_connections() {
+    let directory = tempfile::tempdir().unwrap();
+    let audit = directory.path().join("audit.jsonl");
+    let lab = Lab::start(LabConfig::default()).unwrap();
+    let gateway = started(&lab, &rule("admin"), Some(&audit));
+    let (mut reads, _) = Raw::login(&gateway, "app_ro");
+    let (mut writes, _) = Raw::login(&gateway, "app_rw");
+    let shown = stdout(&gateway.psql(CONSOLE, "show clients"));
+    let rows: Vec<Vec<&str>> = shown.lines().map(|line| line.split('|').collect()).collect();
+    let of = |user: &str| rows.iter().find(|row| row[1] == user).unwrap();
+    let row = of("app_ro");
+    assert_eq!((row[0], row[2], row[3]), ("C", "orders", "127.0.0.1"), "{shown}");
+    assert_eq!((row[7], row[8], row[12]), ("orders", "trust:", "0"), "{shown}");
+    assert_eq!(
+        (of("somebody")[2], of("somebody")[12]),
+        ("postern", "1"),
+        "{shown}"
+    );
+
+    reads.message('Q', b"select pg_sleep(60)\0");
+    let killed = gateway.psql(CONSOLE, &format!("kill_client {}", row[6]));
+    assert!(killed.status.success(), "{}", stderr(&killed));
+    let end = reads.until('\0').pop().unwrap();
+    assert_eq!(end.field(b'C').unwrap(), "57P01");
+    assert!(end.field(b'M').unwrap().contains("administrator command"));
+    assert!(end.field(b'D').unwrap().contains("user \"app_ro\""));
+    assert_eq!(writes.query("select 1").last().unwrap().tag, 'Z');
+    // Nor is it still there to be ended.
+    let mut console = visit(&gateway);
+    let again = console.query(&format!("KILL_CLIENT {};", row[6]));
+    assert_eq!(again[0].body, b"KILL 0\0");
+    assert_eq!(
+        console.query("kill person 'trust:'")[0].body,
+        b"KILL 1\0",
+        "but not at the console"
+    );
+    assert_eq!(writes.until('\0').pop().unwrap().field(b'C').unwrap(), "57P01");
+    let log = std::fs::read_to_string(&audit).unwrap();
+    let commands = log.lines().filter(|line| line.contains("\"event\":\"command\""));
+    assert_eq!(commands.count(), 3, "{log}");
+    assert!(
+        log.contains(&format!(
+            "\"command\":\"kill_client {}\",\"outcome\":\"KILL 1\"",
+            row[6]
+        )),
+        "{log}"
+    );
+}
+
+#[test]
+fn who_may_only_look_cannot_act_and_others_do_not_get_in() {
+    let lab = Lab::start(LabConfig::default()).unwrap();
+    let gateway = started(&lab, &rule("stats"), None);
+    let (mut inside, _) = Raw::login(&gateway, "app_ro");
+    let mut console = visit(&gateway);
+    for command in [
+        "kill_client 00000001",
+        "kill person x",
+        "kill session x",
+        "reload",
+    ] {
+        assert_eq!(error(&console.query(command)), "42501", "{command}");
+    }
+    assert_eq!(
+        console
+            .query("show clients")
+            .iter()
+            .filter(|message| message.tag == 'D')
+            .count(),
+        2
+    );
+    assert_eq!(inside.query("select 1").last().unwrap().tag, 'Z');
+
+    // A rule for all databases is none for the console.
+    let gateway = started(&lab, "", None);
+    let refused = gateway.psql(CONSOLE, "show clients");
+    assert!(stderr(&refused).contains("no rule admits this connection to database \"postern\""));
+}
+
+#[test]
+fn what_the_console_does_not_understand() {
+    let lab = Lab::start(LabConfig::default()).unwrap();
+    let gateway = started(&lab, &rule("admin"), None);
+    let mut console = visit(&gateway);
+    assert_eq!(error(&console.query("select 1")), "42601");
+    assert_eq!(console.query("").first().unwrap().tag, 'I');
+    // The extended protocol is refused once for each pipeline.
+    let mut pipeline = frame('P', b"\0show clients\0\0\0");
+    pipeline.extend(frame('B', &[0; 8]));
+    pipeline.extend(frame('E', &[0; 5]));
+    pipeline.extend(frame('S', b""));
+    console.send(&pipeline);
+    let answers = console.until('Z');
+    assert_eq!((answers.len(), error(&answers).as_str()), (2, "0A000"));
+    // In pieces, and several at once.
+    for byte in frame('Q', b"show version\0") {
+        console.send(&[byte]);
+    }
+    assert!(console.until('Z').iter().any(|message| message.tag == 'D'));
+    console.send(&[frame('Q', b"show help\0"), frame('Q', b"show version\0")].concat());
+    assert_eq!(console.until('Z').len() + console.until('Z').len(), 7);
+    console.message('Q', &[b'x'; 5_000]);
+    assert!(console.is_closed());
+}
+
+#[test]
+fn the_configuration_is_read_again_on_command() {
+    let lab = Lab::start(LabConfig::default()).unwrap();
+    let gateway = started(&lab, &rule("admin"), None);
+    let (mut inside, _) = Raw::login(&gateway, "app_ro");
+    let mut console = visit(&gateway);
+    let told = console.query("reload");
+    let notice = told.iter().find(|message| message.tag == 'N').unwrap();
+    assert_eq!(notice.field(b'M').unwrap(), "2 rule(s) count now");
+    let path = gateway.config();
+    let good = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, good.replace("targets = [\"*\"]", "targts = [\"*\"]")).unwrap();
+    let refused = console.query("reload");
+    assert_eq!(error(&refused), "55000");
+    let message = refused[0].field(b'M').unwrap();
+    assert!(
+        message.contains("targts") && message.contains("postern.toml"),
+        "{message}"
+    );
+    assert_eq!(inside.query("select 1").last().unwrap().tag, 'Z');
+    // Whom the rules don't let in at the console any more has to go as well.
+    std::fs::write(&path, good.replace("console = \"admin\"", "console = \"stats\"")).unwrap();
+    let answers = console.query("reload");
+    assert!(answers.iter().any(|message| message.body == b"RELOAD\0"));
+    assert_eq!(console.until('\0').pop().unwrap().field(b'C').unwrap(), "57P01");
+    assert_eq!(inside.query("select 1").last().unwrap().tag, 'Z');
+}
