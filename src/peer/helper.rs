@@ -212,10 +212,10 @@ impl Known {
         let (session, record) = match self.0.get(&worker.pid()) {
             Some(known) => known.clone(),
             None => {
-                let session = worker.session(&agent.executables)?.to_owned();
-                let record = record::read(&agent.directory, &session);
-                self.0.insert(worker.pid(), (session.clone(), record.clone()));
-                (session, record)
+                let read = |session: &str| record::read(&agent.directory, session);
+                let known = worker.session_and_record(&agent.executables, read)?;
+                self.0.insert(worker.pid(), known.clone());
+                known
             }
         };
         if !socket.is_still(inode) {

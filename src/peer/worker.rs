@@ -1,5 +1,6 @@
 //! The worker processes of Session Manager's agent and the sockets that they have, from `/proc`.
 
+use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -12,7 +13,7 @@ use procfs::{ProcError, ProcResult};
 use rustix::io::Errno;
 use tracing::debug;
 
-use crate::identity::ssm::{Unattributed, is_session_id};
+use crate::identity::ssm::{Record, Unattributed, is_session_id};
 use crate::policy::Glob;
 
 /// What the agent calls a session's worker (`constants_unix.go` of amazon-ssm-agent).
@@ -37,6 +38,8 @@ pub struct Worker {
     process: Process,
     /// Its command line behind the name.
     arguments: Vec<String>,
+    /// Its session and what the agent's file says of that, once both are known: neither changes.
+    known: OnceCell<(String, Record)>,
 }
 
 /// One of a worker's open files that is a socket.
@@ -51,22 +54,32 @@ pub struct OpenSocket {
 /// The processes that call themselves session workers, and the sockets that they have.
 #[derive(Debug, Default)]
 pub struct Workers {
-    known: HashMap<i32, Rc<Worker>>,
+    known: HashMap<i32, Known>,
+    /// As far as they were seen; [`OpenSocket::is_still`] tells whether it is still so.
     by_inode: HashMap<u32, OpenSocket>,
     /// Sockets that were looked for and that others have.
     of_others: HashSet<u32>,
 }
 
+/// A worker, and the inodes of its open files that are sockets, by their numbers there; 0 for others.
+#[derive(Debug)]
+struct Known {
+    worker: Rc<Worker>,
+    files: HashMap<i32, u32>,
+}
+
 impl Workers {
-    /// Looks for these sockets: among those of the workers that are known, and then among those of all processes. One that ends
-    /// meanwhile isn't there; if files can't be opened for another reason than that, nobody knows what is.
+    /// Looks for these sockets: among the files that workers have opened since the last look, then among all of theirs, and then among
+    /// those of all processes. One that ends meanwhile isn't there; if files can't be opened for another reason than that, nobody
+    /// knows what is.
     pub fn look(&mut self, inodes: &[u32]) -> io::Result<()> {
-        self.by_inode.clear();
         self.of_others.clear();
-        for worker in std::mem::take(&mut self.known).into_values() {
-            self.add(worker)?;
+        self.look_at_known(false)?;
+        if self.have(inodes) {
+            return Ok(());
         }
-        if inodes.iter().all(|inode| self.by_inode.contains_key(inode)) {
+        self.look_at_known(true)?;
+        if self.have(inodes) {
             return Ok(());
         }
         for process in all_processes().map_err(io::Error::other)? {
@@ -75,7 +88,15 @@ impl Workers {
                 if is_known { Ok(None) } else { Worker::of(process) }
             });
             match worker {
-                Ok(Some(worker)) => self.add(Rc::new(worker))?,
+                Ok(Some(worker)) => {
+                    let mut known = Known {
+                        worker: Rc::new(worker),
+                        files: HashMap::new(),
+                    };
+                    if self.look_at(&mut known, true)? {
+                        self.known.insert(known.worker.process.pid(), known);
+                    }
+                }
                 Ok(None) => {}
                 Err(error) => has_ended(&error)?,
             }
@@ -91,6 +112,31 @@ impl Workers {
         Ok(())
     }
 
+    fn have(&self, inodes: &[u32]) -> bool {
+        let is_still = |inode: &u32| {
+            self.by_inode
+                .get(inode)
+                .is_some_and(|socket| socket.is_still(*inode))
+        };
+        inodes.iter().all(is_still)
+    }
+
+    /// Looks at the workers that are known; those that have ended are forgotten.
+    fn look_at_known(&mut self, at_all: bool) -> io::Result<()> {
+        if at_all {
+            self.by_inode.clear();
+        }
+        for (pid, mut known) in std::mem::take(&mut self.known) {
+            if self.look_at(&mut known, at_all)? {
+                self.known.insert(pid, known);
+            } else {
+                let gone = known.files.values();
+                gone.for_each(|inode| drop(self.by_inode.remove(inode)));
+            }
+        }
+        Ok(())
+    }
+
     /// Looks who else has these: only who is seen to be another is no worker. Whom one may not look at may be anybody.
     fn look_at_others(&mut self, inodes: &[u32]) -> io::Result<()> {
         for process in all_processes().map_err(io::Error::other)? {
@@ -98,10 +144,12 @@ impl Workers {
             if calls_itself_worker(&process).unwrap_or(true) {
                 continue;
             }
-            let seen = sockets_of(process.pid(), |_, inode| {
+            let seen = each_file(process.pid(), |_, link| {
+                let inode = inode(link)?.unwrap_or_default();
                 if inodes.contains(&inode) {
                     self.of_others.insert(inode);
                 }
+                Ok(())
             });
             if let Err(error) = seen {
                 debug!(pid = process.pid(), %error, "a process can't be looked at");
@@ -110,23 +158,34 @@ impl Workers {
         Ok(())
     }
 
-    /// Adds a worker with the sockets that it has, if it is still there.
-    fn add(&mut self, worker: Rc<Worker>) -> io::Result<()> {
-        let pid = worker.process.pid();
+    /// Looks at the files of a worker that weren't seen, or at all; whether it is still there.
+    fn look_at(&mut self, known: &mut Known, at_all: bool) -> io::Result<bool> {
+        let Known { worker, files } = known;
         // Its id may be another's by now, and what that has is none of ours.
         if !calls_itself_worker(&worker.process).unwrap_or(false) {
-            return Ok(());
+            return Ok(false);
         }
+        let mut open = HashMap::with_capacity(files.len());
         // By the path of whoever has the id now, which is quick: [`OpenSocket::is_still`] asks the process itself.
-        let is_there = sockets_of(pid, |file, inode| {
-            let worker = worker.clone();
-            self.by_inode.insert(inode, OpenSocket { worker, file });
+        let is_there = each_file(worker.process.pid(), |file, link| {
+            let inode = match files.get(&file) {
+                Some(inode) if !at_all => *inode,
+                _ => {
+                    let inode = inode(link)?.unwrap_or_default();
+                    if inode > 0 {
+                        let worker = worker.clone();
+                        self.by_inode.insert(inode, OpenSocket { worker, file });
+                    }
+                    inode
+                }
+            };
+            open.insert(file, inode);
+            Ok(())
         })?;
-        if !is_there {
-            return Ok(());
-        }
-        self.known.insert(pid, worker);
-        Ok(())
+        let closed = files.iter().filter(|(file, inode)| open.get(file) != Some(inode));
+        closed.for_each(|(_, inode)| drop(self.by_inode.remove(inode)));
+        *files = open;
+        Ok(is_there)
     }
 
     /// Whether a process that doesn't call itself a worker has the socket.
@@ -165,8 +224,8 @@ fn calls_itself_worker(process: &Process) -> ProcResult<bool> {
     Ok(command == COMMAND)
 }
 
-/// Tells of each socket that a process has by which number it has it, and its inode; whether the process is there.
-fn sockets_of(pid: i32, mut tell: impl FnMut(i32, u32)) -> io::Result<bool> {
+/// Calls `look` with the number of each open file of a process, and the link that leads to it; whether the process is there.
+fn each_file(pid: i32, mut look: impl FnMut(i32, &Path) -> io::Result<()>) -> io::Result<bool> {
     let files = match fs::read_dir(format!("/proc/{pid}/fd")) {
         Ok(files) => files,
         Err(error) if is_gone(&error) => return Ok(false),
@@ -178,9 +237,8 @@ fn sockets_of(pid: i32, mut tell: impl FnMut(i32, u32)) -> io::Result<bool> {
             Err(error) if is_gone(&error) => return Ok(false),
             Err(error) => return Err(error),
         };
-        let file = link.file_name().and_then(|name| name.to_str()?.parse().ok());
-        if let (Some(file), Some(inode)) = (file, inode(&link)?) {
-            tell(file, inode);
+        if let Some(file) = link.file_name().and_then(|name| name.to_str()?.parse().ok()) {
+            look(file, &link)?;
         }
     }
     Ok(true)
@@ -217,7 +275,11 @@ impl Worker {
         if arguments.is_empty() || arguments.remove(0).rsplit('/').next() != Some(NAME) {
             return Ok(None);
         }
-        Ok(Some(Self { process, arguments }))
+        Ok(Some(Self {
+            process,
+            arguments,
+            known: OnceCell::new(),
+        }))
     }
 
     /// Its process id.
@@ -225,9 +287,30 @@ impl Worker {
         self.process.pid().unsigned_abs()
     }
 
+    /// Its session, and what the agent's file says of that, which `read` reads.
+    pub fn session_and_record(
+        &self,
+        executables: &[Glob],
+        read: impl FnOnce(&str) -> Result<Record, Unattributed>,
+    ) -> Result<(String, Result<Record, Unattributed>), Unattributed> {
+        if let Some((session, record)) = self.known.get() {
+            return Ok((session.clone(), Ok(record.clone())));
+        }
+        let session = self.session(executables)?;
+        let record = read(session);
+        if let Ok(record) = &record
+            && record.session == session
+            && record.pid == self.pid()
+            && !record.owner.is_empty()
+        {
+            let _ = self.known.set((session.to_owned(), record.clone()));
+        }
+        Ok((session.to_owned(), record))
+    }
+
     /// The session that it serves, if it is the agent's: its executable is one of `executables`, belongs to root, and only root may
     /// write to it.
-    pub fn session(&self, executables: &[Glob]) -> Result<&str, Unattributed> {
+    fn session(&self, executables: &[Glob]) -> Result<&str, Unattributed> {
         let path = self.process.exe().map_err(|_| Unattributed::Gone)?;
         let shown = path.to_string_lossy();
         let path = shown.strip_suffix(DELETED).unwrap_or(&shown);
