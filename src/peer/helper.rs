@@ -13,6 +13,7 @@ use rustix::thread::{
 };
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::spawn_local;
 use tokio::time::Duration;
@@ -129,10 +130,23 @@ async fn answer(stream: UnixStream, questions: mpsc::Sender<Asked>) -> io::Resul
         }
     };
     let answers = async {
-        while let Some(answered) = awaited.recv().await {
-            let mut line = serde_json::to_vec(&answered.await.map_err(|_| gone())?)?;
-            line.push(b'\n');
-            answers.write_all(&line).await?;
+        let mut lines = Vec::new();
+        while let Some(mut answered) = awaited.recv().await {
+            let answer = match answered.try_recv() {
+                Ok(answer) => answer,
+                Err(TryRecvError::Closed) => return Err(gone()),
+                Err(TryRecvError::Empty) => {
+                    answers.write_all(&lines).await?;
+                    lines.clear();
+                    answered.await.map_err(|_| gone())?
+                }
+            };
+            serde_json::to_writer(&mut lines, &answer)?;
+            lines.push(b'\n');
+            if awaited.is_empty() {
+                answers.write_all(&lines).await?;
+                lines.clear();
+            }
         }
         Ok(())
     };
@@ -146,10 +160,8 @@ async fn answer(stream: UnixStream, questions: mpsc::Sender<Asked>) -> io::Resul
 async fn look_up(mut kernel: Kernel, agent: Rc<Agent>, mut asked: mpsc::Receiver<Asked>) {
     let (mut workers, mut batch) = (Workers::default(), Vec::new());
     while asked.recv_many(&mut batch, MAX_WAITING).await > 0 {
-        let owners: Vec<_> = batch
-            .iter()
-            .map(|(connection, _)| kernel.dialler_of(*connection))
-            .collect();
+        let connections: Vec<_> = batch.iter().map(|(connection, _)| *connection).collect();
+        let owners = kernel.diallers_of(&connections);
         let of_root = owners.iter().filter_map(|owner| match owner {
             Ok(Some(owner)) if owner.uid == 0 => Some(owner.inode),
             _ => None,
@@ -162,26 +174,25 @@ async fn look_up(mut kernel: Kernel, agent: Rc<Agent>, mut asked: mpsc::Receiver
             workers.look(&of_root)
         };
         let mut known = Known::default();
-        for ((connection, answer), owner) in batch.drain(..).zip(owners) {
-            let found = match owner {
-                Ok(Some(owner)) if owner.uid != 0 => Err(Unattributed::NotRoot { uid: owner.uid }),
-                Ok(Some(owner)) => match &looked {
-                    Ok(()) => {
-                        let found = known.of(&workers, owner.inode, &agent);
-                        // The number may have become another socket's meanwhile; and who is no worker now may have been one.
-                        match kernel.dialler_of(connection) {
-                            Ok(Some(still)) if still == owner => found,
-                            _ => Err(Unattributed::Gone),
-                        }
-                    }
-                    Err(error) => Err(Unattributed::NoHelper {
-                        reason: format!("the processes can't be looked through: {error}"),
-                    }),
-                },
-                Ok(None) => Err(Unattributed::Gone),
-                Err(error) => Err(Unattributed::NoHelper {
-                    reason: format!("the kernel doesn't say whose the connection is: {error}"),
-                }),
+        let found: Vec<Answer> = owners
+            .iter()
+            .map(|owner| match (owner, &looked) {
+                (Ok(Some(owner)), _) if owner.uid != 0 => Err(Unattributed::NotRoot { uid: owner.uid }),
+                (Ok(Some(owner)), Ok(())) => known.of(&workers, owner.inode, &agent),
+                (Ok(Some(_)), Err(error)) => Err(no_helper("the processes can't be looked through", error)),
+                (Ok(None), _) => Err(Unattributed::Gone),
+                (Err(error), _) => Err(no_helper("the kernel doesn't say whose the connection is", error)),
+            })
+            .collect();
+        // A number may have become another socket's meanwhile; and who is no worker now may have been one.
+        let still = kernel.diallers_of(&connections);
+        let all = batch.drain(..).zip(found).zip(owners.into_iter().zip(still));
+        for (((connection, answer), found), owners) in all {
+            let found = match owners {
+                (Ok(Some(owner)), still) if !still.as_ref().is_ok_and(|still| *still == Some(owner)) => {
+                    Err(Unattributed::Gone)
+                }
+                _ => found,
             };
             match &found {
                 Ok(facts) => debug!(session = facts.session, pid = facts.pid, ?connection, "found"),
@@ -189,6 +200,12 @@ async fn look_up(mut kernel: Kernel, agent: Rc<Agent>, mut asked: mpsc::Receiver
             }
             let _ = answer.send(found);
         }
+    }
+}
+
+fn no_helper(what: &str, error: &io::Error) -> Unattributed {
+    Unattributed::NoHelper {
+        reason: format!("{what}: {error}"),
     }
 }
 
