@@ -330,11 +330,18 @@ impl ClientError {
     }
 
     pub(super) fn unread() -> Self {
-        Self::new(ErrorKind::Unsupported, "a statement is too long to be read by this gateway")
+        Self::new(ErrorKind::Unsupported, "a request can't be judged by this gateway")
             .detail(format!(
-                "The rule that admits this connection says read_only, and a statement of more than {MAX_STATEMENT_BYTES} bytes isn't judged."
+                "The rule that admits this connection says read_only. A statement of more than {MAX_STATEMENT_BYTES} bytes isn't judged, nor \
+                 are long requests and function calls behind the end of a transaction in the same pipeline."
             ))
-            .hint("Send the statement in parts, or its values as parameters.")
+            .hint("Send the statement in parts, or its values as parameters, and a Sync after the end of a transaction.")
+    }
+
+    pub(super) fn writable() -> Self {
+        Self::new(ErrorKind::Unsupported, "this connection can't be held to reading only any more")
+            .detail("The rule that admits it says read_only; default_transaction_read_only was switched off, and setting it back failed.")
+            .hint("Reconnect, and leave that setting, and timeouts of a few milliseconds, alone.")
     }
 
     pub(super) fn lease(error: &LeaseError, user: &str) -> Self {

@@ -133,6 +133,7 @@ pub(super) fn end_of(ended: Ended) -> End {
         Ended::BadLength(error) => End::ClientBroke(Box::new(ClientError::bad_length(error))),
         Ended::BadType(tag) => End::ClientBroke(Box::new(ClientError::bad_type(tag))),
         Ended::Unread => End::ClientBroke(Box::new(ClientError::unread())),
+        Ended::Writable => End::ClientBroke(Box::new(ClientError::writable())),
         Ended::TooMuch => End::ClientBroke(Box::new(ClientError::too_much())),
     }
 }

@@ -6,11 +6,8 @@ use super::shard::Shared;
 use crate::audit::{Asked, Event};
 use crate::ids::SessionId;
 use crate::policy::Recorded;
-use crate::session::supervision::{Heard, How, Listener};
+use crate::session::supervision::{Heard, How, Listener, MAX_HEARD_BYTES};
 use crate::sql;
-
-/// As much of a text as is recorded. In JSON, a byte may take six.
-const MAX_TEXT_BYTES: usize = 8 * 1024;
 
 /// As much of a name.
 const MAX_NAME_BYTES: usize = 128;
@@ -51,7 +48,9 @@ impl Recorder {
             true => sql::without_passwords(text),
             false => sql::without_constants(text),
         };
-        shown.truncate(shown.floor_char_boundary(MAX_TEXT_BYTES));
+        // In JSON, a byte may take six.
+        shown.truncate(shown.floor_char_boundary(MAX_HEARD_BYTES));
+        shown.shrink_to_fit();
         shown
     }
 }
@@ -99,8 +98,8 @@ impl Listener for Recorder {
                 "function_call"
             }
         };
-        asked.length = text.map(<[u8]>::len);
-        asked.text = text.map(|text| self.shown(text, how));
+        asked.length = text.map(|text| text.length);
+        asked.text = text.map(|text| self.shown(text.bytes, how));
         self.shared.audit.record_statement(|| Event::Statement {
             session: self.session.to_string(),
             asked,

@@ -161,7 +161,10 @@ async fn look_up(mut kernel: Kernel, agent: Rc<Agent>, mut asked: mpsc::Receiver
     let (mut workers, mut batch) = (Workers::default(), Vec::new());
     while asked.recv_many(&mut batch, MAX_WAITING).await > 0 {
         let connections: Vec<_> = batch.iter().map(|(connection, _)| *connection).collect();
-        let owners = kernel.diallers_of(&connections);
+        let owners: Vec<_> = connections
+            .iter()
+            .map(|connection| kernel.dialler_of(*connection))
+            .collect();
         let of_root = owners.iter().filter_map(|owner| match owner {
             Ok(Some(owner)) if owner.uid == 0 => Some(owner.inode),
             _ => None,
@@ -185,13 +188,10 @@ async fn look_up(mut kernel: Kernel, agent: Rc<Agent>, mut asked: mpsc::Receiver
             })
             .collect();
         // A number may have become another socket's meanwhile; and who is no worker now may have been one.
-        let still = kernel.diallers_of(&connections);
-        let all = batch.drain(..).zip(found).zip(owners.into_iter().zip(still));
-        for (((connection, answer), found), owners) in all {
-            let found = match owners {
-                (Ok(Some(owner)), still) if !still.as_ref().is_ok_and(|still| *still == Some(owner)) => {
-                    Err(Unattributed::Gone)
-                }
+        for (((connection, answer), found), owner) in batch.drain(..).zip(found).zip(owners) {
+            let found = match (owner, kernel.dialler_of(connection)) {
+                (Ok(Some(owner)), Ok(Some(still))) if owner == still => found,
+                (Ok(Some(_)), _) => Err(Unattributed::Gone),
                 _ => found,
             };
             match &found {

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::identity::ssm::{Facts, Unattributed};
 
 /// A connection within this host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Connection {
     /// The end that has dialled.
     pub dialler: SocketAddr,

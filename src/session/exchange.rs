@@ -145,14 +145,20 @@ impl Exchange {
                 Err(error) => return Some(Ended::BadLength(error)),
             };
             self.desk.looks_at(frame, sides);
+            if frame.tag != b'X' && is_frontend(frame.tag) {
+                match self.desk.awaits_report(frame, sides, to_server) {
+                    Ok(false) => {}
+                    Ok(true) => {
+                        wait(frame, input, &mut self.waiting);
+                        self.client = Frames::default();
+                        break;
+                    }
+                    Err(ended) => return Some(ended),
+                }
+            }
             match frame.tag {
                 b'X' => return Some(Ended::Goodbye),
                 tag if !is_frontend(tag) => return Some(Ended::BadType(tag)),
-                _ if self.desk.awaits_report(frame, sides) => {
-                    wait(frame, input, &mut self.waiting);
-                    self.client = Frames::default();
-                    break;
-                }
                 b'P' | b'B' | b'D' | b'C' | b'Q'
                     if self.desk.is_undecided() || to_server.len() > MAX_READY_BYTES =>
                 {
@@ -172,7 +178,7 @@ impl Exchange {
                 b'S' if self.desk.ledger.copy != Copying::No => continue,
                 _ => {}
             }
-            let instead = match self.desk.supervised(frame, sides, to_server) {
+            let instead = match self.desk.supervised(frame, sides) {
                 Ok(instead) => instead,
                 Err(ended) => return Some(ended),
             };

@@ -33,6 +33,8 @@ pub enum Ended {
     BadType(u8),
     /// With a statement that is too long to be judged, where it must be.
     Unread,
+    /// With a session that can't be made to only read again.
+    Writable,
     /// With more requests that nothing has answered than anybody could keep account of.
     TooMuch,
 }

@@ -53,6 +53,19 @@ pub enum NotReading {
     ReadWrite,
     /// Something stands behind the end of a transaction.
     BehindEnd,
+    /// It can't be told how the server reads it.
+    Uncertain,
+}
+
+/// Whether a statement begins or ends cursors by their names, or isn't understood that far.
+pub fn names_cursors(text: &[u8]) -> bool {
+    let first = Lexer::new(text, true).find(|token| token.kind != Kind::Symbol(b';'));
+    let Some(first) = first.filter(|first| first.kind == Kind::Word) else {
+        return first.is_some_and(|first| first.kind != Kind::Symbol(b'('));
+    };
+    let word = text.get(first.start..first.end).unwrap_or_default();
+    let mut words = [&b"close"[..], b"declare", b"discard"].into_iter();
+    words.any(|known| word.eq_ignore_ascii_case(known))
 }
 
 /// Whether a session that only reads may run `text`, and if so, whether a transaction ends with it. It is judged however the server may

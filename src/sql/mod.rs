@@ -21,7 +21,7 @@ mod setting;
 mod statement;
 mod words;
 
-pub use access::{NotReading, READ_ONLY, reads_only};
+pub use access::{NotReading, READ_ONLY, names_cursors, reads_only};
 pub use effects::Effects;
 pub use identifier::{Identifier, MAX_NAME_BYTES};
 pub use lexer::{Kind, Lexer, Token, has_constants, is_analysed, reads_alike};

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::cancel::cancel_key;
 use crate::gateway::{Gateway, Options, stderr, stdout};
-use crate::raw::{Message, Raw};
+use crate::raw::{Message, Raw, frame};
 
 /// A gateway that records to `file`, with more in `[audit]`.
 fn recording(lab: &Lab, file: &Path, more: &str) -> Gateway {
@@ -701,4 +701,79 @@ fn what_is_not_listed_is_counted_before_the_end() {
     let unlisted: u64 = unlisted.map(|line| line["count"].as_u64().unwrap()).sum();
     assert_eq!(listed + unlisted, 250);
     assert_eq!(lines.last().unwrap()["event"], "stop");
+}
+
+/// What a portal is recorded to be is what was bound to it last, or nothing.
+#[test]
+fn a_portal_is_not_recorded_as_what_it_is_not() {
+    let lab = Lab::start(LabConfig::default()).unwrap();
+    let (_directory, file) = file();
+    let gateway = recording_statements(&lab, &file, "mode = \"auto\"", "statements = \"full\"");
+    let (mut raw, _) = log_in(&gateway, "app_rw");
+    let long = "a".repeat(63);
+    let parse = |name: &str, text: &str| {
+        frame(
+            'P',
+            &[name.as_bytes(), b"\0", text.as_bytes(), b"\0\0\0"].concat(),
+        )
+    };
+    let bind = |portal: &str, name: &str| {
+        frame(
+            'B',
+            &[portal.as_bytes(), b"\0", name.as_bytes(), &[0; 7]].concat(),
+        )
+    };
+    let execute = |portal: &str| frame('E', &[portal.as_bytes(), &[0; 5]].concat());
+    let close = |portal: &str| frame('C', &[b"P", portal.as_bytes(), b"\0"].concat());
+    let mut asks = |messages: &[Vec<u8>]| {
+        raw.send(&[messages.concat(), frame('S', b"")].concat());
+        raw.until('Z');
+    };
+    asks(&[
+        parse("good", "select 1"),
+        parse("evil", "select 666"),
+        parse("begin", "begin"),
+        bind("", "begin"),
+        execute(""),
+    ]);
+    // A Bind that fails.
+    asks(&[
+        parse("s", "savepoint a"),
+        bind("", "s"),
+        execute(""),
+        bind("p", "evil"),
+    ]);
+    asks(&[bind("p", "good")]);
+    asks(&[
+        parse("r", "rollback to a"),
+        bind("", "r"),
+        execute(""),
+        execute("p"),
+    ]);
+    // Names that differ behind what counts.
+    asks(&[bind(&format!("{long}x"), "good"), close(&format!("{long}y"))]);
+    asks(&[bind(&format!("{long}y"), "evil"), execute(&format!("{long}x"))]);
+    // A name that is too long to be looked at in full.
+    asks(&[bind("", "good"), execute(&"a".repeat(2_000))]);
+    // One that was closed, and a cursor in its place.
+    asks(&[
+        bind("q", "good"),
+        close("q"),
+        parse("d", "declare q cursor for select 666"),
+        bind("", "d"),
+        execute(""),
+        execute("q"),
+    ]);
+    raw.query("commit");
+    let lines = lines(&file, 12);
+    let of = |name: &str| {
+        let of = lines
+            .iter()
+            .filter(|line| line["kind"] == "execute" && line["name"] == name);
+        of.map(|line| line["text"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(of("p"), [Value::Null]);
+    assert_eq!(of(&format!("{long}x")), [Value::from("select 666")]);
+    assert_eq!(of(&"a".repeat(128)), [Value::Null]);
+    assert_eq!(of("q"), [Value::Null]);
 }

@@ -15,6 +15,9 @@ create procedure commits() language plpgsql as
   'begin perform set_config(''default_transaction_read_only'', ''off'', false); commit; insert into w values (2); end';
 create function sets() returns text language sql as
   'select set_config(''default_transaction_read_only'', ''off'', false)';
+create function checks(int) returns bool language plpgsql as
+  'begin begin insert into w values ($1); exception when others then null; end; return true; end';
+create domain checked as int check (checks(value));
 create function sets_dynamically() returns text language plpgsql as
   'begin execute ''set default_'' || ''transaction_read_only = off''; return 1; end';
 "#;
@@ -207,5 +210,159 @@ fn what_a_refused_client_is_told_says_why() {
     raw.message('Q', &[long.as_bytes(), b"\0"].concat());
     let error = raw.last_error();
     assert_eq!(error.field(b'C').unwrap(), "0A000");
-    assert!(error.field(b'M').unwrap().contains("too long"));
+    assert!(error.field(b'M').unwrap().contains("can't be judged"));
+}
+
+fn parse(name: &str, text: &str) -> Vec<u8> {
+    frame(
+        'P',
+        &[name.as_bytes(), b"\0", text.as_bytes(), b"\0\0\0"].concat(),
+    )
+}
+
+fn bind(portal: &str, name: &str) -> Vec<u8> {
+    frame(
+        'B',
+        &[portal.as_bytes(), b"\0", name.as_bytes(), &[0; 7]].concat(),
+    )
+}
+
+fn execute(portal: &str) -> Vec<u8> {
+    frame('E', &[portal.as_bytes(), &[0; 5]].concat())
+}
+
+fn query(text: &[u8]) -> Vec<u8> {
+    frame('Q', &[text, b"\0"].concat())
+}
+
+const SETS: &str = "select set_config('default_transaction_read_only', 'off', false)";
+const INSERT: &str = "insert into w values (1)";
+
+/// What is sent in each step, and how many ReadyForQuery come then.
+fn pipelines() -> Vec<(&'static str, Vec<(Vec<u8>, usize)>)> {
+    let sjis = b"select E'\x83\x5c'; commit; insert into w values (4); --'";
+    vec![
+        (
+            "a portal that ends the transaction, bound before",
+            vec![
+                (query(b"begin"), 1),
+                ([parse("c", "commit"), bind("c", "c"), sync()].concat(), 1),
+                ([runs(SETS), execute("c"), runs(INSERT), sync()].concat(), 1),
+            ],
+        ),
+        (
+            "a statement that isn't kept account of",
+            vec![
+                (query(b"prepare x as select 1"), 1),
+                ([parse("c", "commit"), sync()].concat(), 1),
+                (
+                    [runs(SETS), bind("", "c"), execute(""), runs(INSERT), sync()].concat(),
+                    1,
+                ),
+            ],
+        ),
+        (
+            "a statement that is described behind the end",
+            vec![
+                ([parse("s", "select '{6}'::checked[]"), sync()].concat(), 1),
+                (
+                    [
+                        runs(SETS),
+                        runs("set search_path to pg_catalog, public"),
+                        runs("commit"),
+                        frame('D', b"Ss\0"),
+                        sync(),
+                    ]
+                    .concat(),
+                    1,
+                ),
+            ],
+        ),
+        (
+            "a text cut by an encoding that isn't told yet",
+            vec![(
+                [
+                    runs("set client_encoding to 'SJIS'"),
+                    runs(SETS),
+                    query(sjis),
+                    sync(),
+                ]
+                .concat(),
+                2,
+            )],
+        ),
+        (
+            "a query behind the end",
+            vec![(
+                [runs(SETS), runs("commit"), query(INSERT.as_bytes()), sync()].concat(),
+                1,
+            )],
+        ),
+    ]
+}
+
+#[test]
+fn no_pipeline_writes() {
+    for pool in ["mode = \"auto\"\nsize = 1", "mode = \"session\"\nsize = 1"] {
+        let (lab, gateway) = started(pool, "");
+        for (what, steps) in pipelines() {
+            let (mut raw, _) = Raw::login(&gateway, "app_rw");
+            for (bytes, times) in steps {
+                raw.send(&bytes);
+                for _ in 0..times {
+                    // A Query that is skipped has no answer, and costs the connection.
+                    if raw.until('Z').last().is_none_or(|last| last.tag != 'Z') {
+                        break;
+                    }
+                }
+            }
+            let written = lab.superuser_sql("select count(*) from w").unwrap();
+            assert_eq!(written.trim(), "0", "{pool}: {what}");
+        }
+        // A function call behind the end can't be taken back, and ends the connection.
+        let (mut raw, _) = Raw::login(&gateway, "app_rw");
+        let writes = lab.superuser_sql("select 'writes()'::regprocedure::oid").unwrap();
+        let oid: u32 = writes.trim().parse().unwrap();
+        let call = frame('F', &[&oid.to_be_bytes()[..], &[0; 6]].concat());
+        raw.send(&[runs(SETS), runs("commit"), call, sync()].concat());
+        assert_eq!(raw.last_error().field(b'C').unwrap(), "0A000");
+        assert_eq!(lab.superuser_sql("select count(*) from w").unwrap().trim(), "0");
+    }
+}
+
+#[test]
+fn nothing_is_asked_before_the_session_only_reads_again() {
+    let (lab, gateway) = started("mode = \"auto\"", "");
+    for round in 0..40 {
+        let (mut raw, _) = Raw::login(&gateway, "app_rw");
+        // What sets it back may time out, and so may all else.
+        raw.query("set statement_timeout = 1");
+        for _ in 0..25 {
+            let bytes = [query(b"select sets()"), query(INSERT.as_bytes())].concat();
+            raw.send(&bytes);
+            let ends = (0..2).any(|_| raw.until('Z').last().is_none_or(|last| last.tag != 'Z'));
+            if ends {
+                break;
+            }
+        }
+        let written = lab.superuser_sql("select count(*) from w").unwrap();
+        assert_eq!(written.trim(), "0", "round {round}");
+    }
+}
+
+#[test]
+fn who_may_only_read_can_use_any_encoding_as_far_as_it_is_certain() {
+    let (_lab, gateway) = started("mode = \"auto\"", "");
+    let (mut raw, _) = Raw::login(&gateway, "app_rw");
+    raw.query("set client_encoding to 'SJIS'");
+    assert_eq!(states(&raw.query("select 1")), [""; 0]);
+    raw.message('Q', b"select E'\x83\x5c'\0");
+    let error = raw.until('Z').remove(0);
+    assert_eq!(error.field(b'C').unwrap(), READ_ONLY);
+    assert!(error.field(b'M').unwrap().contains("can't be told"), "{error:?}");
+    assert_eq!(states(&raw.query("set client_encoding to 'UTF8'")), [""; 0]);
+    assert_eq!(states(&raw.query("select E'\\n'")), [""; 0]);
+    // Right behind what sets it back, refused is refused.
+    raw.query("select sets()");
+    assert_eq!(states(&raw.query("vacuum")), [READ_ONLY]);
 }

@@ -70,8 +70,13 @@ impl Desk {
             b'Z' => {
                 self.rolls_back = false;
                 self.refuses_nothing(sides);
-                if let Some(held) = sides.client.supervision.as_deref_mut() {
+                if whose == Whose::Client
+                    && let Some(held) = sides.client.supervision.as_deref_mut()
+                {
                     held.refusal = None;
+                    if self.ledger.begins_transaction() {
+                        held.forget_portals();
+                    }
                 }
                 if self.ledger.is_told() {
                     sides.client.run.is_told();

@@ -9,9 +9,9 @@ use bytes::BytesMut;
 use super::Sides;
 use super::desk::{Desk, runs};
 use crate::session::ledger::Copying;
-use crate::session::supervision::{Heard, How, Supervision};
+use crate::session::supervision::{Bound, Heard, How, Supervision, Text};
 use crate::session::tracker::Ended;
-use crate::sql::{self, NotReading, READ_ONLY};
+use crate::sql::{self, MAX_NAME_BYTES, NotReading, READ_ONLY};
 use crate::wire::body::Body;
 use crate::wire::frame::Frame;
 use crate::wire::reply::{self, Report, Severity};
@@ -24,18 +24,63 @@ const REFUSED: &[u8] = b"\"postern: refused\"";
 /// Sets back what code has set.
 const READS_AGAIN: &str = "SET default_transaction_read_only TO 'on'";
 
+/// How often that is tried: the client may have set a timeout, or somebody cancel it.
+const MAX_TRIES: u32 = 10;
+
 /// Portals whose statements are remembered.
-const MAX_PORTALS: usize = 1_000;
+const MAX_PORTALS: usize = 100;
 
 impl Desk {
-    /// Whether the request has to wait until the server has told how things are.
-    pub(super) fn awaits_report(&mut self, frame: Frame<'_>, sides: &Sides<'_>) -> bool {
+    /// Whether the client may only read.
+    fn reads_only(sides: &Sides<'_>) -> bool {
         let reads_only = |held: &Supervision| held.reads_only;
-        self.holds_for_report = sides.client.supervision.as_deref().is_some_and(reads_only)
-            && self.ledger.owes_ready()
-            && self.ledger.copy == Copying::No
-            && !matches!(frame.tag, b'd' | b'c' | b'f');
-        self.holds_for_report
+        sides.client.supervision.as_deref().is_some_and(reads_only)
+    }
+
+    /// Whether the request has to wait until the server has told how things are; if they aren't as they have to be when a transaction
+    /// begins, asks it to change that.
+    pub(super) fn awaits_report(
+        &mut self,
+        frame: Frame<'_>,
+        sides: &mut Sides<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<bool, Ended> {
+        self.holds_for_report = false;
+        if !Self::reads_only(sides)
+            || self.ledger.copy != Copying::No
+            || matches!(frame.tag, b'd' | b'c' | b'f')
+        {
+            return Ok(false);
+        }
+        self.holds_for_report = self.ledger.owes_ready() || self.reads_again(frame, sides, out)?;
+        Ok(self.holds_for_report)
+    }
+
+    /// Before a transaction begins in a session that doesn't only read any more, asks for it to; whether it did.
+    fn reads_again(
+        &mut self,
+        frame: Frame<'_>,
+        sides: &mut Sides<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<bool, Ended> {
+        let Some(held) = sides.client.supervision.as_deref_mut() else {
+            return Ok(false);
+        };
+        let begins = self.ledger.begins_transaction() && !matches!(frame.tag, b'S' | b'H');
+        if !begins || sides.server.parameters.get(READ_ONLY) == Some("on") {
+            held.tries = 0;
+            return Ok(false);
+        }
+        held.tries += 1;
+        if held.tries > MAX_TRIES {
+            return Err(Ended::Writable);
+        }
+        request::query(READS_AGAIN, out);
+        self.sent_own(b'Q');
+        let analysis = sides.texts.analyse(READS_AGAIN.as_bytes(), sides.server);
+        runs(sides, READS_AGAIN.as_bytes(), analysis.effects, analysis.lone);
+        sides.server.lose_unnamed();
+        Ok(true)
     }
 
     /// The body to send instead, if the client may not ask that. It is asked before anything is noted of the request.
@@ -43,143 +88,192 @@ impl Desk {
         &mut self,
         frame: Frame<'_>,
         sides: &mut Sides<'_>,
-        out: &mut Vec<u8>,
     ) -> Result<Option<Vec<u8>>, Ended> {
         let Some(held) = sides.client.supervision.as_deref_mut() else {
             return Ok(None);
         };
         if self.ledger.begins_transaction() {
-            held.portals.clear();
+            held.forget_portals();
+            held.has_bound_end = false;
         }
         if !held.reads_only {
             return Ok(None);
         }
         let has_ended = held.has_ended;
-        if frame.is_cut() && (has_ended || matches!(frame.tag, b'Q' | b'P')) {
-            return Err(Ended::Unread);
-        }
-        self.reads_again(frame, sides, out);
-        let refused = match frame.tag {
-            b'P' | b'B' if has_ended => Some(NotReading::BehindEnd),
-            b'Q' if has_ended => Some(NotReading::BehindEnd),
-            b'Q' | b'P' if sides.server.parameters.reading().is_none() => Some(NotReading::Statement),
-            b'Q' => sql::reads_only(frame.body.strip_suffix(b"\0").unwrap_or(frame.body)).err(),
-            b'P' => sql::reads_only(text_of_parse(frame).unwrap_or_default()).err(),
+        let is_of_statement = frame.body.first() == Some(&b'S');
+        let why = match frame.tag {
+            b'Q' | b'P' | b'B' | b'F' if has_ended => Some(NotReading::BehindEnd),
+            b'D' if has_ended && is_of_statement => Some(NotReading::BehindEnd),
+            b'Q' => self.not_reading(frame.body.strip_suffix(b"\0").unwrap_or(frame.body), true, sides),
+            b'P' => self.not_reading(text_of_parse(frame).unwrap_or_default(), false, sides),
             _ => None,
         };
-        let Some(why) = refused else { return Ok(None) };
+        let is_unread = frame.is_cut() && matches!(frame.tag, b'Q' | b'P');
+        if is_unread || why.is_some() && (frame.is_cut() || frame.tag == b'F') {
+            // What follows of it can't be taken back.
+            self.hears(frame, true, sides);
+            return Err(Ended::Unread);
+        }
+        let Some(why) = why else { return Ok(None) };
         if let Some(held) = sides.client.supervision.as_deref_mut() {
             held.refusal.get_or_insert_with(|| refusal(why));
         }
-        Ok(Some(self.refused_body(frame)))
+        Ok(Some(refused_body(frame)))
     }
 
-    fn refused_body(&self, frame: Frame<'_>) -> Vec<u8> {
-        let mut body = Body::new(frame.body);
-        let first = body.cstring().unwrap_or_default();
-        match frame.tag {
-            b'Q' => [REFUSED, b"\0"].concat(),
-            b'P' => [first, b"\0", REFUSED, b"\0\0\0"].concat(),
-            // A Bind without parameters, of a statement that isn't there.
-            _ => [first, b"\0", REFUSED, &[0; 7]].concat(),
+    /// Why a text may not be run; one with `several` statements may be cut by an encoding that the server has not told of yet.
+    fn not_reading(&self, text: &[u8], several: bool, sides: &Sides<'_>) -> Option<NotReading> {
+        let is_certain = sides.server.parameters.reading().is_some() && !(several && self.ledger.unsynced);
+        if !is_certain && !sql::reads_alike(text) {
+            return Some(NotReading::Uncertain);
         }
-    }
-
-    /// Before a transaction begins in a session that doesn't only read any more, sees to it that it does.
-    fn reads_again(&mut self, frame: Frame<'_>, sides: &mut Sides<'_>, out: &mut Vec<u8>) {
-        if !self.ledger.begins_transaction()
-            || matches!(frame.tag, b'S' | b'H' | b'd' | b'c' | b'f')
-            || sides.server.parameters.get(READ_ONLY) == Some("on")
-        {
-            return;
-        }
-        request::query(READS_AGAIN, out);
-        self.sent_own(b'Q');
-        let analysis = sides.texts.analyse(READS_AGAIN.as_bytes(), sides.server);
-        runs(sides, READS_AGAIN.as_bytes(), analysis.effects, analysis.lone);
-        sides.server.lose_unnamed();
+        sql::reads_only(text).err()
     }
 
     /// Notes that a request was taken.
     pub(super) fn supervises(&self, frame: Frame<'_>, is_refused: bool, sides: &mut Sides<'_>) {
-        let Some(mut held) = sides.client.supervision.take() else {
+        let ends = frame.tag == b'B'
+            && Self::reads_only(sides)
+            && !is_refused
+            && bound(frame, sides).is_none_or(|text| sql::reads_only(text) == Ok(true));
+        let Some(held) = sides.client.supervision.as_deref_mut() else {
             return;
         };
+        held.has_bound_end |= ends;
         match frame.tag {
+            b'E' => held.has_ended |= held.has_bound_end,
             b'S' | b'Q' | b'F' => held.has_ended = false,
-            b'B' if held.reads_only && !is_refused => {
-                let text = bound(frame, sides).unwrap_or_default();
-                held.has_ended |= sql::reads_only(text) == Ok(true);
-            }
             _ => {}
         }
-        self.hears(frame, is_refused, &mut held, sides);
-        sides.client.supervision = Some(held);
+        self.hears(frame, is_refused, sides);
     }
 
     /// Lets who listens hear it.
-    fn hears(&self, frame: Frame<'_>, is_refused: bool, held: &mut Supervision, sides: &Sides<'_>) {
-        let Some(listener) = &mut held.listener else {
+    fn hears(&self, frame: Frame<'_>, is_refused: bool, sides: &mut Sides<'_>) {
+        let Some(mut held) = sides.client.supervision.take() else {
             return;
         };
-        let how = How {
-            is_refused,
-            is_readable: sides.server.parameters.reading().is_some(),
-        };
-        let mut body = Body::new(frame.body);
-        match frame.tag {
-            b'Q' => {
-                let text = frame.body.strip_suffix(b"\0").unwrap_or(frame.body);
-                listener.heard(Heard::Query(text), how);
-            }
-            b'P' => {
-                let name = body.cstring().unwrap_or_default();
-                let rest = body.rest();
-                let mut rest = Body::new(rest);
-                let (text, types) = match rest.cstring() {
-                    Ok(text) => (text, rest.rest().get(2..).unwrap_or_default()),
-                    Err(_) => (body.rest(), &[][..]),
-                };
-                listener.heard(Heard::Parse { name, text, types }, how);
-            }
-            b'B' => {
-                let portal = body.cstring().unwrap_or_default();
-                match bound(frame, sides) {
-                    Some(text) if held.portals.len() < MAX_PORTALS => {
-                        held.portals.insert(portal.into(), text.into());
-                    }
-                    _ => {
-                        held.portals.remove(portal);
-                    }
+        if let Some(listener) = &mut held.listener {
+            let is_readable = |text: &[u8]| {
+                text.is_ascii()
+                    || sides.server.parameters.reading().is_some() && self.misread(text, sides).is_empty()
+            };
+            let mut hear = |heard: Heard<'_>, text: &[u8]| {
+                listener.heard(
+                    heard,
+                    How {
+                        is_refused,
+                        is_readable: is_readable(text),
+                    },
+                );
+            };
+            let whole = (frame.length as usize).saturating_sub(5);
+            let mut body = Body::new(frame.body);
+            match frame.tag {
+                b'Q' => {
+                    let text = frame.body.strip_suffix(b"\0").unwrap_or(frame.body);
+                    hear(Heard::Query(Text::new(text, whole)), text);
                 }
+                b'P' => {
+                    let name = body.cstring().unwrap_or_default();
+                    let rest = body.rest();
+                    let mut rest = Body::new(rest);
+                    let (text, length, types) = match rest.cstring() {
+                        Ok(text) => (text, text.len(), rest.rest().get(2..).unwrap_or_default()),
+                        Err(_) => (body.rest(), whole.saturating_sub(name.len()), &[][..]),
+                    };
+                    let parse = Heard::Parse {
+                        name,
+                        text: Text::new(text, length),
+                        types,
+                    };
+                    hear(parse, text);
+                }
+                b'E' => {
+                    let portal = body.cstring().unwrap_or(frame.body);
+                    let known = held.portals.get(counting(portal)).filter(|_| !frame.is_cut());
+                    let text = known.map(|bound| Text::new(&bound.beginning, bound.length));
+                    let bytes = text.map_or(&[][..], |text| text.bytes);
+                    hear(Heard::Execute { portal, text }, bytes);
+                }
+                b'F' => {
+                    let function = body.i32().unwrap_or_default();
+                    hear(Heard::FunctionCall(function as u32), &[]);
+                }
+                b'c' | b'f' => {
+                    let copy = Heard::Copy {
+                        bytes: std::mem::take(&mut held.copied),
+                        is_failed: frame.tag == b'f',
+                    };
+                    hear(copy, &[]);
+                }
+                _ => {}
             }
-            b'E' => {
-                let portal = body.cstring().unwrap_or_default();
-                let text = held.portals.get(portal).map(|text| &**text);
-                listener.heard(Heard::Execute { portal, text }, how);
-            }
-            b'F' => {
-                let function = body.i32().unwrap_or_default();
-                listener.heard(Heard::FunctionCall(function as u32), how);
-            }
-            b'd' => held.copied += u64::from(frame.length.saturating_sub(4)),
-            b'c' | b'f' => {
-                let copy = Heard::Copy {
-                    bytes: std::mem::take(&mut held.copied),
-                    is_failed: frame.tag == b'f',
-                };
-                listener.heard(copy, how);
-            }
-            _ => {}
+            held.note_portals(frame, sides);
         }
+        sides.client.supervision = Some(held);
     }
 
     /// The error that the client gets in place of the server's, if this is the one for what a rule refuses.
     pub(super) fn not_let(&self, frame: Frame<'_>, sides: &mut Sides<'_>) -> Option<Vec<u8>> {
         let held = sides.client.supervision.as_deref_mut()?;
-        let name = REFUSED.trim_ascii();
-        let is_ours = frame.body.windows(name.len()).any(|window| window == name);
+        // A Bind that fails leaves the portal what it was.
+        held.forget_portals();
+        let is_ours = frame.body.windows(REFUSED.len()).any(|window| window == REFUSED);
         held.refusal.take_if(|_| is_ours)
+    }
+}
+
+impl Supervision {
+    /// Keeps account of what portals are, for who listens.
+    fn note_portals(&mut self, frame: Frame<'_>, sides: &Sides<'_>) {
+        let mut body = Body::new(frame.body);
+        match frame.tag {
+            b'B' => {
+                let portal = counting(body.cstring().unwrap_or_default());
+                let text = bound(frame, sides);
+                // A cursor may come in its place.
+                if text.is_none_or(sql::names_cursors) {
+                    self.forget_portals();
+                }
+                match text {
+                    Some(text) if self.portals.len() < MAX_PORTALS => {
+                        let bound = Bound {
+                            beginning: Text::new(text, text.len()).bytes.into(),
+                            length: text.len(),
+                        };
+                        self.portals.insert(portal.into(), bound);
+                    }
+                    _ => drop(self.portals.remove(portal)),
+                }
+            }
+            b'C' if frame.body.first() == Some(&b'P') => {
+                let portal = frame.body.get(1..).unwrap_or_default();
+                let portal = portal.strip_suffix(b"\0").unwrap_or(portal);
+                self.portals.remove(counting(portal));
+            }
+            b'Q' => self.forget_portals(),
+            b'd' => self.copied += u64::from(frame.length.saturating_sub(4)),
+            _ => {}
+        }
+    }
+}
+
+/// As much of a portal's name as tells it from others.
+fn counting(name: &[u8]) -> &[u8] {
+    name.get(..MAX_NAME_BYTES).unwrap_or(name)
+}
+
+/// The same request, for the server to refuse.
+fn refused_body(frame: Frame<'_>) -> Vec<u8> {
+    let mut body = Body::new(frame.body);
+    let first = body.cstring().unwrap_or_default();
+    match frame.tag {
+        b'Q' => [REFUSED, b"\0"].concat(),
+        b'P' => [first, b"\0", REFUSED, b"\0\0\0"].concat(),
+        b'D' => [b"S", REFUSED, b"\0"].concat(),
+        // A Bind without parameters, of a statement that isn't there.
+        _ => [first, b"\0", REFUSED, &[0; 7]].concat(),
     }
 }
 
@@ -218,6 +312,10 @@ fn refusal(why: NotReading) -> Vec<u8> {
         NotReading::BehindEnd => (
             "this connection may only read, and nothing may follow the end of a transaction in the same message or pipeline",
             "End the transaction in a message of its own, and send Sync after it.",
+        ),
+        NotReading::Uncertain => (
+            "this connection may only read, and it can't be told how the server reads this statement",
+            "Leave out backslashes and what isn't ASCII, or set client_encoding to UTF8, in a message of its own.",
         ),
     };
     let mut out = BytesMut::new();
