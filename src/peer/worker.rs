@@ -61,24 +61,27 @@ pub struct Workers {
     of_others: HashSet<u32>,
 }
 
-/// A worker, and the inodes of its open files that are sockets, by their numbers there; 0 for others.
+/// A worker and its open files.
 #[derive(Debug)]
 struct Known {
     worker: Rc<Worker>,
-    files: HashMap<i32, u32>,
+    /// Their numbers.
+    files: HashSet<i32>,
+    /// The lowest that isn't among them, or less: the next that it opens has that (open(2)).
+    free: i32,
 }
 
 impl Workers {
-    /// Looks for these sockets: among the files that workers have opened since the last look, then among all of theirs, and then among
-    /// those of all processes. One that ends meanwhile isn't there; if files can't be opened for another reason than that, nobody
+    /// Looks for these sockets: among the files that workers have opened since the last look, as far as that shows quickly, then among all
+    /// of theirs, and then among those of all processes. One that ends meanwhile isn't there; if files can't be opened for another reason than that, nobody
     /// knows what is.
     pub fn look(&mut self, inodes: &[u32]) -> io::Result<()> {
         self.of_others.clear();
-        self.look_at_known(false)?;
+        self.look_for_new();
         if self.have(inodes) {
             return Ok(());
         }
-        self.look_at_known(true)?;
+        self.look_at_known()?;
         if self.have(inodes) {
             return Ok(());
         }
@@ -91,9 +94,10 @@ impl Workers {
                 Ok(Some(worker)) => {
                     let mut known = Known {
                         worker: Rc::new(worker),
-                        files: HashMap::new(),
+                        files: HashSet::new(),
+                        free: 0,
                     };
-                    if self.look_at(&mut known, true)? {
+                    if self.look_at(&mut known)? {
                         self.known.insert(known.worker.process.pid(), known);
                     }
                 }
@@ -121,17 +125,31 @@ impl Workers {
         inodes.iter().all(is_still)
     }
 
-    /// Looks at the workers that are known; those that have ended are forgotten.
-    fn look_at_known(&mut self, at_all: bool) -> io::Result<()> {
-        if at_all {
-            self.by_inode.clear();
+    /// Looks whether workers that are known have opened files. It may miss some: then nothing is found, and all are looked at.
+    fn look_for_new(&mut self) {
+        for Known { worker, files, free } in self.known.values_mut() {
+            loop {
+                while files.contains(free) {
+                    *free += 1;
+                }
+                // By the path of whoever has the id now, which is quick: [`OpenSocket::is_still`] asks the process itself.
+                let path = format!("/proc/{}/fd/{free}", worker.process.pid());
+                let Ok(target) = fs::read_link(path) else { break };
+                files.insert(*free);
+                if let Some(inode) = inode_of(&target) {
+                    let (worker, file) = (worker.clone(), *free);
+                    self.by_inode.insert(inode, OpenSocket { worker, file });
+                }
+            }
         }
+    }
+
+    /// Looks at all files of the workers that are known; those that have ended are forgotten.
+    fn look_at_known(&mut self) -> io::Result<()> {
+        self.by_inode.clear();
         for (pid, mut known) in std::mem::take(&mut self.known) {
-            if self.look_at(&mut known, at_all)? {
+            if self.look_at(&mut known)? {
                 self.known.insert(pid, known);
-            } else {
-                let gone = known.files.values();
-                gone.for_each(|inode| drop(self.by_inode.remove(inode)));
             }
         }
         Ok(())
@@ -145,10 +163,8 @@ impl Workers {
                 continue;
             }
             let seen = each_file(process.pid(), |_, link| {
-                let inode = inode(link)?.unwrap_or_default();
-                if inodes.contains(&inode) {
-                    self.of_others.insert(inode);
-                }
+                let inode = inode(link)?.filter(|inode| inodes.contains(inode));
+                self.of_others.extend(inode);
                 Ok(())
             });
             if let Err(error) = seen {
@@ -158,34 +174,23 @@ impl Workers {
         Ok(())
     }
 
-    /// Looks at the files of a worker that weren't seen, or at all; whether it is still there.
-    fn look_at(&mut self, known: &mut Known, at_all: bool) -> io::Result<bool> {
-        let Known { worker, files } = known;
+    /// Looks at the files of a worker; whether it is still there.
+    fn look_at(&mut self, known: &mut Known) -> io::Result<bool> {
+        let Known { worker, files, free } = known;
         // Its id may be another's by now, and what that has is none of ours.
         if !calls_itself_worker(&worker.process).unwrap_or(false) {
             return Ok(false);
         }
-        let mut open = HashMap::with_capacity(files.len());
-        // By the path of whoever has the id now, which is quick: [`OpenSocket::is_still`] asks the process itself.
-        let is_there = each_file(worker.process.pid(), |file, link| {
-            let inode = match files.get(&file) {
-                Some(inode) if !at_all => *inode,
-                _ => {
-                    let inode = inode(link)?.unwrap_or_default();
-                    if inode > 0 {
-                        let worker = worker.clone();
-                        self.by_inode.insert(inode, OpenSocket { worker, file });
-                    }
-                    inode
-                }
-            };
-            open.insert(file, inode);
+        files.clear();
+        *free = 0;
+        each_file(worker.process.pid(), |file, link| {
+            files.insert(file);
+            if let Some(inode) = inode(link)? {
+                let worker = worker.clone();
+                self.by_inode.insert(inode, OpenSocket { worker, file });
+            }
             Ok(())
-        })?;
-        let closed = files.iter().filter(|(file, inode)| open.get(file) != Some(inode));
-        closed.for_each(|(_, inode)| drop(self.by_inode.remove(inode)));
-        *files = open;
-        Ok(is_there)
+        })
     }
 
     /// Whether a process that doesn't call itself a worker has the socket.
@@ -251,13 +256,17 @@ fn is_gone(error: &io::Error) -> bool {
 
 /// The inode of the socket that a link in `/proc/PID/fd` leads to, if it leads to one.
 fn inode(link: &Path) -> io::Result<Option<u32>> {
-    let target = match fs::read_link(link) {
-        Ok(target) => target,
-        Err(error) if is_gone(&error) => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let number = |target: &str| target.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok();
-    Ok(target.to_str().and_then(number))
+    match fs::read_link(link) {
+        Ok(target) => Ok(inode_of(&target)),
+        Err(error) if is_gone(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The same of where it leads.
+fn inode_of(target: &Path) -> Option<u32> {
+    let number = target.to_str()?.strip_prefix("socket:[")?;
+    number.strip_suffix(']')?.parse().ok()
 }
 
 impl Worker {

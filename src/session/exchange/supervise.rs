@@ -85,7 +85,7 @@ impl Desk {
 
     /// The body to send instead, if the client may not ask that. It is asked before anything is noted of the request.
     pub(super) fn supervised(
-        &mut self,
+        &self,
         frame: Frame<'_>,
         sides: &mut Sides<'_>,
     ) -> Result<Option<Vec<u8>>, Ended> {
