@@ -187,13 +187,14 @@ async fn look_up(mut kernel: Kernel, agent: Rc<Agent>, mut asked: mpsc::Receiver
                 (Err(error), _) => Err(no_helper("the kernel doesn't say whose the connection is", error)),
             })
             .collect();
-        // A number may have become another socket's meanwhile; and who is no worker now may have been one.
+        // Who has a socket of that number now has had it when the kernel was asked: numbers count up, and come again after 2^32
+        // (`get_next_ino` in Linux's `fs/inode.c`). But who is no worker now may have been one.
         for (((connection, answer), found), owner) in batch.drain(..).zip(found).zip(owners) {
-            let found = match (owner, kernel.dialler_of(connection)) {
-                (Ok(Some(owner)), Ok(Some(still))) if owner == still => found,
+            let found = found.or_else(|why| match (owner, kernel.dialler_of(connection)) {
+                (Ok(Some(owner)), Ok(Some(still))) if owner == still => Err(why),
                 (Ok(Some(_)), _) => Err(Unattributed::Gone),
-                _ => found,
-            };
+                _ => Err(why),
+            });
             match &found {
                 Ok(facts) => debug!(session = facts.session, pid = facts.pid, ?connection, "found"),
                 Err(reason) => debug!(%reason, ?connection, "not found"),
