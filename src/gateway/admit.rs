@@ -98,7 +98,7 @@ fn take_seats(
     rule: usize,
     terms: &Terms,
     seats: &Arc<Seats>,
-) -> Result<[Option<Seat>; 2], ClientError> {
+) -> Result<Box<[Seat]>, ClientError> {
     let principal = &identified.principal;
     let of_principal = terms.max_clients.map(|most| {
         let seat = seats.take(rule, principal.to_string(), most);
@@ -109,5 +109,5 @@ fn take_seats(
         let seat = seats.take(rule, Seats::session(session), most);
         seat.ok_or_else(|| ClientError::too_many_of_session(session, rule, most))
     });
-    Ok([of_principal.transpose()?, of_session.transpose()?])
+    of_principal.into_iter().chain(of_session).collect()
 }

@@ -49,7 +49,7 @@ impl Default for Cancels {
 struct Entry {
     key: CancelKey,
     /// Who alone may cancel, if AWS has said who it is.
-    owner: Option<SsmSession>,
+    owner: Option<Arc<SsmSession>>,
     lease: Mutex<Leased>,
     settled: Notify,
 }
@@ -104,7 +104,7 @@ impl Cancels {
     pub(super) fn register(
         self: &Arc<Self>,
         version: ProtocolVersion,
-        session: Option<&SsmSession>,
+        session: Option<&Arc<SsmSession>>,
     ) -> Option<Registered> {
         let len = if version >= ProtocolVersion::V3_2 {
             SECRET_BYTES_3_2
@@ -220,7 +220,7 @@ impl Registered {
     pub(super) fn cancel_running(&self) -> JoinHandle<()> {
         let (cancels, entry) = (self.cancels.clone(), self.entry.clone());
         spawn_local(async move {
-            cancels.cancel(&entry.key, entry.owner.as_ref()).await;
+            cancels.cancel(&entry.key, entry.owner.as_deref()).await;
         })
     }
 

@@ -43,7 +43,7 @@ pub(super) struct Identified {
     pub(super) principal: Principal,
     pub(super) source: Source,
     /// The session of Session Manager that it came through.
-    pub(super) session: Option<SsmSession>,
+    pub(super) session: Option<Arc<SsmSession>>,
 }
 
 /// The look for the session of Session Manager that a connection came through, which begins when it is accepted: the process at
@@ -197,7 +197,7 @@ impl Identifier {
                         version,
                         principal: Principal::Iam(session.owner.clone()),
                         source: Source::Ssm,
-                        session: Some(session),
+                        session: Some(Arc::new(session)),
                     });
                 }
                 Err(why) => {

@@ -223,7 +223,7 @@ async fn welcome_to_console(shard: &Rc<Shard>, client: &Client, visitor: Visitor
     let admission = Admission {
         in_force,
         rule,
-        _seats: [None, None],
+        _seats: Box::default(),
     };
     let Identified {
         mut conversation,

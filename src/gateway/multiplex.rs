@@ -93,7 +93,7 @@ enum Pause {
 
 impl Sharer<'_> {
     /// Serves the client to its end. `early` is what it has sent already.
-    pub(super) async fn run(mut self, early: Vec<u8>) -> Ended {
+    pub(super) async fn run(&mut self, early: Vec<u8>) -> Ended {
         let mut pending = early;
         loop {
             if let Err(end) = self.message(&mut pending).await {

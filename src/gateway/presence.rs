@@ -36,7 +36,7 @@ pub(super) struct Presence {
     /// How that is known.
     pub(super) source: Source,
     /// The session of Session Manager that it came through.
-    pub(super) session: Option<SsmSession>,
+    pub(super) session: Option<Arc<SsmSession>>,
     pub(super) pool: PoolKey,
     pub(super) address: Option<SocketAddr>,
     pub(super) since: SystemTime,
@@ -53,7 +53,7 @@ pub(super) struct Admission {
     /// Which rule, from 0.
     pub(super) rule: usize,
     /// It counts, as far as that rule allows only so many.
-    pub(super) _seats: [Option<Seat>; 2],
+    pub(super) _seats: Box<[Seat]>,
 }
 
 /// Why a client has to go, though the gateway stays.
@@ -80,7 +80,7 @@ impl Presence {
     pub(super) fn new(
         principal: Principal,
         source: Source,
-        session: Option<SsmSession>,
+        session: Option<Arc<SsmSession>>,
         pool: PoolKey,
         address: Option<SocketAddr>,
         console: Option<Console>,
@@ -169,7 +169,10 @@ impl Presence {
             _seats: [
                 seat(terms.max_clients, Some(self.principal.to_string())),
                 seat(terms.max_clients_per_session, session),
-            ],
+            ]
+            .into_iter()
+            .flatten()
+            .collect(),
         };
     }
 }

@@ -110,10 +110,15 @@ impl Drop for Departure<'_> {
 
 impl Session {
     async fn run(mut self: Box<Self>, shard: &Rc<Shard>, client: &Client) {
-        let mut tracker = Tracker::default();
         let mut traffic = Traffic::default();
         let departure = Departure::of(shard, client.session, self.began);
-        let end = match self.exchange(client, &mut tracker, &mut traffic).await {
+        // Boxed: only one of them is needed.
+        let (end, tracker) = if self.pool.is_shared() {
+            Box::pin(self.share(client, &mut traffic)).await
+        } else {
+            Box::pin(self.stay_alone(client, &mut traffic)).await
+        };
+        let end = match end {
             Ok(End::Shutdown) => Ok(client.ending().map_or(End::Shutdown, End::Ended)),
             end => end,
         };
@@ -176,16 +181,24 @@ impl Session {
         tokio::join!(tells, gives_back);
     }
 
-    async fn exchange(
+    /// Serves a client that keeps its server connection; and what is owed on that.
+    async fn stay_alone(
+        &mut self,
+        client: &Client,
+        traffic: &mut Traffic,
+    ) -> (Result<End, Box<ClientError>>, Tracker) {
+        let mut tracker = Tracker::default();
+        let end = self.alone(client, &mut tracker, traffic).await;
+        (end, tracker)
+    }
+
+    async fn alone(
         &mut self,
         client: &Client,
         tracker: &mut Tracker,
         traffic: &mut Traffic,
     ) -> Result<End, Box<ClientError>> {
         let early = std::mem::take(&mut self.early);
-        if self.pool.is_shared() {
-            return Box::pin(self.share(client, early, tracker, traffic)).await;
-        }
         let mut deadlines = self.deadlines(client);
         let begun = (!early.is_empty()).then(|| look_at(&early, tracker)).flatten();
         drop(early);
@@ -201,9 +214,7 @@ impl Session {
             First::End(end) => Ok(end),
         }
     }
-}
 
-impl Session {
     /// Serves a client that keeps its server connection from its `first` bytes on.
     async fn keep(
         &mut self,
@@ -251,21 +262,20 @@ impl Session {
         Ok(pump(stream, client, lease, tracker, traffic, &mut deadlines, key).await)
     }
 
-    /// Serves a client that shares its server connections with others.
     fn deadlines(&self, client: &Client) -> Option<Box<Deadlines>> {
         let timeouts = &self.pool.target().timeouts;
         Deadlines::of(timeouts, self.ends, client.session, self.pool.metrics())
     }
 
+    /// Serves a client that shares its server connections with others; and what is owed on the last.
     async fn share(
         &mut self,
         client: &Client,
-        early: Vec<u8>,
-        tracker: &mut Tracker,
         traffic: &mut Traffic,
-    ) -> Result<End, Box<ClientError>> {
+    ) -> (Result<End, Box<ClientError>>, Tracker) {
+        let early = std::mem::take(&mut self.early);
         let deadlines = self.deadlines(client);
-        let sharer = Sharer {
+        let mut sharer = Sharer {
             stream: &mut self.stream,
             client,
             key: &self.key,
@@ -284,8 +294,7 @@ impl Session {
         };
         let ended = sharer.run(early).await;
         self.lease = ended.lease.map(Box::new);
-        *tracker = ended.tracker;
-        ended.end
+        (ended.end, ended.tracker)
     }
 }
 

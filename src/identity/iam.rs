@@ -6,7 +6,6 @@
 //! caller can choose is shown to people and never compared with a rule.
 
 use std::fmt;
-use std::ops::Range;
 use std::sync::Arc;
 
 /// How the roles begin that IAM Identity Center makes, one for each permission set, and of whose sessions it alone gives the
@@ -20,29 +19,33 @@ const SSO_SUFFIX_LEN: usize = 16;
 /// The longest ARN that is taken: a user's path alone may have 512 characters (IAM User Guide, "IAM and AWS STS quotas").
 const MAX_ARN_BYTES: usize = 1024;
 
+/// A part of an ARN, which is no longer than [`MAX_ARN_BYTES`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Place {
+    from: u16,
+    to: u16,
+}
+
 /// An IAM principal that AWS has vouched for.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct IamPrincipal {
     arn: Arc<str>,
-    account: Range<usize>,
+    account: Place,
     kind: Kind,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Kind {
     /// A user of IAM Identity Center; the session name is that user's name.
-    Sso {
-        permission_set: Range<usize>,
-        name: Range<usize>,
-    },
+    Sso { permission_set: Place, name: Place },
     /// A session of any other role, or a federated user: whoever asks AWS for it chooses its name.
     Chosen {
         /// The role and the name, or the name.
-        shown: Range<usize>,
-        name: Range<usize>,
+        shown: Place,
+        name: Place,
     },
     /// An IAM user.
-    User { name: Range<usize> },
+    User { name: Place },
 }
 
 /// Why a text is no ARN of a principal that may be let in.
@@ -72,8 +75,12 @@ impl IamPrincipal {
             return Err(BadArn::Malformed);
         }
         let place = |part: &str| {
-            let start = part.as_ptr() as usize - arn.as_ptr() as usize;
-            start..start + part.len()
+            let from = part.as_ptr() as usize - arn.as_ptr() as usize;
+            let number = |place: usize| u16::try_from(place).unwrap_or_default();
+            Place {
+                from: number(from),
+                to: number(from + part.len()),
+            }
         };
         let kind = match (service, resource.split_once('/')) {
             ("iam", None) if resource == "root" => return Err(BadArn::Root),
@@ -145,13 +152,17 @@ impl IamPrincipal {
     /// pattern `…:assumed-role/ROLE/*` fits, and one that asks for a certain session name doesn't.
     pub fn canonical(&self) -> &str {
         match &self.kind {
-            Kind::Chosen { name, .. } => self.part(&(0..name.start)),
+            Kind::Chosen { name, .. } => self.part(&Place {
+                from: 0,
+                to: name.from,
+            }),
             Kind::Sso { .. } | Kind::User { .. } => &self.arn,
         }
     }
 
-    fn part(&self, place: &Range<usize>) -> &str {
-        self.arn.get(place.clone()).unwrap_or_default()
+    fn part(&self, place: &Place) -> &str {
+        let Place { from, to } = *place;
+        self.arn.get(from.into()..to.into()).unwrap_or_default()
     }
 }
 
