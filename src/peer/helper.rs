@@ -190,10 +190,10 @@ async fn look_up(mut kernel: Kernel, agent: Rc<Agent>, mut asked: mpsc::Receiver
         // Who has a socket of that number now has had it when the kernel was asked: numbers count up, and come again after 2^32
         // (`get_next_ino` in Linux's `fs/inode.c`). But who is no worker now may have been one.
         for (((connection, answer), found), owner) in batch.drain(..).zip(found).zip(owners) {
-            let found = found.or_else(|why| match (owner, kernel.dialler_of(connection)) {
-                (Ok(Some(owner)), Ok(Some(still))) if owner == still => Err(why),
-                (Ok(Some(_)), _) => Err(Unattributed::Gone),
-                _ => Err(why),
+            let found = found.map_err(|why| match (owner, kernel.dialler_of(connection)) {
+                (Ok(Some(owner)), Ok(Some(still))) if owner == still => why,
+                (Ok(Some(_)), _) => Unattributed::Gone,
+                _ => why,
             });
             match &found {
                 Ok(facts) => debug!(session = facts.session, pid = facts.pid, ?connection, "found"),
