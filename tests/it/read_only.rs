@@ -238,8 +238,10 @@ fn query(text: &[u8]) -> Vec<u8> {
 const SETS: &str = "select set_config('default_transaction_read_only', 'off', false)";
 const INSERT: &str = "insert into w values (1)";
 
-/// What is sent in each step, and how many ReadyForQuery come then.
-fn pipelines() -> Vec<(&'static str, Vec<(Vec<u8>, usize)>)> {
+/// What is sent, and how many ReadyForQuery come then.
+type Step = (Vec<u8>, usize);
+
+fn pipelines() -> Vec<(&'static str, Vec<Step>)> {
     let sjis = b"select E'\x83\x5c'; commit; insert into w values (4); --'";
     vec![
         (

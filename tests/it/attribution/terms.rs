@@ -67,6 +67,29 @@ fn who_reads_and_who_writes_share_connections() {
 }
 
 #[test]
+fn what_is_set_back_for_who_reads_is_not_so_for_who_has_set_the_same() {
+    let rules = reads("read_only = true");
+    let host = Host::with_rules("sources = [\"ssm\"]", "mode = \"auto\"\nsize = 1", &rules);
+    host.lab
+        .superuser_sql("create table w (a int); grant all on w to app_rw")
+        .unwrap();
+    let (alices, bobs) = (host.session(ALICES, ALICE), host.session(BOBS, BOB));
+    let (mut alice, _) = log_in(alices.address, "app_rw");
+    let (mut bob, _) = log_in(bobs.address, "app_rw");
+    bob.query("set default_transaction_read_only = off");
+    for round in 0..3 {
+        alice.query("select set_config('default_transaction_read_only', 'off', false)");
+        alice.query("select 1");
+        assert_eq!(state(&bob.query("insert into w values (1)")), None, "{round}");
+        assert_eq!(
+            state(&alice.query("insert into w values (1)")).unwrap(),
+            "25006",
+            "{round}"
+        );
+    }
+}
+
+#[test]
 fn a_session_has_no_more_connections_than_a_rule_allows() {
     let rules = reads("max_clients_per_session = 1");
     let host = Host::with_rules("sources = [\"ssm\"]", "mode = \"auto\"", &rules);
