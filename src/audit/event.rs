@@ -87,6 +87,13 @@ pub enum Event {
         /// What came of it.
         outcome: String,
     },
+    /// The configuration was read again, and its rules count now.
+    Rules {
+        /// How many there are.
+        rules: usize,
+        /// How many clients have to go for it.
+        ended: usize,
+    },
     /// A client that was in is gone.
     Disconnect {
         /// Which.

@@ -19,7 +19,7 @@ use super::cancel::Cancels;
 use super::clients::Clients;
 use super::identify::{Asked, Identifier};
 use super::presence::InForce;
-use crate::audit::Audit;
+use crate::audit::{Audit, Event};
 use crate::config::{Config, Limits, Target};
 use crate::ids::{PoolKey, SessionId};
 use crate::metrics::Metrics;
@@ -213,7 +213,9 @@ impl Shard {
     fn enforce(&self) {
         let in_force = self.in_force();
         let ended = self.clients.each(|_, presence| presence.judge(&in_force));
+        let rules = in_force.rules.len();
         info!(ended, "the rules were changed: these clients have to go");
+        self.shared.audit.record(|| Event::Rules { rules, ended });
     }
 
     async fn drain(&self, mut shutdown: watch::Receiver<Shutdown>) {

@@ -150,7 +150,9 @@ fn what_the_console_does_not_understand() {
 #[test]
 fn the_configuration_is_read_again_on_command() {
     let lab = Lab::start(LabConfig::default()).unwrap();
-    let gateway = started(&lab, &rule("admin"), None);
+    let directory = tempfile::tempdir().unwrap();
+    let audit = directory.path().join("audit.jsonl");
+    let gateway = started(&lab, &rule("admin"), Some(&audit));
     let (mut inside, _) = Raw::login(&gateway, "app_ro");
     let mut console = visit(&gateway);
     let told = console.query("reload");
@@ -173,4 +175,10 @@ fn the_configuration_is_read_again_on_command() {
     assert!(answers.iter().any(|message| message.body == b"RELOAD\0"));
     assert_eq!(console.until('\0').pop().unwrap().field(b'C').unwrap(), "57P01");
     assert_eq!(inside.query("select 1").last().unwrap().tag, 'Z');
+    let is_recorded = (0..100).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        let log = std::fs::read_to_string(&audit).unwrap();
+        log.contains("\"event\":\"rules\",\"rules\":2,\"ended\":1")
+    });
+    assert!(is_recorded);
 }
