@@ -83,7 +83,7 @@ async fn supervise(mut config: Config, origin: Option<Origin>) -> anyhow::Result
     let (rules, in_force) = watch::channel(InForce::new(config.rules.clone()));
     let (reloads, asked_to_reload) = mpsc::channel(1);
     let reloader = Reloader {
-        origin,
+        origin: origin.map(Arc::new),
         running: Running::of(&config),
         rules,
         reopen: writer.as_ref().map(Writer::reopening),

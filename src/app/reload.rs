@@ -2,18 +2,24 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use tokio::signal::unix::Signal;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::config::{Config, Origin};
 use crate::gateway::{Asker, InForce};
 
+/// How long reading the file may take.
+const READ_WITHIN: Duration = Duration::from_secs(5);
+
 /// Reads the configuration again.
 pub(super) struct Reloader {
     /// Nothing if there is no file.
-    pub(super) origin: Option<Origin>,
+    pub(super) origin: Option<Arc<Origin>>,
     /// What runs.
     pub(super) running: Running,
     pub(super) rules: watch::Sender<InForce>,
@@ -53,7 +59,7 @@ impl Reloader {
             if let Some(reopen) = &self.reopen {
                 reopen.store(true, Ordering::Relaxed);
             }
-            let outcome = self.reload();
+            let outcome = self.reload().await;
             match &outcome {
                 Ok(told) => info!("reloaded: {told}"),
                 Err(error) => warn!("not reloaded, the configuration of before goes on: {error}"),
@@ -64,11 +70,11 @@ impl Reloader {
         }
     }
 
-    fn reload(&self) -> Result<String, String> {
+    async fn reload(&self) -> Result<String, String> {
         let Some(origin) = &self.origin else {
             return Err("there is no configuration file to read again".to_owned());
         };
-        let (config, changed) = origin.read_again().map_err(|error| error.to_string())?;
+        let (config, changed) = read_again(origin.clone()).await?;
         let not_understood = self.running.not_understood.iter();
         let mut needs = not_understood.filter(|target| config.rules.need_understanding(target));
         if let Some(target) = needs.next() {
@@ -81,12 +87,35 @@ impl Reloader {
             return Err("rules have statements, and there is no audit log yet: restart".to_owned());
         }
         let count = config.rules.len();
-        self.rules.send_replace(InForce::new(config.rules));
+        self.rules.send_if_modified(|in_force| {
+            // Who is in by the same rules stays, whatever the time of day.
+            let differ = !in_force.are(&config.rules);
+            if differ {
+                *in_force = InForce::new(config.rules.clone());
+            }
+            differ
+        });
         let rules = format!("{count} rule(s) count now");
         Ok(if changed.is_empty() {
             rules
         } else {
             format!("{rules}; changes of {} need a restart", changed.join(", "))
         })
+    }
+}
+
+/// Reads the file without holding up anybody if that takes long.
+async fn read_again(origin: Arc<Origin>) -> Result<(Config, Vec<String>), String> {
+    let (tells, told) = oneshot::channel();
+    thread::Builder::new()
+        .name("postern-reload".to_owned())
+        .spawn(move || drop(tells.send(origin.read_again())))
+        .map_err(|error| error.to_string())?;
+    match timeout(READ_WITHIN, told).await {
+        Ok(Ok(read)) => read.map_err(|error| error.to_string()),
+        Ok(Err(_)) | Err(_) => Err(format!(
+            "the configuration file can't be read within {} s",
+            READ_WITHIN.as_secs()
+        )),
     }
 }

@@ -1,6 +1,8 @@
 //! The fourth step: may they? The rules decide on the canonical values of the request, and what isn't configured is
 //! refused in the same words as what isn't allowed.
 
+use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -8,33 +10,38 @@ use tokio::time::Instant;
 
 use super::error::ClientError;
 use super::identify::Identified;
-use super::presence::{Admission, InForce};
+use super::negotiate::Conversation;
+use super::presence::{Admission, InForce, Presence};
 use super::route::{Request, Routed};
 use super::seats::{Seat, Seats};
 use crate::config::Target;
 use crate::ids::PoolKey;
 use crate::policy::{self, Decision, Terms};
 use crate::session::settings::Setting;
+use crate::wire::startup::ProtocolVersion;
 
 /// A client that may use its pool.
 #[derive(Debug)]
 pub(super) struct Admitted {
-    pub(super) identified: Identified,
+    pub(super) conversation: Conversation,
+    pub(super) version: ProtocolVersion,
     pub(super) target: Arc<Target>,
-    pub(super) pool: PoolKey,
+    /// Who it is, by which rule it is in, and which pool is its.
+    pub(super) presence: Rc<Presence>,
     pub(super) settings: Vec<Setting>,
-    /// By what.
-    pub(super) admission: Admission,
     /// On which terms.
     pub(super) terms: Terms,
     /// When it must end by them.
     pub(super) ends: Option<Instant>,
 }
 
-/// Takes the step.
-pub(super) fn admit(routed: Routed, in_force: InForce) -> Result<Admitted, Box<(Identified, ClientError)>> {
+/// Takes the step, for a client that comes `from` there.
+pub(super) fn admit(
+    routed: Routed,
+    in_force: InForce,
+    from: Option<SocketAddr>,
+) -> Result<Admitted, Box<(Identified, ClientError)>> {
     let Routed { identified, request } = routed;
-    let InForce { rules, seats } = &in_force;
     let Request {
         target_name,
         target,
@@ -46,7 +53,7 @@ pub(super) fn admit(routed: Routed, in_force: InForce) -> Result<Admitted, Box<(
     let at = SystemTime::now();
     let decision = known.as_ref().map(|target| {
         let principal = &identified.principal;
-        rules.decide(&policy::Request {
+        in_force.rules.decide(&policy::Request {
             principal,
             document: identified.session.as_ref().map(|session| &*session.document),
             target: &target.name,
@@ -55,41 +62,47 @@ pub(super) fn admit(routed: Routed, in_force: InForce) -> Result<Admitted, Box<(
             at,
         })
     });
-    match (known, decision) {
-        (Some(target), Some(Decision::Allow { rule })) => {
-            let pool = PoolKey {
-                target: target.name.clone(),
-                database,
-                user,
-            };
-            let terms = rules.terms(rule, at);
-            match take_seats(&identified, rule, &terms, seats) {
-                Ok(seats) => Ok(Admitted {
-                    identified,
-                    target,
-                    pool,
-                    settings,
-                    admission: Admission {
-                        in_force,
-                        rule,
-                        _seats: seats,
-                    },
-                    terms,
-                    ends: terms.max_duration.map(|longest| Instant::now() + longest),
-                }),
-                Err(error) => Err(Box::new((identified, error))),
-            }
-        }
-        _ => {
-            let error = ClientError::not_admitted(
-                &identified.principal,
-                &target_name,
-                database.as_str(),
-                user.as_str(),
-            );
-            Err(Box::new((identified, error)))
-        }
-    }
+    let (Some(target), Some(Decision::Allow { rule })) = (known, decision) else {
+        let error = ClientError::not_admitted(
+            &identified.principal,
+            &target_name,
+            database.as_str(),
+            user.as_str(),
+        );
+        return Err(Box::new((identified, error)));
+    };
+    let terms = in_force.rules.terms(rule, at);
+    let seats = match take_seats(&identified, rule, &terms, &in_force.seats) {
+        Ok(seats) => seats,
+        Err(error) => return Err(Box::new((identified, error))),
+    };
+    let Identified {
+        conversation,
+        version,
+        principal,
+        source,
+        session,
+    } = identified;
+    let admission = Admission {
+        in_force,
+        rule,
+        _seats: seats,
+    };
+    let pool = PoolKey {
+        target: target.name.clone(),
+        database,
+        user,
+    };
+    let presence = Presence::new(principal, source, session, pool, from, None, admission);
+    Ok(Admitted {
+        conversation,
+        version,
+        target,
+        presence: Rc::new(presence),
+        settings,
+        terms,
+        ends: terms.max_duration.map(|longest| Instant::now() + longest),
+    })
 }
 
 /// Those of the principal and of the session of Session Manager, as far as the rule allows only so many.

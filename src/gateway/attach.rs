@@ -106,12 +106,12 @@ async fn wait(
         if end.as_mut().is_some_and(|end| end.as_mut().poll(cx).is_ready()) {
             return Poll::Ready(Err(NoServer::Late));
         }
+        if client.poll_shutdown(cx) != Shutdown::No {
+            return Poll::Ready(Err(NoServer::Refused(Box::new(client.farewell()))));
+        }
         if let Poll::Ready(result) = lease.as_mut().poll(cx) {
             let refused = |error| NoServer::Refused(Box::new(ClientError::lease(&error, user.as_str())));
             return Poll::Ready(result.map_err(refused));
-        }
-        if client.poll_shutdown(cx) != Shutdown::No {
-            return Poll::Ready(Err(NoServer::Refused(Box::new(client.farewell()))));
         }
         if is_gone(stream, cx) {
             return Poll::Ready(Err(NoServer::ClientGone));

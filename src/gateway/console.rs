@@ -4,32 +4,38 @@
 //! again, and each of these commands is recorded.
 
 use std::future::pending;
+use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use bytes::BytesMut;
-use tokio::time::sleep_until;
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep_until};
 use tracing::info;
 
 use super::clients::Client;
 use super::deadlines::Late;
 use super::error::ClientError;
 use super::identify::Identified;
-use super::presence::{Ending, InForce, Presence};
+use super::negotiate::Conversation;
+use super::presence::{Admission, Ending, Presence};
 use super::pump::{End, Traffic};
 use super::serve::{Departure, say};
-use super::shard::Shard;
+use super::shard::{Shard, Shutdown};
 use crate::audit::Event;
 use crate::config::CONSOLE;
-use crate::ids::DbUser;
+use crate::ids::{DbUser, PoolKey};
 use crate::net::stream::Stream;
 use crate::policy::Console;
-use crate::wire::frame::Frames;
+use crate::wire::frame::HEADER_BYTES;
 use crate::wire::reply::{self, Report, Severity};
 use crate::wire::sqlstate;
 
 /// The longest command.
-const MAX_COMMAND_BYTES: u32 = 4_096;
+const MAX_COMMAND_BYTES: usize = 4_096;
+
+/// Visits at a time; each may have one answer of some MB under way.
+const MAX_VISITS: usize = 16;
 
 /// What clients are told of a server that isn't one. Drivers look at the version; the texts are read as PostgreSQL reads them.
 const PARAMETERS: [(&str, &str); 7] = [
@@ -81,26 +87,26 @@ enum Command {
 impl Command {
     fn read(text: &str) -> Option<Self> {
         let text = text.trim().trim_end_matches(';').trim_end();
-        let words: Vec<&str> = text.split_whitespace().collect();
-        let is = |place: usize, word: &str| {
-            words
-                .get(place)
-                .is_some_and(|known| known.eq_ignore_ascii_case(word))
-        };
-        let named = |place: usize| {
-            let name = words.get(place)?;
+        let (first, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+        let (second, name) = rest
+            .trim_start()
+            .split_once(char::is_whitespace)
+            .unwrap_or((rest.trim_start(), ""));
+        let words = (first.to_ascii_lowercase(), second.to_ascii_lowercase());
+        let named = |name: &str| {
+            let name = name.trim_start();
             let quoted = name.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\''));
-            Some(quoted.unwrap_or(name).to_owned())
+            Some(quoted.unwrap_or(name).to_owned()).filter(|name| !name.is_empty())
         };
-        match words.len() {
-            0 => Some(Self::Empty),
-            1 if is(0, "reload") => Some(Self::Reload),
-            2 if is(0, "show") && is(1, "help") => Some(Self::Help),
-            2 if is(0, "show") && is(1, "version") => Some(Self::Version),
-            2 if is(0, "show") && is(1, "clients") => Some(Self::Clients),
-            2 if is(0, "kill_client") => named(1).map(Self::KillClient),
-            3 if is(0, "kill") && is(1, "person") => named(2).map(Self::KillPerson),
-            3 if is(0, "kill") && is(1, "session") => named(2).map(Self::KillSession),
+        match (words.0.as_str(), words.1.as_str(), name) {
+            ("", ..) => Some(Self::Empty),
+            ("reload", "", _) => Some(Self::Reload),
+            ("show", "help", "") => Some(Self::Help),
+            ("show", "version", "") => Some(Self::Version),
+            ("show", "clients", "") => Some(Self::Clients),
+            ("kill_client", ..) => named(rest).map(Self::KillClient),
+            ("kill", "person", name) => named(name).map(Self::KillPerson),
+            ("kill", "session", name) => named(name).map(Self::KillSession),
             _ => None,
         }
     }
@@ -114,47 +120,73 @@ impl Command {
 /// Somebody whom a rule lets in at the console.
 #[derive(Debug)]
 pub(super) struct Visitor {
-    pub(super) identified: Identified,
-    pub(super) user: DbUser,
+    pub(super) conversation: Conversation,
+    pub(super) presence: Rc<Presence>,
     pub(super) level: Console,
-    pub(super) rule: usize,
-    pub(super) in_force: InForce,
+    /// When it must end.
+    pub(super) ends: Option<Instant>,
 }
 
 /// One who was greeted.
 pub(super) struct Visit {
     pub(super) stream: Stream,
-    /// What it has sent already.
-    pub(super) early: Vec<u8>,
+    /// What it has sent.
+    pub(super) received: Vec<u8>,
     pub(super) level: Console,
-    pub(super) began: Instant,
+    pub(super) began: std::time::Instant,
     /// When it must end.
-    pub(super) ends: Option<tokio::time::Instant>,
+    pub(super) ends: Option<Instant>,
 }
 
-/// Takes the step that [`admit`](super::admit::admit) is for databases.
+/// Takes the step that [`admit`](super::admit::admit) is for databases, for one who comes `from` there.
 pub(super) fn admit(
+    shard: &Shard,
     identified: Identified,
     user: DbUser,
-    in_force: InForce,
+    from: Option<SocketAddr>,
 ) -> Result<Visitor, Box<(Identified, ClientError)>> {
+    let in_force = shard.in_force();
     let document = identified.session.as_ref().map(|session| &*session.document);
-    let decision = in_force
-        .rules
-        .decide_console(&identified.principal, document, SystemTime::now());
-    match decision {
-        Some((rule, level)) => Ok(Visitor {
+    let at = SystemTime::now();
+    let Some((rule, level)) = in_force.rules.decide_console(&identified.principal, document, at) else {
+        let error = ClientError::not_admitted(&identified.principal, CONSOLE, CONSOLE, user.as_str());
+        return Err(Box::new((identified, error)));
+    };
+    let mut visits = 0;
+    shard
+        .clients
+        .each(|_, presence| visits += usize::from(presence.console.is_some()));
+    if visits >= MAX_VISITS {
+        return Err(Box::new((
             identified,
-            user,
-            level,
-            rule,
-            in_force,
-        }),
-        None => {
-            let error = ClientError::not_admitted(&identified.principal, CONSOLE, CONSOLE, user.as_str());
-            Err(Box::new((identified, error)))
-        }
+            ClientError::too_many_at_console(MAX_VISITS),
+        )));
     }
+    let terms = in_force.rules.terms(rule, at);
+    let Identified {
+        conversation,
+        principal,
+        source,
+        session,
+        ..
+    } = identified;
+    let place = PoolKey {
+        target: CONSOLE.into(),
+        database: CONSOLE.into(),
+        user,
+    };
+    let admission = Admission {
+        in_force,
+        rule,
+        _seats: Box::default(),
+    };
+    let presence = Presence::new(principal, source, session, place, from, Some(level), admission);
+    Ok(Visitor {
+        conversation,
+        presence: Rc::new(presence),
+        level,
+        ends: terms.max_duration.map(|longest| Instant::now() + longest),
+    })
 }
 
 /// AuthenticationOk, parameters, ReadyForQuery.
@@ -176,73 +208,98 @@ impl Visit {
         departure.record(reason, &traffic);
     }
 
-    /// Answers what it asks until it goes, and says why it does.
+    /// Answers what it asks, one by one, until it goes, and says why it does.
     async fn serve(&mut self, shard: &Rc<Shard>, client: &Client, traffic: &mut Traffic) -> String {
-        let (mut frames, mut is_skipping) = (Frames::default(), false);
-        let mut input = std::mem::take(&mut self.early);
+        let mut is_skipping = false;
         loop {
             let mut out = BytesMut::new();
-            let mut rest = &*input;
-            traffic.received += rest.len() as u64;
-            loop {
-                let frame = match frames.next(&mut rest, |_| MAX_COMMAND_BYTES) {
-                    Ok(None) => break,
-                    Ok(Some(frame)) if frame.is_cut() => return "a command was too long".to_owned(),
-                    Ok(Some(frame)) => frame,
-                    Err(error) => return error.to_string(),
-                };
-                match frame.tag {
-                    b'X' => return End::Terminated.to_string(),
-                    b'Q' => {
-                        let text = frame.body.strip_suffix(b"\0").unwrap_or(frame.body);
-                        let text = String::from_utf8_lossy(text);
-                        run(shard, client, &text, self.level, &mut out).await;
-                        reply::ready_for_query(&mut out);
-                    }
-                    b'S' => {
-                        is_skipping = false;
-                        reply::ready_for_query(&mut out);
-                    }
-                    b'H' => {}
-                    _ if is_skipping => {}
-                    _ => {
-                        is_skipping = true;
-                        let error = refusal(
-                            sqlstate::FEATURE_NOT_SUPPORTED,
-                            "the console speaks only the simple query protocol",
-                            "Send commands without parameters, as psql does.",
-                        );
-                        reply::report(&error, &mut out);
+            match next_message(&mut self.received) {
+                Err(why) => return why.to_owned(),
+                // Whoever has to go does nothing more.
+                Ok(Some((b'Q', text))) if client.shutdown_now() == Shutdown::No => {
+                    run(shard, client, &text, self.level, &mut out).await;
+                    reply::ready_for_query(&mut out);
+                }
+                Ok(Some((b'X', _))) => return End::Terminated.to_string(),
+                Ok(Some((b'S', _))) => {
+                    is_skipping = false;
+                    reply::ready_for_query(&mut out);
+                }
+                Ok(Some((b'Q' | b'H', _))) => {}
+                Ok(Some(_)) if is_skipping => {}
+                Ok(Some(_)) => {
+                    is_skipping = true;
+                    let error = refusal(
+                        sqlstate::FEATURE_NOT_SUPPORTED,
+                        "the console speaks only the simple query protocol",
+                        "Send commands without parameters, as psql does.",
+                    );
+                    reply::report(&error, &mut out);
+                }
+                Ok(None) => {
+                    let stream = &mut self.stream;
+                    let received = &mut self.received;
+                    match unless_over(client, self.ends, stream.read_into(received)).await {
+                        Ok(Ok(read)) if read > 0 => traffic.received += read as u64,
+                        Ok(_) => return End::ClientLost.to_string(),
+                        Err(farewell) => return self.leave(shard, farewell).await,
                     }
                 }
             }
-            input.clear();
             traffic.sent += out.len() as u64;
-            let stream = &mut self.stream;
-            let next = async {
-                stream.send(&out).await?;
-                stream.read_into(&mut input).await
-            };
-            let over = async {
-                match self.ends {
-                    Some(ends) => sleep_until(ends).await,
-                    None => pending().await,
-                }
-            };
-            let farewell = tokio::select! {
-                // What is answered first goes out first.
-                biased;
-                read = next => match read {
-                    Ok(0) | Err(_) => return End::ClientLost.to_string(),
-                    Ok(_) => continue,
-                },
-                () = client.shutdown() => client.farewell(),
-                () = over => ClientError::late(Late::Session),
-            };
-            say(shard, &mut self.stream, &farewell).await;
-            return farewell.report.message;
+            match unless_over(client, self.ends, self.stream.send(&out)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return End::ClientLost.to_string(),
+                Err(farewell) => return self.leave(shard, farewell).await,
+            }
+            // Others have their turn.
+            yield_now().await;
         }
     }
+
+    async fn leave(&mut self, shard: &Shard, farewell: Box<ClientError>) -> String {
+        say(shard, &mut self.stream, &farewell).await;
+        farewell.report.message
+    }
+}
+
+/// What comes of `step`, or what the client is told if it has to go before that.
+async fn unless_over<T>(
+    client: &Client,
+    ends: Option<Instant>,
+    step: impl Future<Output = T>,
+) -> Result<T, Box<ClientError>> {
+    let over = async {
+        match ends {
+            Some(ends) => sleep_until(ends).await,
+            None => pending().await,
+        }
+    };
+    tokio::select! {
+        // What is answered first goes out first.
+        biased;
+        done = step => Ok(done),
+        () = client.shutdown() => Err(Box::new(client.farewell())),
+        () = over => Err(Box::new(ClientError::late(Late::Session))),
+    }
+}
+
+/// Takes the first message out of what was received: its type, and its body as text. Nothing if it isn't there in full.
+fn next_message(received: &mut Vec<u8>) -> Result<Option<(u8, String)>, &'static str> {
+    let [tag, a, b, c, d, ..] = *received.as_slice() else {
+        return Ok(None);
+    };
+    let length = u32::from_be_bytes([a, b, c, d]) as usize;
+    if !(4..=MAX_COMMAND_BYTES).contains(&length) {
+        return Err("a message had a length that can't be");
+    }
+    if received.len() <= length {
+        return Ok(None);
+    }
+    let message: Vec<u8> = received.drain(..=length).collect();
+    let body = message.get(HEADER_BYTES..).unwrap_or_default();
+    let text = body.strip_suffix(b"\0").unwrap_or(body);
+    Ok(Some((tag, String::from_utf8_lossy(text).into_owned())))
 }
 
 async fn run(shard: &Rc<Shard>, client: &Client, text: &str, level: Console, out: &mut BytesMut) {
@@ -255,6 +312,7 @@ async fn run(shard: &Rc<Shard>, client: &Client, text: &str, level: Console, out
         return reply::report(&error, out);
     };
     if !command.looks() && level != Console::Admin {
+        record(shard, client, text, "refused");
         let error = refusal(
             sqlstate::INSUFFICIENT_PRIVILEGE,
             "the rule that admits you to the console lets you only look",
@@ -312,13 +370,12 @@ async fn run(shard: &Rc<Shard>, client: &Client, text: &str, level: Console, out
         }),
     };
     if !command.looks() {
-        let outcome = outcome.clone().unwrap_or_else(|error| error);
-        info!(session = %client.session, command = text, outcome, "console");
-        shard.shared.audit.record(|| Event::Command {
-            session: client.session.to_string(),
-            command: text.chars().take(256).collect(),
-            outcome,
-        });
+        record(
+            shard,
+            client,
+            text,
+            outcome.as_ref().unwrap_or_else(|error| error),
+        );
     }
     match outcome {
         Ok(tag) => reply::command_complete(&tag, out),
@@ -331,6 +388,16 @@ async fn run(shard: &Rc<Shard>, client: &Client, text: &str, level: Console, out
             reply::report(&error, out);
         }
     }
+}
+
+/// Records what somebody does.
+fn record(shard: &Shard, client: &Client, text: &str, outcome: &str) {
+    info!(session = %client.session, command = text, outcome, "console");
+    shard.shared.audit.record(|| Event::Command {
+        session: client.session.to_string(),
+        command: text.chars().take(256).collect(),
+        outcome: outcome.chars().take(512).collect(),
+    });
 }
 
 /// Ends the connections that are meant, but for those to the console. The answer has their number.
@@ -391,6 +458,10 @@ mod tests {
             (
                 "KILL_CLIENT 0000002a",
                 Some(Command::KillClient("0000002a".to_owned())),
+            ),
+            (
+                "kill person 'scram:a  b'",
+                Some(Command::KillPerson("scram:a  b".to_owned())),
             ),
             ("reload", Some(Command::Reload)),
             ("select 1", None),

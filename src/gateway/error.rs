@@ -323,6 +323,12 @@ impl ClientError {
             .hint("Close connections that aren't used, or ask whoever runs this gateway for more.")
     }
 
+    pub(super) fn too_many_at_console(most: usize) -> Self {
+        Self::new(ErrorKind::TooManyClients, "too many connections to the console")
+            .detail(format!("There are {most} already, as many as there may be."))
+            .hint("Close one that isn't used.")
+    }
+
     pub(super) fn read_only_unseen() -> Self {
         Self::new(ErrorKind::Unsupported, "this database can't be held to reading only")
             .detail("The rule that admits this connection says read_only, which takes PostgreSQL 14 or later.")
@@ -450,7 +456,7 @@ impl ClientError {
                 "terminating connection because no rule admits it any more",
                 "The rules of this gateway were changed; ask whoever runs it.",
             ),
-            Ending::OtherTerms => (
+            Ending::OtherTerms | Ending::Overdue => (
                 "terminating connection because the rule that admits it was changed",
                 "Reconnect; what the rule says now counts then.",
             ),

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -14,16 +14,14 @@ use super::clients::{Client, Counted, Silent};
 use super::console::{self, Visit, Visitor};
 use super::deadlines::Late;
 use super::error::ClientError;
-use super::identify::{Attribution, Identified};
+use super::identify::Attribution;
 use super::negotiate::{Conversation, LoginFailure, negotiate};
-use super::presence::{Admission, Presence};
+use super::presence::Presence;
 use super::record::Recorder;
 use super::route::{Routed, Wanted, route};
 use super::serve::{LAST_WORDS, Session, say};
 use super::shard::Shard;
 use crate::audit::Event;
-use crate::config::CONSOLE;
-use crate::ids::PoolKey;
 use crate::net::options::{self, Liveness};
 use crate::net::stream::Stream;
 use crate::session::settings;
@@ -194,16 +192,22 @@ async fn introduce(
         .identifier
         .identify(negotiated, client.session, wanted.user().as_str(), attribution)
         .await?;
+    let from = address(&identified.conversation);
     let introduced = match wanted {
         Wanted::Database(request) => {
-            let admitted = admit(Routed { identified, request }, shard.in_force());
+            let admitted = admit(Routed { identified, request }, shard.in_force(), from);
             admitted.map(|admitted| Introduced::Database(Box::new(admitted)))
         }
         Wanted::Console(user) => {
-            let visitor = console::admit(identified, user, shard.in_force());
+            let visitor = console::admit(shard, identified, user, from);
             visitor.map(|visitor| Introduced::Console(Box::new(visitor)))
         }
     };
+    match &introduced {
+        Ok(Introduced::Database(admitted)) => client.enter(admitted.presence.clone()),
+        Ok(Introduced::Console(visitor)) => client.enter(visitor.presence.clone()),
+        Ok(Introduced::Cancel) | Err(_) => {}
+    }
     introduced.map_err(|refused| {
         let (identified, error) = *refused;
         (identified.conversation, error.into())
@@ -213,76 +217,44 @@ async fn introduce(
 /// The greeting at the console.
 async fn welcome_to_console(shard: &Rc<Shard>, client: &Client, visitor: Visitor) -> Option<Box<Visit>> {
     let Visitor {
-        identified,
-        user,
-        level,
-        rule,
-        in_force,
-    } = visitor;
-    let terms = in_force.rules.terms(rule, SystemTime::now());
-    let admission = Admission {
-        in_force,
-        rule,
-        _seats: Box::default(),
-    };
-    let Identified {
         mut conversation,
-        principal,
-        source,
-        session,
-        ..
-    } = identified;
-    let place = PoolKey {
-        target: CONSOLE.into(),
-        database: CONSOLE.into(),
-        user,
-    };
+        presence,
+        level,
+        ends,
+    } = visitor;
     console::greet(&mut conversation.reply);
     conversation.flush().await.ok()?;
-    let from = address(&conversation);
-    enter(
-        shard,
-        client,
-        Presence::new(principal, source, session, place, from, Some(level), admission),
-    );
+    note_login(shard, client, &presence);
     let Conversation { stream, received, .. } = conversation;
-    let began = Instant::now();
     Some(Box::new(Visit {
         stream,
-        early: received,
+        received,
         level,
-        began,
-        ends: terms.max_duration.map(|longest| (began + longest).into()),
+        began: Instant::now(),
+        ends,
     }))
 }
 
 /// AuthenticationOk, the server's parameters, the cancel key, ReadyForQuery.
 async fn welcome(shard: &Rc<Shard>, client: &Client, admitted: Admitted) -> Option<Box<Session>> {
     let Admitted {
-        identified,
+        mut conversation,
+        version,
         target,
-        pool,
+        presence,
         settings,
-        admission,
         terms,
         ends,
     } = admitted;
-    let Identified {
-        mut conversation,
-        version,
-        principal,
-        source,
-        session,
-    } = identified;
     let (Some(pool), Some(key)) = (
-        shard.pool(&target, &pool),
-        shard.shared.cancels.register(version, session.as_ref()),
+        shard.pool(&target, &presence.pool),
+        shard.shared.cancels.register(version, presence.session.as_ref()),
     ) else {
         refuse(shard, client, conversation, &ClientError::internal()).await;
         return None;
     };
     reply::authentication_ok(&mut conversation.reply);
-    let person = principal.person();
+    let person = presence.principal.person();
     let settings = if terms.read_only {
         settings::read_only(settings)
     } else {
@@ -327,20 +299,7 @@ async fn welcome(shard: &Rc<Shard>, client: &Client, admitted: Admitted) -> Opti
     greet(&parameters, key.key(), &mut conversation.reply);
     conversation.flush().await.ok()?;
     let person = person.map(Rc::from);
-    let place = pool.key().clone();
-    enter(
-        shard,
-        client,
-        Presence::new(
-            principal,
-            source,
-            session,
-            place,
-            address(&conversation),
-            None,
-            admission,
-        ),
-    );
+    note_login(shard, client, &presence);
     let began = Instant::now();
     let Conversation {
         stream,
@@ -366,8 +325,8 @@ async fn welcome(shard: &Rc<Shard>, client: &Client, admitted: Admitted) -> Opti
     }))
 }
 
-/// Notes that a client is in.
-fn enter(shard: &Shard, client: &Client, presence: Presence) {
+/// Records that a client is in.
+fn note_login(shard: &Shard, client: &Client, presence: &Presence) {
     let Presence {
         principal,
         source,
@@ -376,7 +335,7 @@ fn enter(shard: &Shard, client: &Client, presence: Presence) {
         address,
         admission,
         ..
-    } = &presence;
+    } = presence;
     let rule = admission.borrow().rule;
     let logins = &shard.shared.metrics.client.logins;
     logins.with_label_values(&[source.name()]).inc();
@@ -395,9 +354,6 @@ fn enter(shard: &Shard, client: &Client, presence: Presence) {
     });
     let ssm_session = session.as_ref().map(|session| &*session.id);
     info!(session = %client.session, %principal, ssm_session, %pool, rule, "login");
-    // The rules may have been changed while it waited.
-    presence.judge(&shard.in_force());
-    client.enter(Rc::new(presence));
 }
 
 /// Sends the error and ends the connection.

@@ -123,6 +123,9 @@ impl Sharer<'_> {
         loop {
             drop_copy_rest(pending);
             if is_worth_a_server(pending)? {
+                if self.client.shutdown_now() != Shutdown::No {
+                    return Err(End::Shutdown);
+                }
                 self.traffic.received += pending.len() as u64;
                 return Ok(());
             }
@@ -213,6 +216,9 @@ impl Sharer<'_> {
         {
             let handed_over = Box::pin(self.hand_over(lease)).await;
             handed_over.map_err(|error| Box::new(ClientError::settings(&error)))?;
+        }
+        if self.client.shutdown_now() != Shutdown::No {
+            return Ok(Some(End::Shutdown));
         }
         let mut begins = Some(first);
         let mut pinned = None;

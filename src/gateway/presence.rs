@@ -27,6 +27,11 @@ impl InForce {
             seats: Arc::default(),
         }
     }
+
+    /// Whether they are these.
+    pub fn are(&self, rules: &Rules) -> bool {
+        *self.rules == *rules
+    }
 }
 
 /// One client that is in.
@@ -65,12 +70,14 @@ pub(super) enum Ending {
     NotAdmitted,
     /// The rules were changed, and what admits it now does so on other terms. It may end its transaction.
     OtherTerms,
+    /// The same, and it has had long enough.
+    Overdue,
 }
 
 impl Ending {
     fn shutdown(self) -> Shutdown {
         match self {
-            Self::Killed | Self::NotAdmitted => Shutdown::Now,
+            Self::Killed | Self::NotAdmitted | Self::Overdue => Shutdown::Now,
             Self::OtherTerms => Shutdown::Drain,
         }
     }
@@ -108,6 +115,13 @@ impl Presence {
     #[inline]
     pub(super) fn shutdown(&self) -> Shutdown {
         self.ending.get().map_or(Shutdown::No, Ending::shutdown)
+    }
+
+    /// Doesn't wait for its transaction any longer.
+    pub(super) fn is_overdue(&self) {
+        if self.ending.get() == Some(Ending::OtherTerms) {
+            self.ending.set(Some(Ending::Overdue));
+        }
     }
 
     /// Makes it go; what is more urgent counts.

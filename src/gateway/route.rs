@@ -96,7 +96,9 @@ pub(super) fn route(
             .iter()
             .find(|target| target.endpoint.host.eq_ignore_ascii_case(host))
     });
-    if database == CONSOLE && by_server_name.is_none() && named.is_none() {
+    let is_database = |target: &Arc<Target>| target.databases.iter().any(|name| name.as_str() == CONSOLE);
+    if database == CONSOLE && by_server_name.is_none() && named.is_none() && !targets.iter().any(is_database)
+    {
         return Ok(Wanted::Console(user.into()));
     }
     let (target_name, database) = match (by_server_name, named, database.split_once('/'), targets) {

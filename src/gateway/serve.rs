@@ -18,7 +18,7 @@ use super::error::ClientError;
 use super::login::{LoggedIn, log_in};
 use super::multiplex::Sharer;
 use super::pump::{End, First, Traffic, first_message, look_at, pump};
-use super::shard::Shard;
+use super::shard::{Shard, Shutdown};
 use crate::audit::Event;
 use crate::ids::SessionId;
 use crate::net::stream::Stream;
@@ -199,6 +199,9 @@ impl Session {
         traffic: &mut Traffic,
     ) -> Result<End, Box<ClientError>> {
         let early = std::mem::take(&mut self.early);
+        if client.shutdown_now() != Shutdown::No {
+            return Ok(End::Shutdown);
+        }
         let mut deadlines = self.deadlines(client);
         let begun = (!early.is_empty()).then(|| look_at(&early, tracker)).flatten();
         drop(early);
@@ -240,6 +243,10 @@ impl Session {
             Err(NoServer::Late) => return Ok(End::Late(Late::Session)),
             Err(NoServer::Refused(error)) => return Err(error),
         };
+        if client.shutdown_now() != Shutdown::No {
+            lease.give_back(Tracker::default(), Farewell::Said).await;
+            return Ok(End::Shutdown);
+        }
         self.key.attach(lease.cancellable());
         lease.touch();
         let corrections = corrections(&lease.session.parameters, &self.greeted);

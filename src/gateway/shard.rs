@@ -210,18 +210,25 @@ impl Shard {
     }
 
     /// Ends the connections of those whom the rules don't admit any more, or on other terms.
-    fn enforce(&self) {
+    fn enforce(self: &Rc<Self>) {
         let in_force = self.in_force();
         let ended = self.clients.each(|_, presence| presence.judge(&in_force));
         let rules = in_force.rules.len();
         info!(ended, "the rules were changed: these clients have to go");
         self.shared.audit.record(|| Event::Rules { rules, ended });
+        let shard = self.clone();
+        spawn_local(async move {
+            sleep(shard.shared.limits.drain_timeout).await;
+            shard.clients.each(|_, presence| presence.is_overdue());
+        });
     }
 
-    async fn drain(&self, mut shutdown: watch::Receiver<Shutdown>) {
+    async fn drain(self: &Rc<Self>, mut shutdown: watch::Receiver<Shutdown>) {
+        let mut rules = self.rules.clone();
         while self.clients.len() > 0 && *shutdown.borrow() != Shutdown::Now {
             tokio::select! {
                 () = sleep(Duration::from_millis(20)) => {}
+                Ok(()) = rules.changed() => self.enforce(),
                 changed = shutdown.changed() => if changed.is_err() { break },
             }
         }

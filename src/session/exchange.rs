@@ -183,10 +183,10 @@ impl Exchange {
                 Err(ended) => return Some(ended),
             };
             let asked = match &instead {
-                Some(body) => Frame {
+                Some((tag, body)) => Frame {
+                    tag: *tag,
                     length: body.len() as u32 + 4,
-                    body: body.as_slice(),
-                    ..frame
+                    body,
                 },
                 None => frame,
             };
@@ -224,7 +224,8 @@ impl Exchange {
     /// A COPY may also fail before the server has looked at what comes; if nothing has come behind the Sync by then, it counts.
     fn must_wait(&self) -> bool {
         let is_last = self.desk.holds_sync && self.waiting.len() <= SYNC_LEN;
-        let holds = self.desk.holds_for_report && self.desk.ledger.owes_ready();
+        let ledger = &self.desk.ledger;
+        let holds = self.desk.holds_for_report && ledger.owes_ready() && ledger.copy == Copying::No;
         self.desk.is_undecided() || holds || is_last && self.desk.ledger.copy != Copying::No
     }
 

@@ -122,6 +122,15 @@ impl Statement<'_> {
         (1..self.tokens.len()).any(|place| self.is(place, word))
     }
 
+    /// Whether it may be CREATE TABLE AS, SELECT INTO or REFRESH. The first two are words that are nothing else.
+    fn makes_table(&self) -> bool {
+        (1..self.tokens.len()).any(|place| {
+            self.is(place, b"create")
+                || self.is(place, b"refresh") && self.is(place + 1, b"materialized")
+                || self.is(place, b"into") && !self.is_any(place - 1, &[b"insert", b"merge"])
+        })
+    }
+
     /// Whether the setting at that place is one of the two; nothing if it can't be told.
     fn names_access(&self, place: usize) -> Option<bool> {
         let mut buffer = [0; MAX_NAME_BYTES];
@@ -156,6 +165,10 @@ fn ends_transaction(statement: &Statement<'_>) -> Result<bool, NotReading> {
     let is_parenthesis = |token: &&Token| token.kind == Kind::Symbol(b'(');
     let parentheses = statement.tokens.iter().take_while(is_parenthesis).count();
     if statement.is(0, b"prepare") && statement.is(1, b"transaction") {
+        return Err(NotReading::Statement);
+    }
+    // EXPLAIN ANALYZE makes tables also in a transaction that only reads (`ExplainOneUtility`, PostgreSQL 18).
+    if statement.is(parentheses, b"explain") && statement.makes_table() {
         return Err(NotReading::Statement);
     }
     if statement.is_any(parentheses, &MAY_READ) {
@@ -230,6 +243,7 @@ mod tests {
             "SET SESSION \"Default_Transaction_Read_Only\" TO 'true'",
             "reset all; reset work_mem; reset transaction isolation level",
             "explain (analyze) insert into t select 1",
+            "explain with a as (insert into t values (1) returning *) select refresh from a",
             "prepare p as select 1; execute p; deallocate all",
             "rollback to savepoint a; select 1",
             "copy t to stdout",
@@ -257,6 +271,13 @@ mod tests {
             ("call p()", Statement),
             ("select 1; call p()", Statement),
             ("vacuum", Statement),
+            ("explain analyze create table t as select 1", Statement),
+            ("explain (analyze, verbose) select 1 into t", Statement),
+            (
+                "EXPLAIN ANALYZE VERBOSE with a as (select 1) select * INTO/**/temp t from a",
+                Statement,
+            ),
+            ("explain analyze refresh materialized view v", Statement),
             ("create temp table t()", Statement),
             ("load 'x'", Statement),
             ("prepare transaction 'a'", Statement),

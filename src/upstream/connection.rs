@@ -317,7 +317,8 @@ impl Connection {
         if tracker.is_lost() {
             return Err(Broken::Lost);
         }
-        if tracker.is_busy() {
+        // What isn't synced may still be under way.
+        if tracker.is_busy() || tracker.is_unsynced() {
             let server = self.cancel.clone().ok_or(Broken::NotCancellable)?;
             // The server may be blocked on sending: read on while the cancel is under way.
             let (cancelled, drained) = tokio::join!(
@@ -331,6 +332,10 @@ impl Connection {
             );
             drained?;
             cancelled.map_err(|_| Broken::NotCancellable)?;
+        }
+        if tracker.is_unsynced() && tracker.status() == TransactionStatus::Idle {
+            // A Sync of ours would commit what the client hasn't; a server whose client goes rolls that back.
+            return Err(Broken::Lost);
         }
         if tracker.is_unsynced() {
             tracker.sent_own(b'S');

@@ -182,3 +182,83 @@ fn the_configuration_is_read_again_on_command() {
     });
     assert!(is_recorded);
 }
+
+#[test]
+fn who_is_about_to_come_in_can_be_ended_as_well() {
+    let lab = Lab::start(LabConfig::default()).unwrap();
+    lab.superuser_sql("create table w (a int); grant all on w to app_rw")
+        .unwrap();
+    for mode in ["auto", "session"] {
+        let rules = format!(
+            "[[rules]]\nprincipals = [\"trust:\"]\ntargets = [\"*\"]\nusers = [\"*\"]\n{}",
+            rule("admin")
+        );
+        let options = Options {
+            pool: format!("mode = \"{mode}\"\nsize = 1").leak(),
+            rules: rules.leak(),
+            ..Options::default()
+        };
+        let gateway = Gateway::start(&lab, &options);
+        let (mut holds, _) = Raw::login(&gateway, "app_rw");
+        holds.query("begin");
+        // Its settings are new to the pool, so that it waits for a server before it is greeted; its query is there.
+        let mut waits = Raw::connect(&gateway);
+        waits.send(&postern::wire::startup::startup_message(
+            postern::wire::startup::ProtocolVersion::V3_0,
+            &[("user", "app_rw"), ("database", "orders"), ("work_mem", "77MB")],
+        ));
+        waits.message('Q', b"insert into w values (1)\0");
+        let mut console = visit(&gateway);
+        let is_shown = (0..100).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            console
+                .query("show clients")
+                .iter()
+                .filter(|message| message.tag == 'D')
+                .count()
+                == 3
+        });
+        assert!(is_shown, "{mode}");
+        assert_eq!(console.query("kill person trust:")[0].body, b"KILL 2\0", "{mode}");
+        assert_eq!(waits.last_error().field(b'C').unwrap(), "57P01", "{mode}");
+        let (mut next, _) = Raw::login(&gateway, "app_rw");
+        next.query("select 1");
+        assert_eq!(
+            lab.superuser_sql("select count(*) from w").unwrap().trim(),
+            "0",
+            "{mode}"
+        );
+    }
+}
+
+#[test]
+fn who_asks_without_reading_costs_only_himself() {
+    let lab = Lab::start(LabConfig::default()).unwrap();
+    let gateway = started(&lab, &rule("stats"), None);
+    let clients: Vec<_> = (0..100).map(|_| Raw::login(&gateway, "app_ro").0).collect();
+    let mut floods: Vec<_> = (0..15).map(|_| visit(&gateway)).collect();
+    let before = gateway.private_kib();
+    let storm = frame('Q', b"show clients\0").repeat(3_000);
+    std::thread::scope(|scope| {
+        for flood in &mut floods {
+            flood
+                .tcp
+                .set_write_timeout(Some(std::time::Duration::from_secs(1)))
+                .unwrap();
+            // It is taken as far as the sockets do.
+            scope.spawn(|| drop(std::io::Write::write_all(&mut flood.tcp, &storm)));
+        }
+    });
+    let (mut inside, _) = Raw::login(&gateway, "app_rw");
+    assert_eq!(inside.query("select 1").last().unwrap().tag, 'Z');
+    let grown = gateway.private_kib() - before;
+    assert!(grown < 15_000, "{grown} KiB");
+    let _sixteenth = visit(&gateway);
+    let mut refused = Raw::connect(&gateway);
+    refused.send(&postern::wire::startup::startup_message(
+        postern::wire::startup::ProtocolVersion::V3_0,
+        &[("user", "x"), ("database", "postern")],
+    ));
+    assert_eq!(refused.last_error().field(b'C').unwrap(), "53300");
+    drop(clients);
+}

@@ -193,3 +193,28 @@ fn wait_until_active(lab: &Lab, count: usize) {
     }
     panic!("never {count} active");
 }
+
+#[test]
+fn what_a_client_has_not_synced_is_not_committed_for_it() {
+    for pool in ["mode = \"auto\"\nsize = 1", "mode = \"session\"\nsize = 1"] {
+        let (lab, gateway) = gateway_with(pool);
+        lab.superuser_sql("create table w (a int); grant all on w to app_rw")
+            .unwrap();
+        for says_goodbye in [false, true] {
+            let (mut raw, _) = Raw::login(&gateway, "app_rw");
+            raw.message('P', b"\0insert into w values (1)\0\0\0");
+            raw.message('B', &[0; 8]);
+            raw.message('E', &[0; 5]);
+            raw.message('H', b"");
+            raw.until('C');
+            if says_goodbye {
+                raw.message('X', b"");
+            }
+            drop(raw);
+            let (mut next, _) = Raw::login(&gateway, "app_rw");
+            let counted = next.query("select count(*) from w");
+            let row = counted.iter().find(|message| message.tag == 'D').unwrap();
+            assert!(row.body.ends_with(b"0"), "{pool} {says_goodbye}: {row:?}");
+        }
+    }
+}

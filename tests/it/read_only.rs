@@ -101,6 +101,8 @@ fn nothing_that_a_client_sends_lets_it_write() {
             "begin; select sets(); rollback; insert into w values (1)",
             "reset all; insert into w values (1)",
             "explain analyze insert into w values (1)",
+            "explain analyze create table made as select 1",
+            "explain (analyze) select 1 as a into made",
             "with x as (insert into w values (1) returning a) select * from x",
         ] {
             let (mut raw, _) = Raw::login(&gateway, "app_rw");
@@ -292,6 +294,43 @@ fn pipelines() -> Vec<(&'static str, Vec<Step>)> {
                 .concat(),
                 2,
             )],
+        ),
+        (
+            "a statement of any name in place of one that is refused",
+            vec![
+                (
+                    [
+                        parse("\"postern: refused\"", INSERT),
+                        parse("postern: refused", INSERT),
+                        parse("c", "commit"),
+                        sync(),
+                    ]
+                    .concat(),
+                    1,
+                ),
+                (query(b"begin"), 1),
+                (query(SETS.as_bytes()), 1),
+                (
+                    [bind("", "c"), execute(""), bind("p", "x"), execute("p"), sync()].concat(),
+                    1,
+                ),
+            ],
+        ),
+        (
+            "the same, prepared in SQL",
+            vec![
+                (
+                    query(b"prepare \"\"\"postern: refused\"\"\" as insert into w values (1)"),
+                    1,
+                ),
+                ([parse("c", "commit"), sync()].concat(), 1),
+                (query(b"begin"), 1),
+                (query(SETS.as_bytes()), 1),
+                (
+                    [bind("", "c"), execute(""), bind("p", "x"), execute("p"), sync()].concat(),
+                    1,
+                ),
+            ],
         ),
         (
             "a query behind the end",

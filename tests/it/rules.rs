@@ -295,3 +295,17 @@ fn what_cannot_be_read_changes_nothing() {
     reload(&gateway, more, "changes of listen need a restart");
     assert_eq!(inside.query("select 1").last().unwrap().tag, 'Z');
 }
+
+#[test]
+fn rules_count_while_the_gateway_goes_down() {
+    let (_lab, gateway) = bounded("mode = \"auto\"", "");
+    let (mut within, _) = log_in(&gateway, "app_rw");
+    within.query("begin");
+    gateway.signal("TERM");
+    std::thread::sleep(Duration::from_millis(500));
+    let nobody = |text: &str| text.replace("users = [\"app_rw\"]", "users = [\"none\"]");
+    let path = gateway.config();
+    std::fs::write(&path, nobody(&std::fs::read_to_string(&path).unwrap())).unwrap();
+    gateway.signal("HUP");
+    assert_eq!(within.until('\0').pop().unwrap().field(b'C').unwrap(), "57P01");
+}

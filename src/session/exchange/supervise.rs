@@ -18,7 +18,7 @@ use crate::wire::reply::{self, Report, Severity};
 use crate::wire::request;
 use crate::wire::sqlstate;
 
-/// Stands in requests that the server is to refuse, since a rule does: no text, and no statement's name.
+/// A text that the server refuses, for what a rule refuses.
 const REFUSED: &[u8] = b"\"postern: refused\"";
 
 /// Sets back what code has set.
@@ -83,12 +83,12 @@ impl Desk {
         Ok(true)
     }
 
-    /// The body to send instead, if the client may not ask that. It is asked before anything is noted of the request.
+    /// Type and body of what to send instead, if the client may not ask that. It is asked before anything is noted of the request.
     pub(super) fn supervised(
         &self,
         frame: Frame<'_>,
         sides: &mut Sides<'_>,
-    ) -> Result<Option<Vec<u8>>, Ended> {
+    ) -> Result<Option<(u8, Vec<u8>)>, Ended> {
         let Some(held) = sides.client.supervision.as_deref_mut() else {
             return Ok(None);
         };
@@ -102,7 +102,7 @@ impl Desk {
         let has_ended = held.has_ended;
         let is_of_statement = frame.body.first() == Some(&b'S');
         let why = match frame.tag {
-            b'Q' | b'P' | b'B' | b'F' if has_ended => Some(NotReading::BehindEnd),
+            b'Q' | b'P' | b'B' | b'E' | b'F' if has_ended => Some(NotReading::BehindEnd),
             b'D' if has_ended && is_of_statement => Some(NotReading::BehindEnd),
             b'Q' => self.not_reading(frame.body.strip_suffix(b"\0").unwrap_or(frame.body), true, sides),
             b'P' => self.not_reading(text_of_parse(frame).unwrap_or_default(), false, sides),
@@ -118,7 +118,7 @@ impl Desk {
         if let Some(held) = sides.client.supervision.as_deref_mut() {
             held.refusal.get_or_insert_with(|| refusal(why));
         }
-        Ok(Some(refused_body(frame)))
+        Ok(Some(refused_instead(frame)))
     }
 
     /// Why a text may not be run; one with `several` statements may be cut by an encoding that the server has not told of yet.
@@ -264,16 +264,12 @@ fn counting(name: &[u8]) -> &[u8] {
     name.get(..MAX_NAME_BYTES).unwrap_or(name)
 }
 
-/// The same request, for the server to refuse.
-fn refused_body(frame: Frame<'_>) -> Vec<u8> {
-    let mut body = Body::new(frame.body);
-    let first = body.cstring().unwrap_or_default();
+/// What the server refuses in place of a request: a Query, or, in an extended query, a Parse of the unnamed statement. No name would do that
+/// a client could give to something.
+fn refused_instead(frame: Frame<'_>) -> (u8, Vec<u8>) {
     match frame.tag {
-        b'Q' => [REFUSED, b"\0"].concat(),
-        b'P' => [first, b"\0", REFUSED, b"\0\0\0"].concat(),
-        b'D' => [b"S", REFUSED, b"\0"].concat(),
-        // A Bind without parameters, of a statement that isn't there.
-        _ => [first, b"\0", REFUSED, &[0; 7]].concat(),
+        b'Q' => (b'Q', [REFUSED, b"\0"].concat()),
+        _ => (b'P', [b"\0", REFUSED, b"\0\0\0"].concat()),
     }
 }
 
