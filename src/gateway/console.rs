@@ -88,10 +88,8 @@ impl Command {
     fn read(text: &str) -> Option<Self> {
         let text = text.trim().trim_end_matches(';').trim_end();
         let (first, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
-        let (second, name) = rest
-            .trim_start()
-            .split_once(char::is_whitespace)
-            .unwrap_or((rest.trim_start(), ""));
+        let rest = rest.trim_start();
+        let (second, name) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
         let words = (first.to_ascii_lowercase(), second.to_ascii_lowercase());
         let named = |name: &str| {
             let name = name.trim_start();
