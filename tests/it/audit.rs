@@ -641,12 +641,35 @@ fn a_disk_that_hangs_is_one_that_cannot_be_written() {
     assert_eq!(inside.query("select 1").last().unwrap().tag, 'Z');
 }
 
-/// A library whose `fdatasync` fails as long as there is a file of this name.
+/// A library whose `fdatasync` fails as long as there is a file of this name, and then drops what was written, as the kernel may.
 fn failing_sync(directory: &Path, failing: &Path) -> PathBuf {
     let (source, library) = (directory.join("sync.c"), directory.join("sync.so"));
     let text = format!(
-        "#include <errno.h>\n#include <unistd.h>\n#include <sys/syscall.h>\n\
-         int fdatasync(int file) {{ if (access({failing:?}, F_OK) == 0) {{ errno = EIO; return -1; }} return syscall(SYS_fdatasync, file); }}\n"
+        r#"
+        #include <errno.h>
+        #include <fcntl.h>
+        #include <stdio.h>
+        #include <unistd.h>
+        #include <sys/stat.h>
+        #include <sys/syscall.h>
+        static off_t good;
+        int fdatasync(int file) {{
+            struct stat about;
+            fstat(file, &about);
+            if (access({failing:?}, F_OK) == 0) {{
+                char path[64];
+                snprintf(path, sizeof path, "/proc/self/fd/%d", file);
+                int other = open(path, O_WRONLY);
+                for (off_t at = good; at < about.st_size; at++)
+                    pwrite(other, "", 1, at);
+                close(other);
+                errno = EIO;
+                return -1;
+            }}
+            good = about.st_size;
+            return syscall(SYS_fdatasync, file);
+        }}
+        "#
     );
     std::fs::write(&source, text).unwrap();
     let compiled = Command::new("cc")
