@@ -210,11 +210,19 @@ impl Visit {
     async fn serve(&mut self, shard: &Rc<Shard>, client: &Client, traffic: &mut Traffic) -> String {
         let mut is_skipping = false;
         loop {
+            // Who goes on sending has to go all the same.
+            if client.shutdown_now() != Shutdown::No {
+                return self.leave(shard, Box::new(client.farewell())).await;
+            }
+            if self.ends.is_some_and(|ends| ends <= Instant::now()) {
+                return self
+                    .leave(shard, Box::new(ClientError::late(Late::Session)))
+                    .await;
+            }
             let mut out = BytesMut::new();
             match next_message(&mut self.received) {
                 Err(why) => return why.to_owned(),
-                // Whoever has to go does nothing more.
-                Ok(Some((b'Q', text))) if client.shutdown_now() == Shutdown::No => {
+                Ok(Some((b'Q', text))) => {
                     run(shard, client, &text, self.level, &mut out).await;
                     reply::ready_for_query(&mut out);
                 }
@@ -223,7 +231,7 @@ impl Visit {
                     is_skipping = false;
                     reply::ready_for_query(&mut out);
                 }
-                Ok(Some((b'Q' | b'H', _))) => {}
+                Ok(Some((b'H', _))) => {}
                 Ok(Some(_)) if is_skipping => {}
                 Ok(Some(_)) => {
                     is_skipping = true;

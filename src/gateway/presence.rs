@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use super::seats::{Seat, Seats};
 use super::shard::Shutdown;
@@ -49,6 +49,8 @@ pub(super) struct Presence {
     pub(super) console: Option<Console>,
     pub(super) admission: RefCell<Admission>,
     ending: Cell<Option<Ending>>,
+    /// When it was told of that.
+    told: Cell<Option<Instant>>,
 }
 
 /// By what a client is in.
@@ -103,6 +105,7 @@ impl Presence {
             console,
             admission: RefCell::new(admission),
             ending: Cell::new(None),
+            told: Cell::new(None),
         }
     }
 
@@ -117,9 +120,10 @@ impl Presence {
         self.ending.get().map_or(Shutdown::No, Ending::shutdown)
     }
 
-    /// Doesn't wait for its transaction any longer.
-    pub(super) fn is_overdue(&self) {
-        if self.ending.get() == Some(Ending::OtherTerms) {
+    /// Doesn't wait for its transaction any longer than for `patience`.
+    pub(super) fn hurry(&self, patience: Duration) {
+        let is_overdue = self.told.get().is_some_and(|told| told.elapsed() >= patience);
+        if self.ending.get() == Some(Ending::OtherTerms) && is_overdue {
             self.ending.set(Some(Ending::Overdue));
         }
     }
@@ -128,6 +132,7 @@ impl Presence {
     pub(super) fn end(&self, ending: Ending) {
         if self.shutdown() < ending.shutdown() {
             self.ending.set(Some(ending));
+            self.told.set(Some(Instant::now()));
         }
     }
 

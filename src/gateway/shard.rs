@@ -218,8 +218,9 @@ impl Shard {
         self.shared.audit.record(|| Event::Rules { rules, ended });
         let shard = self.clone();
         spawn_local(async move {
-            sleep(shard.shared.limits.drain_timeout).await;
-            shard.clients.each(|_, presence| presence.is_overdue());
+            let patience = shard.shared.limits.drain_timeout;
+            sleep(patience).await;
+            shard.clients.each(|_, presence| presence.hurry(patience));
         });
     }
 

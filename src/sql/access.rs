@@ -41,6 +41,11 @@ const MAY_READ: [&[u8]; 24] = [
     b"with",
 ];
 
+/// What EXPLAIN may explain.
+const EXPLAINED: [&[u8]; 9] = [
+    b"declare", b"delete", b"insert", b"merge", b"select", b"table", b"update", b"values", b"with",
+];
+
 /// How the settings are set that leave things as they are.
 const TRUE: [&[u8]; 4] = [b"on", b"true", b"yes", b"1"];
 
@@ -122,13 +127,48 @@ impl Statement<'_> {
         (1..self.tokens.len()).any(|place| self.is(place, word))
     }
 
-    /// Whether it may be CREATE TABLE AS, SELECT INTO or REFRESH. The first two are words that are nothing else.
-    fn makes_table(&self) -> bool {
-        (1..self.tokens.len()).any(|place| {
-            self.is(place, b"create")
-                || self.is(place, b"refresh") && self.is(place + 1, b"materialized")
-                || self.is(place, b"into") && !self.is_any(place - 1, &[b"insert", b"merge"])
+    fn is_symbol(&self, place: usize, symbol: u8) -> bool {
+        let token = self.tokens.get(place);
+        token.is_some_and(|token| token.kind == Kind::Symbol(symbol))
+    }
+
+    /// Whether what EXPLAIN at that place explains is something that only reads, or that the server would refuse. It doesn't refuse CREATE
+    /// TABLE AS, SELECT INTO and REFRESH, nor EXECUTE of a SELECT INTO (`ExplainOneUtility`, PostgreSQL 15 to 18).
+    fn explains_reading(&self, explain: usize) -> bool {
+        let Some(inner) = self.explained(explain) else {
+            return false;
+        };
+        if !self.is_symbol(inner, b'(') && !self.is_any(inner, &EXPLAINED) {
+            return false;
+        }
+        // INTO is no name. Behind INSERT and MERGE it makes nothing, but these may be names: not at the beginning of a statement.
+        (inner..self.tokens.len()).all(|place| {
+            let begins = |verb: usize| verb == inner || verb > inner && self.is_symbol(verb - 1, b'(');
+            !self.is(place, b"into")
+                || place > inner && self.is_any(place - 1, &[b"insert", b"merge"]) && begins(place - 1)
         })
+    }
+
+    /// Where that begins.
+    fn explained(&self, explain: usize) -> Option<usize> {
+        let mut place = explain + 1;
+        let is_query = self.is_symbol(place + 1, b'(')
+            || self.is_any(place + 1, &[b"select", b"values", b"table", b"with"]);
+        if self.is_symbol(place, b'(') && !is_query {
+            let mut depth = 0;
+            loop {
+                depth += i32::from(self.is_symbol(place, b'(')) - i32::from(self.is_symbol(place, b')'));
+                place += 1;
+                if depth == 0 {
+                    return Some(place);
+                }
+                self.tokens.get(place)?;
+            }
+        }
+        while self.is_any(place, &[b"analyze", b"analyse", b"verbose"]) {
+            place += 1;
+        }
+        Some(place)
     }
 
     /// Whether the setting at that place is one of the two; nothing if it can't be told.
@@ -167,8 +207,7 @@ fn ends_transaction(statement: &Statement<'_>) -> Result<bool, NotReading> {
     if statement.is(0, b"prepare") && statement.is(1, b"transaction") {
         return Err(NotReading::Statement);
     }
-    // EXPLAIN ANALYZE makes tables also in a transaction that only reads (`ExplainOneUtility`, PostgreSQL 18).
-    if statement.is(parentheses, b"explain") && statement.makes_table() {
+    if statement.is(parentheses, b"explain") && !statement.explains_reading(parentheses) {
         return Err(NotReading::Statement);
     }
     if statement.is_any(parentheses, &MAY_READ) {
@@ -244,6 +283,9 @@ mod tests {
             "reset all; reset work_mem; reset transaction isolation level",
             "explain (analyze) insert into t select 1",
             "explain with a as (insert into t values (1) returning *) select refresh from a",
+            "EXPLAIN ANALYZE VERBOSE merge into t using s on true when matched then delete",
+            "explain ((select 1))",
+            "explain (costs off, format json) table t",
             "prepare p as select 1; execute p; deallocate all",
             "rollback to savepoint a; select 1",
             "copy t to stdout",
@@ -278,6 +320,15 @@ mod tests {
                 Statement,
             ),
             ("explain analyze refresh materialized view v", Statement),
+            ("explain analyze execute p", Statement),
+            ("explain (analyze) execute p(1)", Statement),
+            ("explain analyze select 1 as insert into t", Statement),
+            (
+                "explain (analyze) select q.merge into t from (select 1 as merge) q",
+                Statement,
+            ),
+            ("explain analyze select (insert) into t", Statement),
+            ("explain (analyze", Statement),
             ("create temp table t()", Statement),
             ("load 'x'", Statement),
             ("prepare transaction 'a'", Statement),

@@ -333,20 +333,9 @@ impl Connection {
             drained?;
             cancelled.map_err(|_| Broken::NotCancellable)?;
         }
-        if tracker.is_unsynced() && tracker.status() == TransactionStatus::Idle {
+        if tracker.is_unsynced() {
             // A Sync of ours would commit what the client hasn't; a server whose client goes rolls that back.
             return Err(Broken::Lost);
-        }
-        if tracker.is_unsynced() {
-            tracker.sent_own(b'S');
-            self.stream.send(b"S\0\0\0\x04").await?;
-            drain(
-                &mut self.stream,
-                &mut self.session.parameters,
-                &mut tracker,
-                Answer::default(),
-            )
-            .await?;
         }
         if !tracker.is_settled() {
             return Err(Broken::Lost);

@@ -200,13 +200,23 @@ fn what_a_client_has_not_synced_is_not_committed_for_it() {
         let (lab, gateway) = gateway_with(pool);
         lab.superuser_sql("create table w (a int); grant all on w to app_rw")
             .unwrap();
-        for says_goodbye in [false, true] {
+        for (says_goodbye, ends) in [(false, false), (true, false), (false, true), (true, true)] {
             let (mut raw, _) = Raw::login(&gateway, "app_rw");
+            if ends {
+                // The transaction that the server has told of last is over, and another has begun.
+                raw.query("begin");
+                raw.message('P', b"\0commit\0\0\0");
+                raw.message('B', &[0; 8]);
+                raw.message('E', &[0; 5]);
+            }
             raw.message('P', b"\0insert into w values (1)\0\0\0");
             raw.message('B', &[0; 8]);
             raw.message('E', &[0; 5]);
             raw.message('H', b"");
             raw.until('C');
+            if ends {
+                raw.until('C');
+            }
             if says_goodbye {
                 raw.message('X', b"");
             }
@@ -214,7 +224,7 @@ fn what_a_client_has_not_synced_is_not_committed_for_it() {
             let (mut next, _) = Raw::login(&gateway, "app_rw");
             let counted = next.query("select count(*) from w");
             let row = counted.iter().find(|message| message.tag == 'D').unwrap();
-            assert!(row.body.ends_with(b"0"), "{pool} {says_goodbye}: {row:?}");
+            assert!(row.body.ends_with(b"0"), "{pool} {says_goodbye} {ends}: {row:?}");
         }
     }
 }

@@ -103,6 +103,8 @@ fn nothing_that_a_client_sends_lets_it_write() {
             "explain analyze insert into w values (1)",
             "explain analyze create table made as select 1",
             "explain (analyze) select 1 as a into made",
+            "explain analyze select 1 as insert into made",
+            "explain analyze execute p",
             "with x as (insert into w values (1) returning a) select * from x",
         ] {
             let (mut raw, _) = Raw::login(&gateway, "app_rw");
