@@ -335,6 +335,16 @@ fn pipelines() -> Vec<(&'static str, Vec<Step>)> {
             ],
         ),
         (
+            "a statement that was prepared before, behind the end",
+            vec![
+                ([parse("i", INSERT), sync()].concat(), 1),
+                (
+                    [runs(SETS), runs("commit"), bind("", "i"), execute(""), sync()].concat(),
+                    1,
+                ),
+            ],
+        ),
+        (
             "a query behind the end",
             vec![(
                 [runs(SETS), runs("commit"), query(INSERT.as_bytes()), sync()].concat(),
