@@ -788,7 +788,7 @@ fn a_portal_is_not_recorded_as_what_it_is_not() {
         execute("q"),
     ]);
     raw.query("commit");
-    let lines = lines(&file, 12);
+    let lines = lines(&file, 17);
     let of = |name: &str| {
         let of = lines
             .iter()

@@ -1,6 +1,8 @@
 //! A gateway under test: the real binary, as a process of its own, in front of a lab.
 
+use std::collections::hash_map::RandomState;
 use std::fmt::Write as _;
+use std::hash::{BuildHasher as _, Hasher as _};
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -367,10 +369,14 @@ fn configuration(behind: &Behind, options: &Options, port: u16, admin: u16) -> S
     text
 }
 
+/// A port that nobody listens on, below those that the kernel gives to whoever dials (ip(7), `ip_local_port_range`): one of these could be
+/// taken again before the gateway has it.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    loop {
+        let chance = RandomState::new().build_hasher().finish();
+        let port = 10_000 + (chance % 20_000) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
