@@ -84,6 +84,7 @@ async fn supervise(mut config: Config, origin: Option<Origin>) -> anyhow::Result
     let (reloads, asked_to_reload) = mpsc::channel(1);
     let reloader = Reloader {
         origin: origin.map(Arc::new),
+        metrics: metrics.clone(),
         running: Running::of(&config),
         rules,
         reopen: writer.as_ref().map(Writer::reopening),

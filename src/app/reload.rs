@@ -12,6 +12,7 @@ use tracing::{info, warn};
 
 use crate::config::{Config, Origin};
 use crate::gateway::{Asker, InForce};
+use crate::metrics::Metrics;
 
 /// How long reading the file may take.
 const READ_WITHIN: Duration = Duration::from_secs(5);
@@ -23,6 +24,7 @@ pub(super) struct Reloader {
     /// What runs.
     pub(super) running: Running,
     pub(super) rules: watch::Sender<InForce>,
+    pub(super) metrics: Arc<Metrics>,
     /// Set so that another audit log is begun.
     pub(super) reopen: Option<Arc<AtomicBool>>,
 }
@@ -60,6 +62,8 @@ impl Reloader {
                 reopen.store(true, Ordering::Relaxed);
             }
             let outcome = self.reload().await;
+            let label = if outcome.is_ok() { "ok" } else { "refused" };
+            self.metrics.reloads.with_label_values(&[label]).inc();
             match &outcome {
                 Ok(told) => info!("reloaded: {told}"),
                 Err(error) => warn!("not reloaded, the configuration of before goes on: {error}"),
@@ -104,8 +108,11 @@ impl Reloader {
     }
 }
 
-/// Reads the file without holding up anybody if that takes long.
+/// Reads the file without holding up anybody if that takes long. One that is still being read isn't read once more.
 async fn read_again(origin: Arc<Origin>) -> Result<(Config, Vec<String>), String> {
+    if Arc::strong_count(&origin) > 2 {
+        return Err("the configuration file is still being read: its disk hangs".to_owned());
+    }
     let (tells, told) = oneshot::channel();
     thread::Builder::new()
         .name("postern-reload".to_owned())

@@ -185,6 +185,7 @@ impl Sharer<'_> {
             metrics.statements_found.inc_by(used.found.into());
             metrics.statements_prepared.inc_by(used.prepared.into());
             metrics.statements_evicted.inc_by(used.evicted.into());
+            metrics.refused.inc_by(used.refused.into());
         }
     }
 

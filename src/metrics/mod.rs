@@ -9,7 +9,7 @@ mod iam;
 mod login;
 mod pool;
 
-use prometheus::{Encoder as _, Registry, TextEncoder};
+use prometheus::{Encoder as _, IntCounterVec, Opts, Registry, TextEncoder};
 
 pub use audit::AuditMetrics;
 pub use client::ClientMetrics;
@@ -31,6 +31,8 @@ pub struct Metrics {
     pub iam: IamMetrics,
     /// The audit log.
     pub audit: AuditMetrics,
+    /// How often the configuration was read again: `ok` or `refused`.
+    pub reloads: IntCounterVec,
 }
 
 impl Metrics {
@@ -41,7 +43,19 @@ impl Metrics {
         registry.register(Box::new(
             prometheus::process_collector::ProcessCollector::for_self(),
         ))?;
+        let reloads = IntCounterVec::new(
+            Opts::new(
+                "postern_config_reloads_total",
+                "How often the configuration was read again, by outcome.",
+            ),
+            &["outcome"],
+        )?;
+        registry.register(Box::new(reloads.clone()))?;
+        for outcome in ["ok", "refused"] {
+            reloads.with_label_values(&[outcome]);
+        }
         Ok(Self {
+            reloads,
             client: ClientMetrics::register(&registry)?,
             pool: PoolMetrics::register(&registry)?,
             login: LoginMetrics::register(&registry)?,

@@ -27,6 +27,7 @@ pub struct PoolMetrics {
     pins: IntCounterVec,
     pinned: IntGaugeVec,
     pinned_seconds: HistogramVec,
+    refused: IntCounterVec,
     statements: IntCounterVec,
 }
 
@@ -71,6 +72,8 @@ pub struct OnePool {
     pub statements_prepared: IntCounter,
     /// Those that it had to forget for others.
     pub statements_evicted: IntCounter,
+    /// Requests that a rule didn't let through.
+    pub refused: IntCounter,
 }
 
 impl PoolMetrics {
@@ -150,6 +153,10 @@ impl PoolMetrics {
                 "Prepared statements: found on a connection, prepared on it, evicted from it.",
                 &[target, database, user, "outcome"],
             )?,
+            refused: counters(
+                "postern_pool_refused_requests_total",
+                "Requests that weren't let through, since a rule says read_only.",
+            )?,
         })
     }
 
@@ -188,6 +195,7 @@ impl PoolMetrics {
             statements_found: statements("found"),
             statements_prepared: statements("prepared"),
             statements_evicted: statements("evicted"),
+            refused: self.refused.with_label_values(&labels),
         }
     }
 }

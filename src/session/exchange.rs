@@ -182,6 +182,7 @@ impl Exchange {
                 Ok(instead) => instead,
                 Err(ended) => return Some(ended),
             };
+            self.desk.used.refused += u32::from(instead.is_some());
             let asked = match &instead {
                 Some((tag, body)) => Frame {
                     tag: *tag,

@@ -259,3 +259,33 @@ fn who_asks_without_reading_costs_only_himself() {
     assert_eq!(refused.last_error().field(b'C').unwrap(), "53300");
     drop(clients);
 }
+
+#[test]
+fn a_configuration_that_hangs_holds_up_nobody() {
+    let lab = Lab::start(LabConfig::default()).unwrap();
+    let gateway = started(&lab, &rule("admin"), None);
+    let mut console = visit(&gateway);
+    std::fs::remove_file(gateway.config()).unwrap();
+    let made = std::process::Command::new("mkfifo")
+        .arg(gateway.config())
+        .status()
+        .unwrap();
+    assert!(made.success());
+    console.message('Q', b"reload\0");
+    let (mut inside, _) = Raw::login(&gateway, "app_ro");
+    assert_eq!(inside.query("select 1").last().unwrap().tag, 'Z');
+    assert_eq!(gateway.page("/livez").unwrap().0, 200);
+    let refused = console.until('Z');
+    assert!(
+        refused[0]
+            .field(b'M')
+            .unwrap()
+            .contains("can't be read within 5 s"),
+        "{refused:?}"
+    );
+    let again = console.query("reload");
+    assert!(
+        again[0].field(b'M').unwrap().contains("is still being read"),
+        "{again:?}"
+    );
+}

@@ -198,6 +198,7 @@ fn what_a_refused_client_is_told_says_why() {
     assert_eq!(error.field(b'C').unwrap(), READ_ONLY);
     assert!(error.field(b'D').unwrap().contains("read_only"));
     assert!(error.field(b'H').unwrap().contains("DO, CALL"));
+    gateway.wait_for_metric("postern_pool_refused_requests_total", &["user=\"app_rw\""], 1.0);
     // Within a transaction, it fails as it would with PostgreSQL.
     raw.query("begin");
     let answers = raw.query("vacuum");

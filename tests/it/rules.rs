@@ -289,6 +289,7 @@ fn what_cannot_be_read_changes_nothing() {
         "not reloaded",
     );
     assert_eq!(gateway.log().matches("not reloaded").count(), 3);
+    gateway.wait_for_metric("postern_config_reloads_total", &["outcome=\"refused\""], 3.0);
     assert_eq!(inside.query("select 1").last().unwrap().tag, 'Z');
     // What only counts from the next start is said to.
     let more = |_: &str| good.replace("[listen]", "[listen]\nmax_clients = 77");

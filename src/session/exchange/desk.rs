@@ -61,7 +61,7 @@ pub(super) struct Desk {
     pub(super) refusal: Option<(String, String)>,
 }
 
-/// What became of prepared statements that a client used.
+/// What became of prepared statements that a client used, and of what it may not ask.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StatementUse {
     /// The server connection had them.
@@ -70,6 +70,8 @@ pub struct StatementUse {
     pub prepared: u32,
     /// It had to forget others for them.
     pub evicted: u32,
+    /// Requests of the client's that its rule doesn't let.
+    pub refused: u32,
 }
 
 impl Default for Desk {
