@@ -116,7 +116,12 @@ async fn read_again(origin: Arc<Origin>) -> Result<(Config, Vec<String>), String
     let (tells, told) = oneshot::channel();
     thread::Builder::new()
         .name("postern-reload".to_owned())
-        .spawn(move || drop(tells.send(origin.read_again())))
+        .spawn(move || {
+            let read = origin.read_again();
+            // Before it is told, or the next reload would take this one for one that hangs.
+            drop(origin);
+            drop(tells.send(read));
+        })
         .map_err(|error| error.to_string())?;
     match timeout(READ_WITHIN, told).await {
         Ok(Ok(read)) => read.map_err(|error| error.to_string()),
