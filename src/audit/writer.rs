@@ -33,6 +33,10 @@ const MAX_AT_ONCE: usize = 1_000;
 /// As much of a file's end as is looked at for its last line.
 const MAX_LINE_BYTES: u64 = 64 * 1024;
 
+/// What comes within this time of a write goes to the disk with what comes next: a thousand logins at once cost a few waits for
+/// the disk, and the data threads don't wake this one for each event.
+const GATHERED_WITHIN: Duration = Duration::from_millis(10);
+
 /// Between two attempts, and two looks at whether the file is to be opened anew.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -141,8 +145,11 @@ impl Writing {
             if is_told || self.is_moved() {
                 self.leave_file();
             }
+            let had_lines = !self.rest.is_empty();
             if !self.flush() {
                 thread::sleep(PAUSE);
+            } else if had_lines && !is_over {
+                thread::sleep(GATHERED_WITHIN);
             }
         }
         let _ = ended.send(());
