@@ -26,8 +26,8 @@ use super::{Answer, Connection, MAX_LINE_BYTES};
 use crate::identity::ssm::{Facts, Record, Unattributed};
 use crate::policy::Glob;
 
-/// Questions that one look answers.
-const MAX_WAITING: usize = 512;
+/// Questions that one look answers. More have to wait for the next: the first aren't answered before the last.
+const MAX_WAITING: usize = 64;
 
 /// Connections at a time: one for each data thread of the gateway, and of one that takes its place. More wait to be accepted.
 const MAX_CONNECTIONS: usize = 1_024;

@@ -2,15 +2,18 @@
 
 use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::rc::Rc;
 use std::{fs, io};
 
-use procfs::process::{FDTarget, Process, all_processes};
+use procfs::process::{Process, all_processes};
 use procfs::{ProcError, ProcResult};
+use rustix::fs::readlinkat;
 use rustix::io::Errno;
+use rustix::path::DecInt;
 use tracing::debug;
 
 use crate::identity::ssm::{Record, Unattributed, is_session_id};
@@ -36,6 +39,8 @@ const WRITABLE: u32 = 0o022;
 pub struct Worker {
     /// Leads to the same process for as long as it is there, and then to none, whoever has its id.
     process: Process,
+    /// The directory of its open files, which does so too.
+    files: File,
     /// Its command line behind the name.
     arguments: Vec<String>,
     /// Its session and what the agent's file says of that, once both are known: neither changes.
@@ -132,11 +137,11 @@ impl Workers {
                 while files.contains(free) {
                     *free += 1;
                 }
-                // By the path of whoever has the id now, which is quick: [`OpenSocket::is_still`] asks the process itself.
-                let path = format!("/proc/{}/fd/{free}", worker.process.pid());
-                let Ok(target) = fs::read_link(path) else { break };
+                let Ok(socket) = worker.socket_at(*free) else {
+                    break;
+                };
                 files.insert(*free);
-                if let Some(inode) = inode_of(&target) {
+                if let Some(inode) = socket {
                     let (worker, file) = (worker.clone(), *free);
                     self.by_inode.insert(inode, OpenSocket { worker, file });
                 }
@@ -207,8 +212,9 @@ impl Workers {
 impl OpenSocket {
     /// Whether it still is the same socket of the same process.
     pub fn is_still(&self, its_inode: u32) -> bool {
-        let file = self.worker.process.fd_from_fd(self.file);
-        file.is_ok_and(|file| matches!(file.target, FDTarget::Socket(inode) if inode == u64::from(its_inode)))
+        self.worker
+            .socket_at(self.file)
+            .is_ok_and(|inode| inode == Some(its_inode))
     }
 }
 
@@ -257,15 +263,15 @@ fn is_gone(error: &io::Error) -> bool {
 /// The inode of the socket that a link in `/proc/PID/fd` leads to, if it leads to one.
 fn inode(link: &Path) -> io::Result<Option<u32>> {
     match fs::read_link(link) {
-        Ok(target) => Ok(inode_of(&target)),
+        Ok(target) => Ok(inode_of(&target.to_string_lossy())),
         Err(error) if is_gone(&error) => Ok(None),
         Err(error) => Err(error),
     }
 }
 
 /// The same of where it leads.
-fn inode_of(target: &Path) -> Option<u32> {
-    let number = target.to_str()?.strip_prefix("socket:[")?;
+fn inode_of(target: &str) -> Option<u32> {
+    let number = target.strip_prefix("socket:[")?;
     number.strip_suffix(']')?.parse().ok()
 }
 
@@ -285,10 +291,17 @@ impl Worker {
             return Ok(None);
         }
         Ok(Some(Self {
+            files: process.open_relative("fd")?,
             process,
             arguments,
             known: OnceCell::new(),
         }))
+    }
+
+    /// The inode of the socket that it has open by this number, if that is one.
+    fn socket_at(&self, file: i32) -> io::Result<Option<u32>> {
+        let target = readlinkat(&self.files, DecInt::new(file), Vec::new())?;
+        Ok(inode_of(&target.to_string_lossy()))
     }
 
     /// Its process id.

@@ -148,6 +148,16 @@ impl Drop for Host {
     }
 }
 
+/// Lets a process run on one processor only, if there is that one.
+fn keep_on_cpu(number: usize, process: u32) {
+    let mut cpus = rustix::thread::CpuSet::new();
+    cpus.set(number);
+    for thread in std::fs::read_dir(format!("/proc/{process}/task")).unwrap() {
+        let thread = thread.unwrap().file_name().to_str().unwrap().parse().unwrap();
+        let _ = rustix::thread::sched_setaffinity(rustix::process::Pid::from_raw(thread), &cpus);
+    }
+}
+
 fn rustix_uid() -> u32 {
     std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap())
 }
@@ -170,7 +180,7 @@ fn helper(agent: &Agent, socket: &Path, uid: u32) -> Child {
 /// Started by `command`.
 fn helper_by(command: &mut Command, agent: &Agent, socket: &Path, uid: u32) -> Child {
     let child = command
-        .args(["attribute", "--log", "debug", "--uid", &uid.to_string()])
+        .args(["attribute", "--log", "info", "--uid", &uid.to_string()])
         .arg("--socket")
         .arg(socket)
         .arg("--worker")
@@ -498,7 +508,12 @@ fn the_agent_may_dial_either_localhost_and_be_replaced_while_a_session_lasts() {
 
 #[test]
 fn many_connections_of_many_sessions_are_each_their_own() {
+    // Clients, workers and the database beside the gateway and its helper, so that these times say something
+    // (`benches/attribution`).
+    keep_on_cpu(0, std::process::id());
     let host = Host::new();
+    keep_on_cpu(1, host.gateway.pid());
+    keep_on_cpu(1, host.helper.id());
     let sessions: Vec<_> = (0..50)
         .map(|number| {
             let owner = format!(
