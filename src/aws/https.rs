@@ -4,7 +4,7 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use http::{Request, StatusCode, Uri};
+use http::{Request, Response, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -45,14 +45,14 @@ impl Https {
     }
 
     /// Sends a request; an error says why there is no answer. No redirection is followed.
-    pub(super) async fn send(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), String> {
+    pub(super) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Bytes>, String> {
         let client = self.client.clone();
         let answer = self.runtime.spawn(timeout(PATIENCE, async move {
             let answer = client.request(request).await.map_err(|error| chain_of(&error))?;
-            let status = answer.status();
-            let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES);
-            let body = body.collect().await.map_err(|error| error.to_string())?;
-            Ok((status, body.to_bytes()))
+            let (head, body) = answer.into_parts();
+            let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
+            let body = body.map_err(|error| error.to_string())?;
+            Ok(Response::from_parts(head, body.to_bytes()))
         }));
         match answer.await {
             Ok(Ok(answer)) => answer,

@@ -174,9 +174,10 @@ impl Sessions {
         let _ = timeout(ANSWERED_WITHIN, self.credentials.clone().loaded()).await;
         let _one = self.asking.acquire().await;
         let request = self.request(id).map_err(Failure::Lasting)?;
-        let (status, body) = self.https.send(request).await.map_err(Failure::Passing)?;
+        let answer = self.https.send(request).await.map_err(Failure::Passing)?;
+        let (status, body) = (answer.status(), answer.body());
         if status == StatusCode::OK {
-            return serde_json::from_slice(&body)
+            return serde_json::from_slice(body)
                 .map_err(|error| Failure::Lasting(format!("its answer can't be read: {error}")));
         }
         #[derive(Deserialize)]
@@ -185,7 +186,7 @@ impl Sessions {
             kind: String,
         }
         let kind =
-            serde_json::from_slice(&body).map_or_else(|_| "no reason".to_owned(), |error: Error| error.kind);
+            serde_json::from_slice(body).map_or_else(|_| "no reason".to_owned(), |error: Error| error.kind);
         let reason = format!("it answers {status}, {kind}");
         let passes = status.is_server_error() || kind.contains("Throttling");
         Err(if passes {

@@ -148,9 +148,9 @@ impl Sts {
         let permit = timeout(TURN_WITHIN, asked.acquire())
             .await
             .map_err(|_| unavailable("too many callers wait for it"))?;
-        let (status, body) = self.https.send(request).await.map_err(NotVouched::Unavailable)?;
+        let answer = self.https.send(request).await.map_err(NotVouched::Unavailable)?;
         drop(permit);
-        let arn = read(status, &body)?;
+        let arn = read(answer.status(), answer.body())?;
         let principal = IamPrincipal::parse(&arn).map_err(|why| NotVouched::Arn {
             arn: arn.clone(),
             why,
@@ -236,7 +236,7 @@ struct Refusal {
 }
 
 /// The ARN in STS's answer.
-fn read(status: StatusCode, body: &[u8]) -> Result<String, NotVouched> {
+pub(super) fn read(status: StatusCode, body: &[u8]) -> Result<String, NotVouched> {
     let answer: Option<Answer> = serde_json::from_slice(body).ok();
     let (caller, error) = answer.map_or((None, None), |answer| {
         (answer.get_caller_identity_response, answer.error)

@@ -30,28 +30,36 @@ pub(super) async fn dial(target: &Target) -> Result<TcpStream, OpenError> {
 }
 
 async fn resolve_and_connect(target: &Target) -> Result<TcpStream, OpenError> {
-    let host = &target.endpoint.host;
-    let unresolved = |reason: String| OpenError::Resolve {
-        host: host.clone(),
-        reason,
-    };
-    let addresses = match target.dial_address {
-        Some(address) => vec![address],
-        None => tokio::net::lookup_host((host.as_str(), target.endpoint.port))
-            .await
-            .map_err(|error| unresolved(error.to_string()))?
-            .collect(),
-    };
-    let mut addresses = by_turns(addresses).into_iter();
+    let mut addresses = by_turns(resolve(target).await?).into_iter();
     let first = addresses
         .next()
-        .ok_or_else(|| unresolved("it has no address".to_owned()))?;
+        .ok_or_else(|| unresolved(target, "it has no address"))?;
     let stream = race(first, addresses).await?;
     options::apply(&stream, Liveness::SERVER).map_err(|error| OpenError::Connect {
         address: first,
         reason: error.to_string(),
     })?;
     Ok(stream)
+}
+
+/// The addresses of `target`, in the order of the resolver.
+pub(super) async fn resolve(target: &Target) -> Result<Vec<SocketAddr>, OpenError> {
+    match target.dial_address {
+        Some(address) => Ok(vec![address]),
+        None => Ok(
+            tokio::net::lookup_host((target.endpoint.host.as_str(), target.endpoint.port))
+                .await
+                .map_err(|error| unresolved(target, &error.to_string()))?
+                .collect(),
+        ),
+    }
+}
+
+fn unresolved(target: &Target, reason: &str) -> OpenError {
+    OpenError::Resolve {
+        host: target.endpoint.host.clone(),
+        reason: reason.to_owned(),
+    }
 }
 
 /// Starts the next attempt when the last has failed or has had its head start; the first to connect wins.

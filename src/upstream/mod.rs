@@ -13,6 +13,7 @@ mod login;
 pub mod pool;
 pub mod texts;
 pub mod tokens;
+pub mod trial;
 
 use std::sync::Arc;
 
