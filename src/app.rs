@@ -323,9 +323,7 @@ fn raise_file_limit(config: &mut Config) {
         Ok(()) => limit.maximum,
         Err(_) => limit.current,
     };
-    let pools = config.targets.iter().flat_map(|target| target.pools());
-    let servers = pools.fold(0usize, |sum, (_, _, pool)| sum.saturating_add(pool.size));
-    let others = servers.saturating_add(OTHER_FILES);
+    let others = files_beside_clients(config);
     let Some(room) = current.map(|current| {
         usize::try_from(current)
             .unwrap_or(usize::MAX)
@@ -343,6 +341,13 @@ fn raise_file_limit(config: &mut Config) {
             "the limit of open files is too low for listen.max_clients and the pools, so fewer clients are let in: raise LimitNOFILE of the service"
         );
     }
+}
+
+/// File descriptors that are wanted for all else than clients.
+pub fn files_beside_clients(config: &Config) -> usize {
+    let pools = config.targets.iter().flat_map(|target| target.pools());
+    let servers = pools.fold(0usize, |sum, (_, _, pool)| sum.saturating_add(pool.size));
+    servers.saturating_add(OTHER_FILES)
 }
 
 fn tell_systemd(state: NotifyState<'_>) {

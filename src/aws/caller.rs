@@ -13,8 +13,8 @@ use super::presign::{Scope, presign};
 use super::sts::{NotVouched, read};
 use crate::identity::sts::sts_host;
 
-/// How long the signature is good.
-const LIFETIME: Duration = Duration::from_secs(60);
+/// How long the signature is good. STS takes one for 15 minutes whatever it says (`pkg/token/token.go` of aws-iam-authenticator).
+const LIFETIME: Duration = Duration::from_secs(900);
 
 /// STS's answer.
 #[derive(Debug)]

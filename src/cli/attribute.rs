@@ -68,6 +68,16 @@ impl Attribute {
         })
     }
 
+    /// Where the agent's workers are looked for.
+    pub(super) fn workers(&self) -> impl Iterator<Item = &str> {
+        self.worker.iter().map(String::as_str)
+    }
+
+    /// The agent's directory.
+    pub(super) fn state(&self) -> &Path {
+        &self.state
+    }
+
     /// Takes the place of a socket that an earlier process has left, and lets only the gateway's user connect.
     fn listen(&self) -> anyhow::Result<UnixListener> {
         let shown = self.socket.display();

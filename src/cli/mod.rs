@@ -2,6 +2,7 @@
 
 mod attribute;
 mod audit;
+mod check;
 mod config;
 mod connect;
 mod explain;
@@ -42,6 +43,11 @@ enum Command {
     /// Look at audit logs
     #[command(subcommand)]
     Audit(audit::Audit),
+    /// Look at everything between this host and a query, and say what is wrong, why, and what to do about it
+    ///
+    /// Logs in to each endpoint once as each user, and changes nothing. Exit status 0 if nothing has failed, 1 if something has, 78 if the
+    /// configuration can't be used.
+    Check(check::Check),
     /// Look at the configuration
     #[command(subcommand)]
     Config(config::Config),
@@ -74,6 +80,7 @@ pub fn main() -> ExitCode {
         Command::Run(run) => run.execute(),
         Command::Attribute(attribute) => attribute.execute(),
         Command::Audit(audit) => audit.execute(),
+        Command::Check(check) => check.execute(),
         Command::Config(config) => config.execute(),
         Command::Connect(connect) => connect.execute(),
         Command::Token(token) => token.execute(),

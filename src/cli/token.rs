@@ -61,7 +61,8 @@ impl Token {
     }
 }
 
-struct Nobody;
+/// Counts nothing.
+pub(super) struct Nobody;
 
 impl Observer for Nobody {
     fn loaded(&self, _: Load, _: Option<SystemTime>) {}

@@ -265,7 +265,7 @@ pub fn is_region(text: &str) -> bool {
 }
 
 /// The label before `rds.amazonaws.com` or `rds.amazonaws.com.cn` (RDS User Guide, "Finding the endpoint").
-fn region_of(host: &str) -> Option<&str> {
+pub fn region_of(host: &str) -> Option<&str> {
     let rest = host
         .strip_suffix(".rds.amazonaws.com")
         .or_else(|| host.strip_suffix(".rds.amazonaws.com.cn"))?;

@@ -27,7 +27,7 @@ use crate::pool::PoolMode;
 use crate::tls;
 
 pub use check::CONSOLE;
-pub use check::is_region;
+pub use check::{is_region, region_of};
 pub use error::ConfigError;
 pub use origin::Origin;
 

@@ -158,17 +158,17 @@ fn keep_on_cpu(number: usize, process: u32) {
     }
 }
 
-fn rustix_uid() -> u32 {
+pub(crate) fn rustix_uid() -> u32 {
     std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap())
 }
 
-fn lab_program() -> PathBuf {
+pub(crate) fn lab_program() -> PathBuf {
     let program = Path::new(env!("CARGO_BIN_EXE_postern")).with_file_name("postern-lab");
     assert!(program.exists(), "not built: cargo build --workspace --bins");
     program
 }
 
-fn helper(agent: &Agent, socket: &Path, uid: u32) -> Child {
+pub(crate) fn helper(agent: &Agent, socket: &Path, uid: u32) -> Child {
     helper_by(
         &mut Command::new(env!("CARGO_BIN_EXE_postern")),
         agent,
@@ -178,7 +178,7 @@ fn helper(agent: &Agent, socket: &Path, uid: u32) -> Child {
 }
 
 /// Started by `command`.
-fn helper_by(command: &mut Command, agent: &Agent, socket: &Path, uid: u32) -> Child {
+pub(crate) fn helper_by(command: &mut Command, agent: &Agent, socket: &Path, uid: u32) -> Child {
     let child = command
         .args(["attribute", "--log", "info", "--uid", &uid.to_string()])
         .arg("--socket")

@@ -371,7 +371,7 @@ fn configuration(behind: &Behind, options: &Options, port: u16, admin: u16) -> S
 
 /// A port that nobody listens on, below those that the kernel gives to whoever dials (ip(7), `ip_local_port_range`): one of these could be
 /// taken again before the gateway has it.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     loop {
         let chance = RandomState::new().build_hasher().finish();
         let port = 10_000 + (chance % 20_000) as u16;

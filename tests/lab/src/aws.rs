@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ACCEPT, CONTENT_TYPE};
+use hyper::header::{ACCEPT, CONTENT_TYPE, DATE};
 use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
 use crate::Shared;
+use crate::clock::http_date;
 use crate::sigv4::parse_query;
 
 pub use imds::Imds;
@@ -54,7 +55,8 @@ pub enum AwsFault {
     Status(u16),
     /// Answers after so many milliseconds.
     SlowMs(u64),
-    /// The metadata service answers 401 whatever the token; the others refuse as if no policy allowed the call.
+    /// The metadata service answers 401 whatever the token; the others refuse as if no policy allowed the call,
+    /// GetCallerIdentity excepted, which takes none.
     Unauthorized,
     /// Refuses for being called too often.
     Throttled,
@@ -135,6 +137,14 @@ pub(crate) async fn run(listener: TcpListener, shared: Arc<Shared>) {
 }
 
 async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Answer, HungUp> {
+    let mut answer = route(&shared, request).await?;
+    if let Ok(date) = http_date(shared.clock.now()).parse() {
+        answer.headers_mut().insert(DATE, date);
+    }
+    Ok(answer)
+}
+
+async fn route(shared: &Shared, request: Request<Incoming>) -> Result<Answer, HungUp> {
     let (parts, body) = request.into_parts();
     let body = Limited::new(body, MAX_BODY_BYTES)
         .collect()
@@ -143,12 +153,12 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Answe
         .to_bytes();
     let path = parts.uri.path();
     if path.starts_with("/lab/") {
-        return Ok(control::answer(&shared, &parts, &body));
+        return Ok(control::answer(shared, &parts, &body));
     }
     if path.starts_with("/latest/") {
-        return imds::answer(&shared, &parts).await;
+        return imds::answer(shared, &parts).await;
     }
-    api(&shared, &parts, &body).await
+    api(shared, &parts, &body).await
 }
 
 /// A call of STS, RDS or SSM.
@@ -169,7 +179,9 @@ async fn api(shared: &Shared, parts: &Parts, body: &[u8]) -> Result<Answer, Hung
     shared.aws.count(action);
     let is_json = target.is_some();
     let fault = *lock(&shared.aws.fault);
-    if let Some(answer) = meet(fault, is_json).await? {
+    // GetCallerIdentity takes no permission, and no policy can deny it (STS API Reference).
+    let is_free = action == "GetCallerIdentity" && fault == AwsFault::Unauthorized;
+    if !is_free && let Some(answer) = meet(fault, is_json).await? {
         return Ok(answer);
     }
     let speaks_json = parts

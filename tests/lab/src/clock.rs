@@ -56,6 +56,20 @@ pub(crate) fn iso8601(time: SystemTime) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
+/// `Mon, 26 Aug 2024 21:53:20 GMT`, as in the header `Date` (RFC 9110, section 5.6.7).
+pub(crate) fn http_date(time: SystemTime) -> String {
+    let [year, month, day, hour, minute, second] = fields(time);
+    // 1970 began on a Thursday.
+    let weekday = (unix(time).div_euclid(86_400) + 3).rem_euclid(7);
+    let name = |names: &'static str, number: i64| {
+        let number = usize::try_from(number).unwrap_or_default();
+        names.get(number * 3..number * 3 + 3).unwrap_or_default()
+    };
+    let weekday = name("MonTueWedThuFriSatSun", weekday);
+    let month = name("JanFebMarAprMayJunJulAugSepOctNovDec", month - 1);
+    format!("{weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT")
+}
+
 /// Reads `20240826T215320Z`. Refuses everything else, impossible dates included.
 pub(crate) fn parse_amz_date(text: &str) -> Option<SystemTime> {
     let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
@@ -118,6 +132,8 @@ mod tests {
         }
         assert_eq!(amz_date(from_unix(1_724_709_600)), "20240826T220000Z");
         assert_eq!(iso8601(from_unix(951_782_400)), "2000-02-29T00:00:00Z");
+        assert_eq!(http_date(from_unix(951_782_400)), "Tue, 29 Feb 2000 00:00:00 GMT");
+        assert_eq!(http_date(from_unix(784_111_777)), "Sun, 06 Nov 1994 08:49:37 GMT");
     }
 
     #[test]

@@ -84,6 +84,7 @@ struct ImdsOrders {
     fault: Option<AwsFault>,
     credentials_lifetime_s: Option<u64>,
     renews: Option<bool>,
+    role: Option<bool>,
     max_token_lifetime_s: Option<u64>,
     #[serde(default)]
     expire_tokens: bool,
@@ -106,6 +107,9 @@ fn imds(shared: &Shared, body: &[u8]) -> anyhow::Result<Value> {
     if let Some(renews) = orders.renews {
         imds.set_renews(renews);
     }
+    if let Some(has_role) = orders.role {
+        imds.set_has_role(has_role);
+    }
     if let Some(seconds) = orders.max_token_lifetime_s {
         imds.set_max_token_lifetime(Some(Duration::from_secs(seconds)));
     }
@@ -127,13 +131,20 @@ fn imds(shared: &Shared, body: &[u8]) -> anyhow::Result<Value> {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ApiOrders {
-    fault: AwsFault,
+    fault: Option<AwsFault>,
+    /// IAM database authentication of all that RDS has.
+    iam_enabled: Option<bool>,
 }
 
 fn api(shared: &Shared, body: &[u8]) -> anyhow::Result<Value> {
     let orders: ApiOrders = serde_json::from_slice(body)?;
-    *lock(&shared.aws.fault) = orders.fault;
-    Ok(json!({ "fault": orders.fault }))
+    if let Some(fault) = orders.fault {
+        *lock(&shared.aws.fault) = fault;
+    }
+    if let Some(is_enabled) = orders.iam_enabled {
+        lock(&shared.aws.rds).set_iam(is_enabled);
+    }
+    Ok(json!({ "fault": *lock(&shared.aws.fault), "iam_enabled": lock(&shared.aws.rds).takes_tokens() }))
 }
 
 #[derive(Deserialize)]

@@ -21,6 +21,7 @@ pub(crate) struct ImdsState {
     tokens: HashMap<String, SystemTime>,
     fault: AwsFault,
     max_token_lifetime: Option<Duration>,
+    has_no_role: bool,
 }
 
 /// The handle by which the metadata service and the role's credentials are commanded.
@@ -59,6 +60,11 @@ impl Imds<'_> {
     /// How long the keys that are made from now on are valid.
     pub fn set_credentials_lifetime(&self, lifetime: Duration) {
         self.shared.keys.set_lifetime(lifetime);
+    }
+
+    /// Whether the instance has a role.
+    pub fn set_has_role(&self, has_role: bool) {
+        lock(&self.shared.aws.imds).has_no_role = !has_role;
     }
 
     /// Whether it gives out new credentials before the old ones expire. If not, it serves expired ones.
@@ -141,6 +147,9 @@ fn document(shared: &Shared, path: &str, now: SystemTime) -> Answer {
         "meta-data/placement/region" => plain(StatusCode::OK, region),
         "meta-data/placement/availability-zone" => plain(StatusCode::OK, &format!("{region}a")),
         "meta-data/instance-id" => plain(StatusCode::OK, INSTANCE_ID),
+        path if path.starts_with("meta-data/iam/") && lock(&shared.aws.imds).has_no_role => {
+            plain(StatusCode::NOT_FOUND, "")
+        }
         "meta-data/iam/security-credentials" | "meta-data/iam/security-credentials/" => {
             plain(StatusCode::OK, ROLE)
         }

@@ -109,6 +109,24 @@ impl RdsModel {
         }
     }
 
+    /// Switches IAM database authentication of all of it on or off.
+    pub fn set_iam(&mut self, is_enabled: bool) {
+        for cluster in &mut self.clusters {
+            cluster.iam_enabled = is_enabled;
+        }
+        for instance in &mut self.instances {
+            instance.iam_enabled = is_enabled;
+        }
+    }
+
+    /// Whether the lab's one server takes tokens: as its cluster has it, or, where there is none, its instance.
+    pub(crate) fn takes_tokens(&self) -> bool {
+        let of_instance = || self.instances.first().is_none_or(|instance| instance.iam_enabled);
+        self.clusters
+            .first()
+            .map_or_else(of_instance, |cluster| cluster.iam_enabled)
+    }
+
     /// All endpoint names in it.
     pub(crate) fn names(&self) -> Vec<String> {
         let clusters = self

@@ -13,6 +13,7 @@ use tokio::time::sleep;
 
 use super::Client;
 use crate::Shared;
+use crate::aws::lock;
 use crate::faults::LoginFault;
 use crate::logins::{Outcome, TokenFacts};
 use crate::token::Claims;
@@ -67,7 +68,9 @@ pub(super) async fn login<C: Client>(
         let (postgres, user) = (shared.postgres.clone(), startup.user.clone());
         tokio::task::spawn_blocking(move || postgres.is_iam_user(&user)).await?
     };
-    if is_iam_user.map_err(io::Error::other)? {
+    // With IAM authentication off, RDS has no line for members of rds_iam in its pg_hba.conf.
+    let takes_tokens = lock(&shared.aws.rds).takes_tokens();
+    if is_iam_user.map_err(io::Error::other)? && takes_tokens {
         login.by_token(client).await
     } else {
         login.by_password().await

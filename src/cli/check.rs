@@ -1,0 +1,241 @@
+//! `postern check`: everything between this host and a query, step by step, with cause and remedy of what isn't well.
+//!
+//! Steps that don't depend on each other are taken at the same time, and each has an end: credentials and the ways to the endpoints
+//! (12 s at most), STS and RDS (5 s), logins and what is asked on them (13 s). What comes after a step that has failed isn't tried and says so,
+//! so that one fault is told once. No user logs in to an endpoint more than once.
+
+mod aws;
+mod endpoint;
+mod host;
+mod login;
+mod report;
+mod server;
+mod ssm;
+mod why;
+
+use std::collections::HashMap;
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::ConfigFile;
+use crate::aws::credentials::Keys;
+use crate::config::{Config, Target, region_of};
+use crate::identity::Source;
+use crate::ids::TargetName;
+use crate::metrics::Metrics;
+use crate::upstream::Services;
+use crate::upstream::gate::Gates;
+use crate::upstream::tokens::Tokens;
+use login::{Before, Server};
+use report::{Finding, Report, State};
+
+/// However many endpoints and users there are, and whatever hangs, it ends within this time.
+const ENDS_WITHIN: Duration = Duration::from_secs(30);
+
+/// Look at everything between this host and a query, and say what is wrong, why, and what to do about it.
+///
+/// Logs in to each endpoint once as each user, and changes nothing. Exit status 0 if nothing has failed, 1 if something has, 78 if the
+/// configuration can't be used.
+#[derive(Debug, Args)]
+pub(super) struct Check {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Print one JSON object instead of lines
+    #[arg(long)]
+    json: bool,
+    /// How many gateways with this configuration share the databases
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    gateways: u16,
+    /// Look at this target alone
+    #[arg(long, value_name = "NAME")]
+    target: Option<String>,
+}
+
+impl Check {
+    pub(super) fn execute(self) -> anyhow::Result<()> {
+        let config = self.file.load()?;
+        let targets = self.targets(&config)?;
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build_local(LocalOptions::default())?;
+        let findings = runtime.block_on(async {
+            timeout(ENDS_WITHIN, findings(&config, &targets, self.gateways.into())).await
+        });
+        // A look-up that hangs in the resolver isn't waited for.
+        runtime.shutdown_background();
+        let findings = findings.with_context(|| format!("not done within {} s", ENDS_WITHIN.as_secs()))??;
+        let report = Report::new(findings);
+        let text = if self.json {
+            serde_json::to_string_pretty(&report)? + "\n"
+        } else {
+            report.text()
+        };
+        std::io::stdout()
+            .write_all(text.as_bytes())
+            .context("cannot write to standard output")?;
+        match report.failed() {
+            (0, _) => Ok(()),
+            (failed, all) => bail!("{failed} of {all} checks failed"),
+        }
+    }
+
+    fn targets<'a>(&self, config: &'a Config) -> anyhow::Result<Vec<&'a Arc<Target>>> {
+        let Some(name) = &self.target else {
+            return Ok(config.targets.iter().collect());
+        };
+        let named = config.targets.iter().find(|target| target.name.as_str() == name);
+        let names: Vec<&str> = config.targets.iter().map(|target| target.name.as_str()).collect();
+        let named = named
+            .with_context(|| format!("there is no target \"{name}\"; there are: {}", names.join(", ")))?;
+        Ok(vec![named])
+    }
+}
+
+async fn findings(
+    config: &Config,
+    targets: &[&Arc<Target>],
+    gateways: usize,
+) -> anyhow::Result<Vec<Finding>> {
+    let mut findings = vec![host::files(config)];
+    findings.extend(host::ports(config));
+    let region = targets
+        .first()
+        .map(|target| region_of(&target.endpoint.host).unwrap_or(&target.region))
+        .context("there is no target")?;
+    let ssm = async {
+        match config.identity.sources.contains(&Source::Ssm) {
+            true => ssm::check(&config.identity.ssm).await,
+            false => Vec::new(),
+        }
+    };
+    let (ssm, aws, ways) = tokio::join!(ssm, Box::pin(aws::check(config, region)), ways(targets));
+    findings.extend(ssm);
+    findings.extend(aws.findings);
+    let gates = Arc::new(Gates::new(
+        config.targets.iter().map(|target| &**target),
+        Instant::now(),
+    ));
+    tokio::spawn(gates.clone().drive());
+    let metrics = Arc::new(Metrics::new()?);
+    let services = Services {
+        tokens: Arc::new(Tokens::new(aws.credentials, metrics.clone())),
+        gates,
+        metrics,
+    };
+    let known = Known {
+        keys: aws.keys,
+        arn: aws.arn,
+        services,
+        gateways,
+    };
+    let servers = servers(config, targets);
+    let one_each = servers.into_iter().map(|server| {
+        let ways = ways.iter().map(|(name, findings)| {
+            let in_the_way = findings.iter().find_map(Finding::is_in_the_way);
+            (name.clone(), in_the_way)
+        });
+        server_checked(server, ways.collect(), known.clone())
+    });
+    let of_servers = all(one_each).await;
+    findings.extend(ways.into_iter().flat_map(|(_, findings)| findings));
+    findings.extend(of_servers.into_iter().flatten());
+    Ok(findings)
+}
+
+/// What is known before there are logins.
+#[derive(Clone)]
+struct Known {
+    /// What can be signed with, or what stands in the way of it.
+    keys: Result<Arc<Keys>, String>,
+    arn: Option<String>,
+    services: Services,
+    gateways: usize,
+}
+
+/// The ways to all targets.
+async fn ways(targets: &[&Arc<Target>]) -> Vec<(TargetName, Vec<Finding>)> {
+    let ways = targets.iter().map(|target| {
+        let target = (*target).clone();
+        async move { (target.name.clone(), endpoint::way(&target).await) }
+    });
+    all(ways).await
+}
+
+/// The endpoints of `targets`, in their order.
+fn servers(config: &Config, targets: &[&Arc<Target>]) -> Vec<Server> {
+    let mut servers: Vec<Server> = Vec::new();
+    for target in targets {
+        let target = (*target).clone();
+        match servers
+            .iter_mut()
+            .find(|server| server.endpoint == target.endpoint)
+        {
+            Some(server) => server.targets.push(target),
+            None => servers.push(Server {
+                endpoint: target.endpoint.clone(),
+                all: config
+                    .targets
+                    .iter()
+                    .filter(|other| other.endpoint == target.endpoint)
+                    .cloned()
+                    .collect(),
+                targets: vec![target],
+            }),
+        }
+    }
+    servers
+}
+
+/// What RDS says of an endpoint, then tokens and logins.
+async fn server_checked(
+    server: Server,
+    ways: HashMap<TargetName, Option<String>>,
+    known: Known,
+) -> Vec<Finding> {
+    let Some(first) = server.targets.first() else {
+        return Vec::new();
+    };
+    let (mut findings, database) = endpoint::described(first, &known.keys).await;
+    let of_rds = findings
+        .iter()
+        .find(|finding| finding.state == State::Failed)
+        .and_then(Finding::is_in_the_way);
+    let mut in_the_way = Vec::new();
+    for target in &server.targets {
+        let token = login::token(
+            target,
+            &known.services,
+            known.keys.as_ref().err().map(String::as_str),
+        );
+        let way = ways.get(&target.name).cloned().flatten();
+        in_the_way.push(token.is_in_the_way().or(way).or_else(|| of_rds.clone()));
+        findings.push(token);
+    }
+    let before = Before {
+        services: &known.services,
+        in_the_way,
+        database: database.as_ref(),
+        arn: known.arn.as_deref(),
+        gateways: known.gateways,
+    };
+    findings.extend(login::check(&server, before).await);
+    findings
+}
+
+/// Does all of it at the same time.
+async fn all<T: 'static>(doing: impl Iterator<Item = impl Future<Output = T> + 'static>) -> Vec<T> {
+    let mut tasks = JoinSet::new();
+    for (number, doing) in doing.enumerate() {
+        tasks.spawn_local(async move { (number, doing.await) });
+    }
+    let mut done = tasks.join_all().await;
+    done.sort_by_key(|(number, _)| *number);
+    done.into_iter().map(|(_, done)| done).collect()
+}
