@@ -4,17 +4,19 @@
 //! (12 s at most), STS and RDS (5 s), logins and what is asked on them (13 s). What comes after a step that has failed isn't tried and says so,
 //! so that one fault is told once. No user logs in to an endpoint more than once.
 
-mod aws;
+mod account;
 mod endpoint;
 mod host;
 mod login;
 mod report;
+mod room;
 mod server;
 mod ssm;
 mod why;
 
 use std::collections::HashMap;
 use std::io::Write as _;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -115,9 +117,9 @@ async fn findings(
             false => Vec::new(),
         }
     };
-    let (ssm, aws, ways) = tokio::join!(ssm, Box::pin(aws::check(config, region)), ways(targets));
+    let (ssm, account, ways) = tokio::join!(ssm, Box::pin(account::check(config, region)), ways(targets));
     findings.extend(ssm);
-    findings.extend(aws.findings);
+    findings.extend(account.findings);
     let gates = Arc::new(Gates::new(
         config.targets.iter().map(|target| &**target),
         Instant::now(),
@@ -125,28 +127,44 @@ async fn findings(
     tokio::spawn(gates.clone().drive());
     let metrics = Arc::new(Metrics::new()?);
     let services = Services {
-        tokens: Arc::new(Tokens::new(aws.credentials, metrics.clone())),
+        tokens: Arc::new(Tokens::new(account.credentials, metrics.clone())),
         gates,
         metrics,
     };
     let known = Known {
-        keys: aws.keys,
-        arn: aws.arn,
+        keys: account.keys,
+        arn: account.arn,
         services,
         gateways,
     };
     let servers = servers(config, targets);
-    let one_each = servers.into_iter().map(|server| {
-        let ways = ways.iter().map(|(name, findings)| {
-            let in_the_way = findings.iter().find_map(Finding::is_in_the_way);
-            (name.clone(), in_the_way)
-        });
-        server_checked(server, ways.collect(), known.clone())
-    });
-    let of_servers = all(one_each).await;
-    findings.extend(ways.into_iter().flat_map(|(_, findings)| findings));
-    findings.extend(of_servers.into_iter().flatten());
+    let ways: Rc<HashMap<_, _>> = Rc::new(ways.into_iter().collect());
+    let one_each = servers
+        .into_iter()
+        .map(|server| server_checked(server, ways.clone(), known.clone()));
+    let of_servers: Vec<Finding> = all(one_each).await.into_iter().flatten().collect();
+    for target in targets {
+        findings.extend(ways.get(&target.name).into_iter().flatten().cloned());
+    }
+    explain_by_rds(&mut findings, &of_servers);
+    findings.extend(of_servers);
     Ok(findings)
+}
+
+/// Of a way that can't work because the target is wrong, by what RDS says of it, that alone is told.
+fn explain_by_rds(ways: &mut [Finding], of_servers: &[Finding]) {
+    let wrong = of_servers
+        .iter()
+        .filter(|finding| finding.check == "rds" && finding.state == State::Failed);
+    for rds in wrong {
+        let prerequisite = rds.is_in_the_way().unwrap_or_default();
+        let is_failed = |way: &&mut Finding| {
+            matches!(way.check, "tcp" | "tls") && way.subject == rds.subject && way.state != State::Ok
+        };
+        for way in ways.iter_mut().filter(is_failed) {
+            *way = Finding::skipped(way.check, &way.subject, &prerequisite);
+        }
+    }
 }
 
 /// What is known before there are logins.
@@ -196,13 +214,19 @@ fn servers(config: &Config, targets: &[&Arc<Target>]) -> Vec<Server> {
 /// What RDS says of an endpoint, then tokens and logins.
 async fn server_checked(
     server: Server,
-    ways: HashMap<TargetName, Option<String>>,
+    ways: Rc<HashMap<TargetName, Vec<Finding>>>,
     known: Known,
 ) -> Vec<Finding> {
     let Some(first) = server.targets.first() else {
         return Vec::new();
     };
-    let (mut findings, database) = endpoint::described(first, &known.keys).await;
+    let way = |target: &Target| ways.get(&target.name).into_iter().flatten();
+    // A name that nobody knows RDS doesn't know either.
+    let unknown = way(first)
+        .find(|finding| finding.check == "dns")
+        .and_then(Finding::is_in_the_way);
+    let keys = unknown.map_or_else(|| known.keys.clone(), Err);
+    let (mut findings, database) = endpoint::described(first, &keys).await;
     let of_rds = findings
         .iter()
         .find(|finding| finding.state == State::Failed)
@@ -214,8 +238,8 @@ async fn server_checked(
             &known.services,
             known.keys.as_ref().err().map(String::as_str),
         );
-        let way = ways.get(&target.name).cloned().flatten();
-        in_the_way.push(token.is_in_the_way().or(way).or_else(|| of_rds.clone()));
+        let way = way(target).find_map(Finding::is_in_the_way);
+        in_the_way.push(token.is_in_the_way().or_else(|| of_rds.clone()).or(way));
         findings.push(token);
     }
     let before = Before {

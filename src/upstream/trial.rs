@@ -65,21 +65,32 @@ impl Reached {
 }
 
 impl Trial {
-    /// Logs in for `key`, which belongs to `target`: one login of the budget, with what the pools use but for the metrics.
-    pub async fn log_in(target: &Arc<Target>, key: &PoolKey, services: &Services) -> Result<Self, OpenError> {
+    /// Logs in for `key`, which belongs to `target`, within `limit`: one login of the budget, by what the pools use but for the metrics.
+    pub async fn log_in(
+        target: &Arc<Target>,
+        key: &PoolKey,
+        services: &Services,
+        limit: Duration,
+    ) -> Result<Self, OpenError> {
         let metrics = Metrics::new().map_err(|error| OpenError::Protocol(error.to_string()))?;
         let services = Services {
             metrics: Arc::new(metrics),
             ..services.clone()
         };
-        let connection = login::open(target, key, &services).await?;
+        let opened = timeout(limit, Box::pin(login::open(target, key, &services))).await;
         // Nobody else has used these, so that a phase's sum is its time.
         let metrics = services.metrics.login.of(&target.name);
         let phases = [Phase::Connect, Phase::Tls, Phase::Budget, Phase::Login];
-        let phases = phases.map(|phase| {
-            let seconds = metrics.phase(phase.label()).get_sample_sum();
-            (phase, Duration::from_secs_f64(seconds))
-        });
+        let seen = phases.map(|phase| (phase, metrics.phase(phase.label())));
+        let unfinished = || {
+            let first = seen.iter().find(|(_, times)| times.get_sample_count() == 0);
+            OpenError::Timeout {
+                phase: first.map_or(Phase::Login, |(phase, _)| *phase),
+                limit,
+            }
+        };
+        let connection = opened.unwrap_or_else(|_| Err(unfinished()))?;
+        let phases = seen.map(|(phase, times)| (phase, Duration::from_secs_f64(times.get_sample_sum())));
         Ok(Self {
             connection,
             phases: phases.into(),

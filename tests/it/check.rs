@@ -2,6 +2,7 @@
 //!
 //! Every run is also held to what is promised of all: one login for each user at most, and nothing secret in what is printed.
 
+mod aws;
 mod database;
 mod host;
 mod network;
@@ -194,14 +195,16 @@ impl Found {
         (text("state"), text("detail"))
     }
 
+    #[track_caller]
+    fn is_like(&self, check: &str, subject: &str, state: &str, detail: &str) {
+        let found = self.of_check(check, subject);
+        assert_eq!((found.0.as_str(), found.1.as_str()), (state, detail));
+    }
+
     /// It was skipped because of that.
     #[track_caller]
     fn skips(&self, check: &str, subject: &str, because: &str) {
-        let (state, detail) = self.of_check(check, subject);
-        assert_eq!(
-            (state.as_str(), detail.as_str()),
-            ("skipped", format!("because of {because}").as_str())
-        );
+        self.is_like(check, subject, "skipped", &format!("because of {because}"));
     }
 }
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::task::JoinSet;
-use tokio::time::timeout;
 
 use super::report::{Finding, State};
+use super::room;
 use super::server::{Facts, question};
 use super::why::{self, Known};
 use crate::aws::rds::Described;
@@ -129,32 +129,26 @@ pub(super) async fn check(server: &Server, before: Before<'_>) -> Vec<Finding> {
     }
     tried.sort_by_key(Tried::subject);
     let facts = answers.iter().find_map(|answer| answer.as_ref().ok());
-    let mut told = Vec::new();
-    for trial in &tried {
-        let finding = login(trial, facts, &before, &mut told);
-        findings.extend(finding);
-    }
-    let unasked = tried.first().map_or_else(
-        || {
-            before
-                .in_the_way
-                .iter()
-                .flatten()
-                .next()
-                .cloned()
-                .unwrap_or_default()
-        },
-        |first| format!("login ({})", first.subject()),
-    );
-    findings.extend(of_the_server(server, facts, &unasked, before.gateways));
-    findings.extend(answers.iter().find_map(|answer| {
+    let silent = answers.iter().find_map(|answer| {
         let reason = answer.as_ref().err().filter(|_| facts.is_none())?;
         Some(Finding::ok("server", &server.endpoint, reason).but(
             State::Failed,
-            "the server ended the connection, or didn't answer, when it was asked about roles and databases",
-            "look into its log; check again",
+            "the server lets users in, and doesn't tell of roles and databases what everybody may read (pg_roles, pg_auth_members, pg_database, pg_settings)",
+            "look into its log, and whether somebody has revoked SELECT on these from PUBLIC",
         ))
-    }));
+    });
+    let unasked = silent
+        .as_ref()
+        .and_then(Finding::is_in_the_way)
+        .or_else(|| Some(format!("login ({})", tried.first()?.subject())))
+        .or_else(|| before.in_the_way.iter().flatten().next().cloned())
+        .unwrap_or_default();
+    let mut told = Vec::new();
+    for trial in &tried {
+        findings.extend(login(trial, facts, &before, &unasked, &mut told));
+    }
+    findings.extend(silent);
+    findings.extend(of_the_server(server, facts, &unasked, before.gateways));
     findings
 }
 
@@ -171,11 +165,7 @@ async fn trial(
         database: database.unwrap_or_else(|| user.as_str().into()),
         user: user.clone(),
     };
-    let opened = timeout(LOGINS_WITHIN, Box::pin(Trial::log_in(&target, &key, services))).await;
-    let opened = opened.unwrap_or(Err(OpenError::Timeout {
-        phase: Phase::Login,
-        limit: LOGINS_WITHIN,
-    }));
+    let opened = Trial::log_in(&target, &key, services, LOGINS_WITHIN).await;
     let took = began.elapsed();
     let (outcome, answer) = match opened {
         Ok(trial) => {
@@ -195,16 +185,18 @@ async fn trial(
     (tried, answer)
 }
 
-/// `told`: what was told of others' logins, and is then to be told once.
+/// `unasked`: why nobody could ask about roles, if so; `told`: what was told of others' logins, and is then to be told once.
 fn login(
     trial: &Tried,
     facts: Option<&Facts>,
     before: &Before<'_>,
+    unasked: &str,
     told: &mut Vec<((String, String), String)>,
 ) -> [Finding; 2] {
     let subject = trial.subject();
     let rds_iam = match facts {
         Some(facts) => facts.rds_iam(&trial.user, subject.clone()),
+        None if trial.outcome.is_ok() => Finding::skipped("rds_iam", &subject, unasked),
         None => Finding::skipped("rds_iam", &subject, &format!("login ({subject})")),
     };
     let finding = |detail: String| Finding::ok("login", &subject, detail).took(trial.took);
@@ -242,10 +234,8 @@ fn login(
         },
     );
     if let Some((_, of)) = told.iter().find(|(known, _)| *known == why) {
-        return [
-            Finding::skipped("login", &subject, &format!("the same as login ({of})")),
-            rds_iam,
-        ];
+        let same = Finding::unneeded("login", &subject, format!("the same as login ({of})"));
+        return [same.took(trial.took), rds_iam];
     }
     told.push((why.clone(), subject.clone()));
     let (cause, remedy) = why;
@@ -270,7 +260,7 @@ fn of_the_server(server: &Server, facts: Option<&Facts>, unasked: &str, gateways
     match facts {
         Some(facts) => {
             findings.extend(facts.masters(&server.endpoint));
-            findings.extend(facts.connections(&server.endpoint, &server.all, gateways));
+            findings.extend(room::check(facts, &server.endpoint, &server.all, gateways));
         }
         None => findings.push(Finding::skipped("connections", &server.endpoint, unasked)),
     }

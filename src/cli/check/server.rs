@@ -1,11 +1,11 @@
-//! What a server says of roles, databases and room for connections, on a connection that is logged in.
+//! What a server says of roles and databases, on a connection that is logged in.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use super::report::{Finding, State};
-use crate::config::{Endpoint, Target};
+use crate::config::Target;
 use crate::ids::{DatabaseName, DbUser};
 use crate::wire::request::quoted;
 
@@ -256,77 +256,21 @@ impl Facts {
         finding("all users may connect".to_owned())
     }
 
-    /// Whether there is room for what the pools of all gateways may open.
-    pub(super) fn connections(
-        &self,
-        endpoint: &Endpoint,
-        targets: &[Arc<Target>],
-        gateways: usize,
-    ) -> Vec<Finding> {
-        let pools: Vec<_> = targets.iter().flat_map(|target| target.pools()).collect();
-        let all = |what: fn(&crate::config::PoolConfig) -> usize,
-                   of: &dyn Fn(&DatabaseName, &DbUser) -> bool| {
-            let sizes = pools.iter().filter(|(database, user, _)| of(database, user));
-            let sum: usize = sizes.map(|(_, _, pool)| what(pool)).sum();
-            i64::try_from(sum.saturating_mul(gateways)).unwrap_or(i64::MAX)
-        };
-        let any = |_: &DatabaseName, _: &DbUser| true;
-        let (most, least) = (all(|pool| pool.size, &any), all(|pool| pool.min_idle, &any));
-        let setting = |name: &str| self.settings.get(name).copied().unwrap_or_default();
-        let reserved = setting("superuser_reserved_connections")
-            + setting("reserved_connections")
-            + setting("rds.rds_superuser_reserved_connections");
-        let free = setting("max_connections") - reserved;
-        let shown = format!(
-            "pools {most} of {gateways} gateway(s), {free} allowed ({} less {reserved} reserved)",
-            setting("max_connections")
-        );
-        let finding = Finding::ok("connections", endpoint, shown);
-        let remedy = "lower pool.size (or users, databases, gateways), or raise max_connections by a larger class or in the parameter group";
-        let mut findings = vec![if least > free {
-            let cause = format!(
-                "the pools' min_idle alone is {least}, more than max_connections leaves: logins will fail with 53300 for good"
-            );
-            finding.but(State::Failed, cause, remedy)
-        } else if most > free {
-            let cause = "full pools are more than max_connections leaves: when many clients work, logins fail with 53300, other programs' as well";
-            finding.but(State::Warning, cause, remedy)
-        } else {
-            finding
-        }];
-        let mut too_many = |subject: String, kind: &str, name: &str, limit: i64, most: i64| {
-            if limit >= 0 && most > limit {
-                let name = quoted(name);
-                findings.push(Finding::ok("connections", subject, format!("pools {most}, {limit} allowed")).but(
-                    State::Warning,
-                    format!("the {kind} {name} has CONNECTION LIMIT {limit}, less than its pools: when they are full, logins fail with 53300"),
-                    format!("ALTER {} {name} CONNECTION LIMIT {most}; or a lower pool.size", kind.to_uppercase()),
-                ));
-            }
-        };
-        let mut users: Vec<&str> = pools.iter().map(|(_, user, _)| user.as_str()).collect();
-        users.sort_unstable();
-        users.dedup();
-        for name in users {
-            let limit = self.users.get(name).map_or(-1, |role| role.limit);
-            let most = all(|pool| pool.size, &|_, user| user.as_str() == name);
-            too_many(format!("{name}@{}", endpoint.host), "role", name, limit, most);
-        }
-        let mut databases: Vec<&str> = pools.iter().map(|(database, _, _)| database.as_str()).collect();
-        databases.sort_unstable();
-        databases.dedup();
-        for name in databases {
-            let limit = self.databases.get(name).map_or(-1, |database| database.limit);
-            let most = all(|pool| pool.size, &|database, _| database.as_str() == name);
-            too_many(
-                format!("{name} at {}", endpoint.host),
-                "database",
-                name,
-                limit,
-                most,
-            );
-        }
-        findings
+    /// A setting that is a number; 0 if the server doesn't have it.
+    pub(super) fn setting(&self, name: &str) -> i64 {
+        self.settings.get(name).copied().unwrap_or_default()
+    }
+
+    /// How many connections a role may have, if that is limited.
+    pub(super) fn limit_of_role(&self, name: &str) -> Option<i64> {
+        let limit = self.users.get(name)?.limit;
+        (limit >= 0).then_some(limit)
+    }
+
+    /// The same of a database.
+    pub(super) fn limit_of_database(&self, name: &str) -> Option<i64> {
+        let limit = self.databases.get(name)?.limit;
+        (limit >= 0).then_some(limit)
     }
 }
 

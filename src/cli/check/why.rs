@@ -106,8 +106,8 @@ pub(super) fn of_login(error: &OpenError, known: &Known<'_>) -> (String, String)
             "the server is starting, stopping or failing over".to_owned(),
             "wait until it is available, and check again".to_owned(),
         ),
-        OpenError::Budget(_) => (
-            "the login budget allows no login in the time that a check has".to_owned(),
+        OpenError::Budget(_) | OpenError::Timeout { phase: Phase::Budget, .. } => (
+            "the login budget allows no login in the time that a check has, or the server is overloaded and doesn't even ask for a token".to_owned(),
             "raise targets[].iam.logins_per_second, or check fewer users with --target".to_owned(),
         ),
         OpenError::NotAsked => (

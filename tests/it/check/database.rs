@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use postern_lab::LoginFault;
+use postern_lab::{LoginFault, max_logins_in_any_second};
 
 use super::{STATEMENT_FOR_APP_RW, Setup};
 
@@ -189,7 +189,12 @@ fn fault_there_is_no_such_database() {
         "has no database \"ordres\"",
         "correct databases of target orders",
     );
-    found.skips("login", "app_rw@orders", "the same as login (app_ro@orders)");
+    found.is_like(
+        "login",
+        "app_rw@orders",
+        "skipped",
+        "the same as login (app_ro@orders)",
+    );
     let mut setup = Setup::new();
     setup.databases = &["orders", "stock"];
     let found = setup.check(&[]);
@@ -280,12 +285,32 @@ fn fault_a_role_or_a_database_has_a_lower_limit() {
 }
 
 #[test]
+fn fault_the_server_does_not_tell_of_roles() {
+    let mut setup = Setup::new();
+    // app_ro may read all there is, and is asked if he is there.
+    setup.users = &["app_rw"];
+    let revoked = "revoke select on pg_catalog.pg_auth_members from public";
+    setup.lab.superuser_sql(revoked).unwrap();
+    let found = setup.check(&[]);
+    found.only("failed", "server", "what everybody may read", "revoked SELECT");
+    let server = format!("server ({})", setup.endpoint);
+    found.skips("rds_iam", "app_rw@orders", &server);
+    found.skips("connections", &setup.endpoint, &server);
+    assert_eq!(found.of_check("login", "app_rw@orders").0, "ok");
+}
+
+#[test]
 fn fault_the_server_is_full() {
     let setup = Setup::new();
     setup.lab.faults().every_login(LoginFault::TooManyConnections);
     let found = setup.check(&[]);
     found.only("failed", "login", "no connection left", "raise max_connections");
-    found.skips("login", "app_rw@orders", "the same as login (app_ro@orders)");
+    found.is_like(
+        "login",
+        "app_rw@orders",
+        "skipped",
+        "the same as login (app_ro@orders)",
+    );
 }
 
 #[test]
@@ -297,6 +322,29 @@ fn fault_the_server_starts() {
         "login",
         "starting, stopping or failing over",
         "wait until it is available",
+    );
+}
+
+#[test]
+fn fault_the_budget_is_too_small_for_the_users() {
+    let mut setup = Setup::new();
+    // One at the start, and the next only as the rate grows.
+    setup.pool = "size = 1\n[targets.iam]\nlogins_per_second = 1";
+    setup.users = &["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
+    for user in setup.users {
+        let create = format!("create role {user} login in role rds_iam");
+        setup.lab.superuser_sql(&create).unwrap();
+    }
+    let found = setup.check(&[]);
+    found.only(
+        "failed",
+        "login",
+        "login budget allows no login",
+        "logins_per_second",
+    );
+    assert!(
+        max_logins_in_any_second(&setup.lab.logins()) <= 1,
+        "it keeps to the budget"
     );
 }
 

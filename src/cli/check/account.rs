@@ -30,7 +30,7 @@ const SKEW_MOST: Duration = Duration::from_secs(300);
 const SKEW_ODD: Duration = Duration::from_secs(60);
 
 /// How credentials are had, once it is known.
-pub(super) struct Aws {
+pub(super) struct Account {
     pub(super) findings: Vec<Finding>,
     pub(super) credentials: CredentialCache,
     /// What can be signed with, if AWS takes it.
@@ -40,7 +40,7 @@ pub(super) struct Aws {
 }
 
 /// All of it, with the STS of `region`.
-pub(super) async fn check(config: &Config, region: &str) -> Aws {
+pub(super) async fn check(config: &Config, region: &str) -> Account {
     let (mut credentials, keep_fresh) = CredentialCache::new(Arc::new(Nobody));
     tokio::spawn(keep_fresh);
     let began = Instant::now();
@@ -76,7 +76,7 @@ pub(super) async fn check(config: &Config, region: &str) -> Aws {
             .and_then(|finding| finding.is_in_the_way());
         prerequisite.map_or(Ok(keys), Err)
     });
-    Aws {
+    Account {
         findings: vec![imds, role, clock, whose.since(began)],
         credentials,
         keys,
