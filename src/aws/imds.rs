@@ -36,6 +36,8 @@ pub struct Metadata {
 pub struct Role {
     /// Its name.
     pub name: String,
+    /// The access key that is handed out, which is no secret.
+    pub access_key_id: Option<String>,
     /// When the credentials that are handed out for it expire, as they say themselves; the SDK's own answer may be later (its "static
     /// stability").
     pub expires_at: Option<SystemTime>,
@@ -60,10 +62,11 @@ pub enum NoMetadata {
     },
 }
 
-/// The expiry in what the service hands out. All else stays unread.
-#[derive(Deserialize)]
+/// What isn't secret of what the service hands out. All else stays unread.
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct HandedOut {
+    access_key_id: Option<String>,
     expiration: Option<String>,
 }
 
@@ -117,12 +120,12 @@ pub async fn look() -> Result<Metadata, NoMetadata> {
         StatusCode::OK => {
             let name = String::from_utf8_lossy(answer.body()).trim().to_owned();
             let answer = get(&format!("iam/security-credentials/{name}")).await?;
-            let handed_out: Option<HandedOut> = serde_json::from_slice(answer.body()).ok();
-            let expires = handed_out.and_then(|handed_out| handed_out.expiration);
-            let expires = expires.and_then(|text| humantime::parse_rfc3339(&text).ok());
+            let handed_out: HandedOut = serde_json::from_slice(answer.body()).unwrap_or_default();
+            let expiration = handed_out.expiration;
             Some(Role {
                 name,
-                expires_at: expires,
+                access_key_id: handed_out.access_key_id,
+                expires_at: expiration.and_then(|text| humantime::parse_rfc3339(&text).ok()),
             })
         }
         StatusCode::NOT_FOUND => None,

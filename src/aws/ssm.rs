@@ -38,6 +38,9 @@ const MAX_ASKED: usize = 16;
 /// Whoever asks again so soon is told the same.
 const FAILURE_KEPT: Duration = Duration::from_secs(2);
 
+/// The id of a session that there isn't.
+const NOBODYS: &str = "postern-check-00000000000000000";
+
 /// Sessions that are remembered: whose one is never changes.
 const MAX_KNOWN: usize = 10_000;
 
@@ -108,6 +111,14 @@ impl Sessions {
             Ok(Err(_)) | Err(_) => Err(Unattributed::Unavailable {
                 reason: format!("no answer within {} s", ANSWERED_WITHIN.as_secs()),
             }),
+        }
+    }
+
+    /// Whether it may be asked at all; an error says why not.
+    pub async fn may_be_asked(&self) -> Result<(), String> {
+        match self.once(NOBODYS).await {
+            Ok(_) => Ok(()),
+            Err(Failure::Passing(reason) | Failure::Lasting(reason)) => Err(reason),
         }
     }
 

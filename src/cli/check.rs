@@ -119,7 +119,6 @@ async fn findings(
     };
     let (ssm, account, ways) = tokio::join!(ssm, Box::pin(account::check(config, region)), ways(targets));
     findings.extend(ssm);
-    findings.extend(account.findings);
     let gates = Arc::new(Gates::new(
         config.targets.iter().map(|target| &**target),
         Instant::now(),
@@ -127,13 +126,13 @@ async fn findings(
     tokio::spawn(gates.clone().drive());
     let metrics = Arc::new(Metrics::new()?);
     let services = Services {
-        tokens: Arc::new(Tokens::new(account.credentials, metrics.clone())),
+        tokens: Arc::new(Tokens::new(account.credentials.clone(), metrics.clone())),
         gates,
         metrics,
     };
     let known = Known {
-        keys: account.keys,
-        arn: account.arn,
+        keys: account.keys.clone(),
+        arn: account.arn.clone(),
         services,
         gateways,
     };
@@ -142,7 +141,10 @@ async fn findings(
     let one_each = servers
         .into_iter()
         .map(|server| server_checked(server, ways.clone(), known.clone()));
-    let of_servers: Vec<Finding> = all(one_each).await.into_iter().flatten().collect();
+    let (sessions, of_servers) = tokio::join!(account::sessions(config, &account), all(one_each));
+    let of_servers: Vec<Finding> = of_servers.into_iter().flatten().collect();
+    findings.extend(account.findings);
+    findings.extend(sessions);
     for target in targets {
         findings.extend(ways.get(&target.name).into_iter().flatten().cloned());
     }

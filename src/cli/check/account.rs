@@ -10,6 +10,7 @@ use super::report::{Finding, State};
 use crate::aws::caller::{Answered, caller};
 use crate::aws::credentials::{CredentialCache, Keys, NoCredentials};
 use crate::aws::imds::{self, Metadata, NoMetadata};
+use crate::aws::ssm::Sessions;
 use crate::cli::token::Nobody;
 use crate::config::Config;
 
@@ -82,6 +83,44 @@ pub(super) async fn check(config: &Config, region: &str) -> Account {
         keys,
         arn,
     }
+}
+
+/// Whether Session Manager can be asked about sessions, if the gateway is to do so.
+pub(super) async fn sessions(config: &Config, account: &Account) -> Option<Finding> {
+    let region = config.identity.ssm.region.as_ref()?;
+    let subject = format!("Session Manager in {region}");
+    if let Err(prerequisite) = &account.keys {
+        return Some(Finding::skipped("ssm.sessions", subject, prerequisite));
+    }
+    let began = Instant::now();
+    let asked = async {
+        let sessions = Sessions::new(region.clone(), account.credentials.clone());
+        sessions.map_err(|error| error.to_string())?.may_be_asked().await
+    };
+    let reason = match timeout(CALLER_WITHIN, asked).await {
+        Ok(Ok(())) => return Some(Finding::ok("ssm.sessions", subject, "may be asked").since(began)),
+        Ok(Err(reason)) => reason,
+        Err(_) => format!("no answer within {} s", CALLER_WITHIN.as_secs()),
+    };
+    let (cause, remedy) = if reason.contains("AccessDenied") {
+        (
+            "this host's role may not ask whose a session is, and identity.ssm.source wants it asked"
+                .to_owned(),
+            r#"add to the role's policy: {"Effect": "Allow", "Action": "ssm:DescribeSessions", "Resource": "*"}"#,
+        )
+    } else {
+        (
+            format!(
+                "there is no way from this host to ssm.{region}.amazonaws.com, or it fails, and identity.ssm.source wants it asked"
+            ),
+            "give the VPC a NAT gateway, or an interface endpoint com.amazonaws.REGION.ssm",
+        )
+    };
+    Some(
+        Finding::ok("ssm.sessions", subject, reason)
+            .but(State::Failed, cause, remedy)
+            .since(began),
+    )
 }
 
 fn metadata_service(metadata: &Result<Metadata, NoMetadata>, has_keys: bool) -> Finding {
@@ -160,7 +199,9 @@ fn role(
             };
         }
     };
-    let end = profile.map_or_else(|| keys.expires_at(), |role| role.expires_at);
+    let used = profile.filter(|role| role.access_key_id.as_deref() == Some(keys.access_key_id()));
+    let name = used.map_or("credentials", |role| role.name.as_str());
+    let end = used.map_or_else(|| keys.expires_at(), |role| role.expires_at);
     let key = format!("access key {}", keys.access_key_id());
     let Some(end) = end else {
         return Finding::ok("role", name, format!("{key}, without an end"));

@@ -19,6 +19,24 @@ const STEP_WITHIN: Duration = Duration::from_secs(4);
 /// How long RDS may take.
 const DESCRIBED_WITHIN: Duration = Duration::from_secs(4);
 
+/// States in which a database can't be reached, by their beginnings; in others, such as `backing-up` and `modifying`, it serves (RDS User Guide,
+/// "Viewing Amazon RDS DB instance status").
+const DOWN: [&str; 13] = [
+    "creating",
+    "deleting",
+    "failed",
+    "failing-over",
+    "inaccessible-encryption-credentials",
+    "incompatible-",
+    "insufficient-capacity",
+    "rebooting",
+    "restore-error",
+    "starting",
+    "stopped",
+    "stopping",
+    "storage-full",
+];
+
 /// DNS, TCP and TLS.
 pub(super) async fn way(target: &Target) -> Vec<Finding> {
     let began = Instant::now();
@@ -141,10 +159,10 @@ fn rds(target: &Target, database: &Described) -> Finding {
             format!("endpoint = \"{}:{port}\" in the target", target.endpoint.host),
         );
     }
-    if status != "available" {
+    if DOWN.iter().any(|down| status.starts_with(down)) {
         return finding.but(
             State::Warning,
-            format!("it isn't available but {status}, and may refuse connections"),
+            format!("while it is {status} it may refuse connections"),
             "wait until it is available, or start it; events are in the RDS console",
         );
     }

@@ -155,7 +155,7 @@ impl Report {
                 ms,
                 ..
             } = finding;
-            let state = state.name();
+            let (state, detail) = (state.name(), printable(detail));
             let _ = write!(
                 text,
                 "{state:<7}  {check:<checks$}  {subject:<subjects$}  {detail}"
@@ -165,14 +165,11 @@ impl Report {
             } else {
                 "\n".to_owned()
             });
-            for (label, told) in [("why", &finding.cause), ("do", &finding.remedy)] {
-                if let Some(told) = told {
-                    let _ = writeln!(
-                        text,
-                        "    {:<5}{}",
-                        format!("{label}:"),
-                        told.replace('\n', "\n         ")
-                    );
+            for (label, told) in [("why:", &finding.cause), ("do:", &finding.remedy)] {
+                let lines = told.iter().flat_map(|told| told.split('\n'));
+                for (number, line) in lines.enumerate() {
+                    let label = if number == 0 { label } else { "" };
+                    let _ = writeln!(text, "    {label:<5}{}", printable(line));
                 }
             }
         }
@@ -181,4 +178,11 @@ impl Report {
         let _ = writeln!(text, "{} checks: {}", self.findings.len(), counts.join(", "));
         text
     }
+}
+
+/// Names of roles are the server's, and may be anything: what a terminal would act on isn't shown.
+fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
 }

@@ -63,7 +63,10 @@ fn fault_keys_of_a_user_are_in_use() {
         ("AWS_ACCESS_KEY_ID".to_owned(), key.access_key_id),
         ("AWS_SECRET_ACCESS_KEY".to_owned(), key.secret),
     ]);
-    setup.check(&[]).only(
+    let found = setup.check(&[]);
+    let (_, role) = found.of_check("role", "credentials");
+    assert!(role.ends_with(", without an end"), "{role}");
+    found.only(
         "warning",
         "caller",
         "long-lived keys of a user",
@@ -265,12 +268,20 @@ fn what_rds_tells_of_the_port_explains_that_nobody_listens() {
 #[test]
 fn fault_the_database_is_stopped() {
     let setup = Setup::new();
-    setup
-        .lab
-        .change_rds(|rds| rds.clusters[0].status = "stopping".to_owned());
-    setup
-        .check(&[])
-        .only("warning", "rds", "isn't available but stopping", "start it");
+    let change = |status: &str| {
+        setup
+            .lab
+            .change_rds(|rds| rds.clusters[0].status = status.to_owned())
+    };
+    change("backing-up");
+    assert_eq!(setup.check(&[]).wrong(), [""; 0], "it serves all the same");
+    change("stopping");
+    setup.check(&[]).only(
+        "warning",
+        "rds",
+        "while it is stopping it may refuse connections",
+        "start it",
+    );
 }
 
 #[test]

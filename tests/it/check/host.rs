@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
 use postern_lab::agent::Agent;
-use postern_lab::{Lab, LabConfig};
+use postern_lab::{AwsFault, Lab, LabConfig};
 
 use super::{Found, Setup};
 use crate::attribution::{helper, helper_by, lab_program, rustix_uid};
@@ -266,4 +266,34 @@ fn a_worker_is_found_by_a_glob() {
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
     assert_eq!(host.setup.check(&[]).wrong(), [""; 0]);
+}
+
+#[test]
+fn fault_session_manager_may_not_be_asked() {
+    let mut host = Host::helped(PORT_DOCUMENT);
+    host.setup.identity.push_str("\nssm.source = \"both\"");
+    let found = host.setup.check(&[]);
+    found.is_like(
+        "ssm.sessions",
+        "Session Manager in us-east-1",
+        "ok",
+        "may be asked",
+    );
+    assert_eq!(found.wrong(), [""; 0]);
+    host.setup.lab.set_api_fault(AwsFault::Unauthorized);
+    let found = host.setup.check(&[]);
+    found.has(
+        "failed",
+        "ssm.sessions",
+        "may not ask whose a session is",
+        r#""Action": "ssm:DescribeSessions""#,
+    );
+    host.setup.lab.set_api_fault(AwsFault::Down);
+    let found = host.setup.check(&[]);
+    found.has(
+        "failed",
+        "ssm.sessions",
+        "no way from this host to ssm.us-east-1",
+        "interface endpoint",
+    );
 }
