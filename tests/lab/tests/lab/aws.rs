@@ -7,7 +7,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
@@ -245,6 +245,53 @@ fn the_metadata_service_wants_a_token_and_renews_credentials() {
         assert_eq!(ask(&good).0, status, "{fault:?}");
         lab.imds().set_fault(AwsFault::None);
     }
+}
+
+#[test]
+fn an_instance_may_have_no_role() {
+    let lab = Lab::start(LabConfig::default()).unwrap();
+    let life = [("x-aws-ec2-metadata-token-ttl-seconds", "60")];
+    let (_, token) = http(&lab, "PUT /latest/api/token", &life, "");
+    let ask = |path: &str| {
+        let request = format!("GET /latest/meta-data/{path}");
+        http(&lab, &request, &[("x-aws-ec2-metadata-token", &token)], "").0
+    };
+    let roles = "iam/security-credentials/";
+    let role = format!("{roles}{ROLE}");
+    for (has_role, status) in [(true, 200), (false, 404), (true, 200)] {
+        http(
+            &lab,
+            "POST /lab/imds",
+            &[],
+            &json!({ "role": has_role }).to_string(),
+        );
+        assert_eq!((ask(roles), ask(&role)), (status, status));
+        assert_eq!(ask("instance-id"), 200);
+    }
+}
+
+#[test]
+fn answers_bear_the_labs_own_time() {
+    let lab = Lab::start(LabConfig::default()).unwrap();
+    // 1 January 2100 began on a Friday.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    lab.set_clock_offset(4_102_444_800 + 60 - i64::try_from(now).unwrap());
+    let mut tcp = TcpStream::connect(lab.aws_address()).unwrap();
+    write!(
+        tcp,
+        "PUT /latest/api/token HTTP/1.1\r\nhost: imds\r\nconnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    tcp.read_to_string(&mut answer).unwrap();
+    let dates: Vec<_> = answer
+        .lines()
+        .filter_map(|line| line.strip_prefix("date: "))
+        .collect();
+    assert!(
+        matches!(dates.as_slice(), [one] if one.starts_with("Fri, 01 Jan 2100 00:01:0")),
+        "{answer}"
+    );
 }
 
 #[test]

@@ -35,6 +35,17 @@ fn a_throttle_refuses_what_is_above_it() {
 }
 
 #[test]
+fn without_iam_authentication_a_password_is_asked_for() {
+    let lab = Lab::start(LabConfig::default()).unwrap();
+    lab.change_rds(|rds| rds.set_iam(false));
+    let refused = Login::good(&lab, "app_ro").go().unwrap_err();
+    assert_eq!(refused.sqlstate(), "28P01");
+    assert_eq!(count(&lab.logins(), Outcome::LeftToServer), 1);
+    lab.change_rds(|rds| rds.set_iam(true));
+    Login::good(&lab, "app_ro").go().unwrap();
+}
+
+#[test]
 fn latency_is_added_to_good_and_bad_logins() {
     let lab = Lab::start(LabConfig::default()).unwrap();
     lab.faults()
