@@ -69,19 +69,19 @@ pub(super) async fn check(config: &Config, region: &str) -> Account {
         .map(|date| ("STS", date, SystemTime::now()))
         .or_else(|| Some(("the metadata service", metadata.ok()?.date?, seen)));
     let clock = clock(dates);
-    let (whose, arn) = whose(config, region, &usable, answered, clock.is_in_the_way());
-    let keys = usable.and_then(|keys| {
-        let prerequisite = [&clock, &whose]
-            .iter()
-            .find(|finding| finding.state == State::Failed)
-            .and_then(|finding| finding.is_in_the_way());
-        prerequisite.map_or(Ok(keys), Err)
-    });
+    let (caller, whose) = whose(config, region, &usable, answered, clock.is_in_the_way());
+    let caller = caller.since(began);
+    // Logins don't need STS; what it refuses, RDS refuses as well.
+    let void = caller.is_in_the_way().filter(|_| matches!(whose, Whose::Nobodys));
+    let keys = usable.and_then(|keys| clock.is_in_the_way().or(void).map_or(Ok(keys), Err));
     Account {
-        findings: vec![imds, role, clock, whose.since(began)],
+        findings: vec![imds, role, clock, caller],
         credentials,
         keys,
-        arn,
+        arn: match whose {
+            Whose::Of(arn) => Some(arn),
+            Whose::Nobodys | Whose::Unknown => None,
+        },
     }
 }
 
@@ -142,7 +142,7 @@ fn metadata_service(metadata: &Result<Metadata, NoMetadata>, has_keys: bool) -> 
         ),
         NoMetadata::Unreachable(_) => {
             let cause = if is_container() {
-                "this is a container, and with hop limit 1 the metadata service's answers end at the instance"
+                "this is a container, and the likeliest reason is hop limit 1, with which the metadata service's answers end at the instance"
             } else {
                 "a firewall keeps this user from it, it is switched off, this is no EC2 instance, or there is a container or another hop in between: with hop limit 1 its answers end at the instance"
             };
@@ -253,6 +253,15 @@ fn clock(date: Option<(&str, SystemTime, SystemTime)>) -> Finding {
     )
 }
 
+/// Whose credentials they are.
+enum Whose {
+    Of(String),
+    /// STS refuses them.
+    Nobodys,
+    /// STS wasn't asked, or doesn't answer.
+    Unknown,
+}
+
 /// Who AWS takes this host for.
 fn whose(
     config: &Config,
@@ -260,18 +269,18 @@ fn whose(
     usable: &Result<Arc<Keys>, String>,
     answered: Option<Result<Answered, String>>,
     clock_in_the_way: Option<String>,
-) -> (Finding, Option<String>) {
+) -> (Finding, Whose) {
     let subject = format!("STS in {region}");
     let answered = match (usable, answered) {
         (Ok(_), Some(answered)) => answered,
-        (Err(prerequisite), _) => return (Finding::skipped("caller", subject, prerequisite), None),
-        (Ok(_), None) => return (Finding::skipped("caller", subject, "role"), None),
+        (Err(prerequisite), _) => return (Finding::skipped("caller", subject, prerequisite), Whose::Unknown),
+        (Ok(_), None) => return (Finding::skipped("caller", subject, "role"), Whose::Unknown),
     };
     let arn = match answered {
         Ok(Answered { arn: Ok(arn), .. }) => arn,
         Ok(Answered { arn: Err(_), .. }) if clock_in_the_way.is_some() => {
             let prerequisite = clock_in_the_way.unwrap_or_default();
-            return (Finding::skipped("caller", subject, &prerequisite), None);
+            return (Finding::skipped("caller", subject, &prerequisite), Whose::Unknown);
         }
         Ok(Answered { arn: Err(code), .. }) => {
             let finding = Finding::ok("caller", subject, format!("STS refuses the credentials: {code}")).but(
@@ -279,7 +288,7 @@ fn whose(
                 "the credentials are void: the role's sessions were revoked, or the key deleted",
                 "look at the role in IAM; if its sessions were revoked, what the metadata service hands out from then on is good again",
             );
-            return (finding, None);
+            return (finding, Whose::Nobodys);
         }
         Err(reason) => {
             let (state, need) = match config.identity.sts {
@@ -294,7 +303,7 @@ fn whose(
                 format!("there is no way from this host to sts.{region}.amazonaws.com, or it fails; {need}"),
                 "give the VPC a NAT gateway, or an interface endpoint com.amazonaws.REGION.sts that this host may reach on port 443",
             );
-            return (finding, None);
+            return (finding, Whose::Unknown);
         }
     };
     let finding = Finding::ok("caller", subject, &arn);
@@ -307,5 +316,5 @@ fn whose(
     } else {
         finding
     };
-    (finding, Some(arn))
+    (finding, Whose::Of(arn))
 }

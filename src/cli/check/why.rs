@@ -147,7 +147,12 @@ fn refused_token(known: &Known<'_>) -> (String, String) {
         "RDS throttles IAM logins or its IAM service fails (CloudWatch, IamDbAuthConnectionFailure*)"
             .to_owned(),
     );
-    let mut told = "the server refuses the token, although region, endpoint, credentials and clock are right; in this order: ".to_owned();
+    // STS has taken the credentials and the time if it has named the role; TLS has told the endpoint's name.
+    let right = arn.map_or(
+        "region and endpoint",
+        |_| "region, endpoint, credentials and clock",
+    );
+    let mut told = format!("the server refuses the token, although {right} are right; in this order: ");
     let numbered: Vec<String> = causes
         .iter()
         .enumerate()

@@ -186,6 +186,26 @@ fn fault_no_way_to_the_apis_of_aws() {
 }
 
 #[test]
+fn fault_callers_are_to_be_asked_about_and_sts_is_out_of_reach() {
+    let mut setup = Setup::new();
+    setup.identity =
+        "sources = [\"sts\"]\nsts = { gateway = \"bastion\", accounts = [\"123456789012\"] }".to_owned();
+    setup.lab.set_api_fault(AwsFault::Down);
+    let found = setup.check(&[]);
+    found.has(
+        "failed",
+        "caller",
+        "identity.sources has \"sts\", which needs it",
+        "com.amazonaws.REGION.sts",
+    );
+    assert_eq!(
+        found.of_check("login", "app_rw@orders").0,
+        "ok",
+        "that needs no STS"
+    );
+}
+
+#[test]
 fn fault_rds_may_not_be_asked() {
     let setup = Setup::new();
     setup.lab.set_api_fault(AwsFault::Unauthorized);
