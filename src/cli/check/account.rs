@@ -20,7 +20,7 @@ const LOADED_WITHIN: Duration = Duration::from_secs(7);
 /// How long STS may take.
 const CALLER_WITHIN: Duration = Duration::from_secs(4);
 
-/// The metadata service has new credentials five minutes before the old ones end, at the latest (IAM User Guide, "Retrieve security credentials
+/// The metadata service has new credentials five minutes before the old ones end, at the latest (EC2 User Guide, "Retrieve security credentials
 /// from instance metadata").
 const RENEWED_BEFORE: Duration = Duration::from_secs(300);
 

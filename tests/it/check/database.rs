@@ -179,6 +179,26 @@ fn fault_a_master_user_has_lost_its_password() {
 }
 
 #[test]
+fn fault_a_master_user_is_a_member_of_the_roles_that_it_creates() {
+    let setup = Setup::new();
+    let grants = "create role rds_superuser; create role chief login createrole in role rds_superuser; \
+        set role chief; create role app_new login; reset role; grant rds_iam to app_new";
+    setup.lab.superuser_sql(grants).unwrap();
+    let version = setup.lab.superuser_sql("show server_version_num").unwrap();
+    let found = setup.check(&[]);
+    if version.trim().parse::<u32>().unwrap() < 160_000 {
+        assert_eq!(found.wrong(), [""; 0]);
+    } else {
+        found.only(
+            "warning",
+            "master",
+            "from PostgreSQL 16 on",
+            "REVOKE from \"chief\"",
+        );
+    }
+}
+
+#[test]
 fn fault_there_is_no_such_database() {
     let mut setup = Setup::new();
     setup.databases = &["ordres"];
