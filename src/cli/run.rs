@@ -84,6 +84,7 @@ impl Run {
             targets: vec![file::Target {
                 name,
                 endpoint: endpoint.to_owned(),
+                listen: Vec::new(),
                 dial_address: None,
                 region: None,
                 tls_ca_file: None,

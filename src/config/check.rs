@@ -1,6 +1,7 @@
 //! From what was typed to what is ready: every value is checked here, once.
 
 use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,10 +96,8 @@ pub(super) fn config(file: &File) -> Result<Config, ConfigError> {
         ));
     }
     let listen = &file.listen;
-    let open = listen
-        .addresses
-        .iter()
-        .find(|address| !address.ip().is_loopback());
+    let addresses = addresses(file)?;
+    let open = addresses.iter().find(|address| !address.ip().is_loopback());
     if let Some(address) = open
         && file
             .identity
@@ -107,19 +106,13 @@ pub(super) fn config(file: &File) -> Result<Config, ConfigError> {
             .any(|source| source == Source::Trust.name())
     {
         let message = format!(
-            "\"trust\" lets in whoever reaches the port, and other hosts can reach {address} (listen.addresses); \
+            "\"trust\" lets in whoever reaches the port, and other hosts can reach {address} (listen); \
              listen on 127.0.0.1 and ::1 only, or use \"scram\""
         );
         return Err(ConfigError::value("identity.sources", message));
     }
-    if listen.addresses.is_empty() {
-        return Err(ConfigError::value(
-            "listen.addresses",
-            "is empty; expected at least one address",
-        ));
-    }
     Ok(Config {
-        listen: listen.addresses.clone(),
+        listen: addresses,
         admin: match file.admin.http {
             Switchable::At(address) => Some(address),
             Switchable::Off(false) => None,
@@ -149,6 +142,37 @@ pub(super) fn config(file: &File) -> Result<Config, ConfigError> {
         }),
         targets,
     })
+}
+
+/// Where clients may come, those places of which targets have for their own included.
+fn addresses(file: &File) -> Result<Vec<SocketAddr>, ConfigError> {
+    if file.listen.addresses.is_empty() {
+        return Err(ConfigError::value(
+            "listen.addresses",
+            "is empty; expected at least one address",
+        ));
+    }
+    let mut addresses = file.listen.addresses.clone();
+    for target in &file.targets {
+        let key = || format!("targets.{}.listen", target.name);
+        for address in &target.listen {
+            if address.port() == 0 {
+                let message = format!("{address} has no port; expected one such as 5433");
+                return Err(ConfigError::value(key(), message));
+            }
+            let is_same = |other: &&SocketAddr| {
+                let is_any = other.ip().is_unspecified() || address.ip().is_unspecified();
+                other.port() == address.port() && (is_any || other.ip() == address.ip())
+            };
+            if let Some(other) = addresses.iter().find(is_same) {
+                let message =
+                    format!("{address} is where {other} is, which leads elsewhere or is there twice");
+                return Err(ConfigError::value(key(), message));
+            }
+            addresses.push(*address);
+        }
+    }
+    Ok(addresses)
 }
 
 fn acceptor(tls: Option<&file::Tls>) -> Result<tls::Acceptor, ConfigError> {
@@ -220,6 +244,7 @@ fn target(typed: &file::Target, roots: &tls::Roots, is_understood: bool) -> Resu
     Ok(Target {
         name: TargetName::from(typed.name.as_str()),
         endpoint,
+        listen: typed.listen.clone(),
         dial_address: typed.dial_address,
         region,
         tls,

@@ -222,6 +222,9 @@ pub struct Target {
     pub name: String,
     /// Host, or host and port, exactly as RDS shows it: tokens are signed for it, and its certificate must name it.
     pub endpoint: String,
+    /// Addresses at which clients come to this target whatever else they say, beside `listen.addresses`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub listen: Vec<SocketAddr>,
     /// Dial this address instead of the endpoint's own. The certificate and the tokens are the endpoint's all the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dial_address: Option<SocketAddr>,

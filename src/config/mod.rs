@@ -118,6 +118,8 @@ pub struct Target {
     pub name: TargetName,
     /// What tokens, SNI and the certificate name.
     pub endpoint: Endpoint,
+    /// Addresses at which clients come to it whatever else they say.
+    pub listen: Vec<SocketAddr>,
     /// Where to dial instead of the endpoint's own address.
     pub dial_address: Option<SocketAddr>,
     /// The region that tokens are signed for.

@@ -1,5 +1,5 @@
 //! The fourth step: may they? The rules decide on the canonical values of the request, and what isn't configured is
-//! refused in the same words as what isn't allowed.
+//! refused in the same words as what isn't allowed: with what they may use instead.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::error::ClientError;
 use super::identify::Identified;
 use super::negotiate::Conversation;
+use super::offers::Offers;
 use super::presence::{Admission, InForce, Presence};
 use super::route::{Request, Routed};
 use super::seats::{Seat, Seats};
@@ -39,6 +40,7 @@ pub(super) struct Admitted {
 pub(super) fn admit(
     routed: Routed,
     in_force: InForce,
+    targets: &[Arc<Target>],
     from: Option<SocketAddr>,
 ) -> Result<Admitted, Box<(Identified, ClientError)>> {
     let Routed { identified, request } = routed;
@@ -63,12 +65,14 @@ pub(super) fn admit(
         })
     });
     let (Some(target), Some(Decision::Allow { rule })) = (known, decision) else {
-        let error = ClientError::not_admitted(
-            &identified.principal,
-            &target_name,
-            database.as_str(),
-            user.as_str(),
-        );
+        let offers = Offers::to(&identified, &in_force.rules, targets);
+        let error = match target_name {
+            None => ClientError::no_target(&offers),
+            Some(target) => {
+                let asked = [target.as_str(), database.as_str(), user.as_str()];
+                ClientError::not_admitted(&identified.principal, asked, &offers)
+            }
+        };
         return Err(Box::new((identified, error)));
     };
     let terms = in_force.rules.terms(rule, at);

@@ -152,6 +152,11 @@ impl Client {
         of_its_own.max(self.clients.shutdown.get())
     }
 
+    /// Who it is and by which rule it is in, once it is.
+    pub(super) fn presence(&self) -> Option<&Rc<Presence>> {
+        self.presence.get()
+    }
+
     /// Notes that it is in.
     pub(super) fn enter(&self, presence: Rc<Presence>) {
         if let Some(place) = self.clients.places.borrow_mut().get_mut(&self.session) {

@@ -1,12 +1,12 @@
-//! The console: the database `postern`, for whom a rule lets in there.
+//! The console: the database `postern`.
 //!
-//! It speaks the simple query protocol. Who may look sees who is in; who may act ends connections and has the configuration read
-//! again, and each of these commands is recorded.
+//! It speaks the simple query protocol. Whoever may use anything may see what that is. Whom a rule lets look sees who is in; whom one lets
+//! act ends connections and has the configuration read again, and each of these commands is recorded.
 
 use std::future::pending;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::BytesMut;
 use tokio::task::yield_now;
@@ -18,6 +18,7 @@ use super::deadlines::Late;
 use super::error::ClientError;
 use super::identify::Identified;
 use super::negotiate::Conversation;
+use super::offers::Offers;
 use super::presence::{Admission, Ending, Presence};
 use super::pump::{End, Traffic};
 use super::serve::{Departure, say};
@@ -34,8 +35,37 @@ use crate::wire::sqlstate;
 /// The longest command.
 const MAX_COMMAND_BYTES: usize = 4_096;
 
-/// Visits at a time; each may have one answer of some MB under way.
+/// Visits at a time, of those whom a rule lets in and of others; each may have one answer of some MB under way.
 const MAX_VISITS: usize = 16;
+
+/// How long who only sees what he may use stays.
+const LONGEST_OWN: Duration = Duration::from_secs(60);
+
+/// What a question for databases has in it that psql asks for `\l`.
+const LIST: &str = "from pg_catalog.pg_database d";
+
+/// The columns of SHOW TARGETS and `\l`.
+const TARGETS: [&str; 3] = ["name", "users", "endpoint"];
+
+/// What somebody may do here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Level {
+    /// See what he may use.
+    Own,
+    /// Look.
+    Stats,
+    /// Look and act.
+    Admin,
+}
+
+impl From<Console> for Level {
+    fn from(console: Console) -> Self {
+        match console {
+            Console::Stats => Self::Stats,
+            Console::Admin => Self::Admin,
+        }
+    }
+}
 
 /// What clients are told of a server that isn't one. Drivers look at the version; the texts are read as PostgreSQL reads them.
 const PARAMETERS: [(&str, &str); 7] = [
@@ -68,8 +98,8 @@ const CLIENTS: [&str; 13] = [
     "rule",
 ];
 
-const HELP: &str = "SHOW HELP | VERSION | CLIENTS; and for whom a rule says console = \"admin\": KILL_CLIENT id, KILL PERSON 'name or principal', \
-     KILL SESSION 'session of Session Manager', RELOAD";
+const HELP: &str = "SHOW HELP | VERSION | TARGETS; for whom a rule says console = \"stats\" or \"admin\": SHOW CLIENTS; for whom it says \"admin\": \
+     KILL_CLIENT id, KILL PERSON 'name or principal', KILL SESSION 'session of Session Manager', RELOAD";
 
 /// A command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +107,7 @@ enum Command {
     Empty,
     Help,
     Version,
+    Targets,
     Clients,
     KillClient(String),
     KillPerson(String),
@@ -101,7 +132,9 @@ impl Command {
             ("reload", "", _) => Some(Self::Reload),
             ("show", "help", "") => Some(Self::Help),
             ("show", "version", "") => Some(Self::Version),
+            ("show", "targets", "") => Some(Self::Targets),
             ("show", "clients", "") => Some(Self::Clients),
+            ("select", ..) if is_list(text) => Some(Self::Targets),
             ("kill_client", ..) => named(rest).map(Self::KillClient),
             ("kill", "person", name) => named(name).map(Self::KillPerson),
             ("kill", "session", name) => named(name).map(Self::KillSession),
@@ -109,10 +142,21 @@ impl Command {
         }
     }
 
-    /// Whether it only looks.
-    fn looks(&self) -> bool {
-        matches!(self, Self::Empty | Self::Help | Self::Version | Self::Clients)
+    /// For whom it is.
+    fn needs(&self) -> Level {
+        match self {
+            Self::Empty | Self::Help | Self::Version | Self::Targets => Level::Own,
+            Self::Clients => Level::Stats,
+            Self::KillClient(_) | Self::KillPerson(_) | Self::KillSession(_) | Self::Reload => Level::Admin,
+        }
     }
+}
+
+/// Whether psql asks for that when it is told `\l` (`listAllDbs`, `bin/psql/describe.c` of PostgreSQL).
+fn is_list(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    let rest = text.split_once(LIST).map(|(_, rest)| rest);
+    rest.is_some_and(|rest| rest.chars().next().is_none_or(char::is_whitespace))
 }
 
 /// Somebody whom a rule lets in at the console.
@@ -120,7 +164,7 @@ impl Command {
 pub(super) struct Visitor {
     pub(super) conversation: Conversation,
     pub(super) presence: Rc<Presence>,
-    pub(super) level: Console,
+    pub(super) level: Level,
     /// When it must end.
     pub(super) ends: Option<Instant>,
 }
@@ -130,7 +174,7 @@ pub(super) struct Visit {
     pub(super) stream: Stream,
     /// What it has sent.
     pub(super) received: Vec<u8>,
-    pub(super) level: Console,
+    pub(super) level: Level,
     pub(super) began: std::time::Instant,
     /// When it must end.
     pub(super) ends: Option<Instant>,
@@ -146,21 +190,33 @@ pub(super) fn admit(
     let in_force = shard.in_force();
     let document = identified.session.as_ref().map(|session| &*session.document);
     let at = SystemTime::now();
-    let Some((rule, level)) = in_force.rules.decide_console(&identified.principal, document, at) else {
-        let error = ClientError::not_admitted(&identified.principal, CONSOLE, CONSOLE, user.as_str());
+    let by_rule = in_force.rules.decide_console(&identified.principal, document, at);
+    let level = by_rule
+        .map(|(rule, console)| (rule, Level::from(console)))
+        .or_else(|| {
+            let offers = Offers::to(&identified, &in_force.rules, &shard.shared.targets);
+            Some((offers.offers.first()?.users.first()?.1, Level::Own))
+        });
+    let Some((rule, level)) = level else {
+        let asked = [CONSOLE, CONSOLE, user.as_str()];
+        let error = ClientError::not_admitted(&identified.principal, asked, &Offers::default());
         return Err(Box::new((identified, error)));
     };
     let mut visits = 0;
-    shard
-        .clients
-        .each(|_, presence| visits += usize::from(presence.console.is_some()));
+    shard.clients.each(|_, presence| {
+        let is_alike = |other: Level| (other == Level::Own) == (level == Level::Own);
+        visits += usize::from(presence.console.is_some_and(is_alike));
+    });
     if visits >= MAX_VISITS {
         return Err(Box::new((
             identified,
             ClientError::too_many_at_console(MAX_VISITS),
         )));
     }
-    let terms = in_force.rules.terms(rule, at);
+    let longest = match level {
+        Level::Own => Some(LONGEST_OWN),
+        Level::Stats | Level::Admin => in_force.rules.terms(rule, at).max_duration,
+    };
     let Identified {
         conversation,
         principal,
@@ -183,7 +239,7 @@ pub(super) fn admit(
         conversation,
         presence: Rc::new(presence),
         level,
-        ends: terms.max_duration.map(|longest| Instant::now() + longest),
+        ends: longest.map(|longest| Instant::now() + longest),
     })
 }
 
@@ -308,7 +364,7 @@ fn next_message(received: &mut Vec<u8>) -> Result<Option<(u8, String)>, &'static
     Ok(Some((tag, String::from_utf8_lossy(text).into_owned())))
 }
 
-async fn run(shard: &Rc<Shard>, client: &Client, text: &str, level: Console, out: &mut BytesMut) {
+async fn run(shard: &Rc<Shard>, client: &Client, text: &str, level: Level, out: &mut BytesMut) {
     let Some(command) = Command::read(text) else {
         let error = refusal(
             sqlstate::SYNTAX_ERROR,
@@ -317,14 +373,21 @@ async fn run(shard: &Rc<Shard>, client: &Client, text: &str, level: Console, out
         );
         return reply::report(&error, out);
     };
-    if !command.looks() && level != Console::Admin {
-        record(shard, client, text, "refused");
-        let error = refusal(
-            sqlstate::INSUFFICIENT_PRIVILEGE,
-            "the rule that admits you to the console lets you only look",
-            "Ask whoever runs this gateway for a rule with console = \"admin\".",
-        );
-        return reply::report(&error, out);
+    if command.needs() > level {
+        shard
+            .shared
+            .audit
+            .record_unasked(|| told(client, text, "refused"));
+        let (message, needed) = match command.needs() {
+            Level::Admin if level == Level::Stats => (
+                "the rule that admits you to the console lets you only look",
+                "admin",
+            ),
+            Level::Admin => ("no rule lets you act at the console", "admin"),
+            Level::Own | Level::Stats => ("no rule lets you look who is in", "stats"),
+        };
+        let hint = format!("Ask whoever runs this gateway for a rule with console = \"{needed}\".");
+        return reply::report(&refusal(sqlstate::INSUFFICIENT_PRIVILEGE, message, &hint), out);
     }
     let outcome = match &command {
         Command::Empty => return reply::empty_query(out),
@@ -346,6 +409,22 @@ async fn run(shard: &Rc<Shard>, client: &Client, text: &str, level: Console, out
                 &[Some(concat!("Postern ", env!("CARGO_PKG_VERSION")).to_owned())],
                 out,
             );
+            Ok("SHOW".to_owned())
+        }
+        Command::Targets => {
+            reply::row_description(&TARGETS, out);
+            let rules = shard.in_force().rules;
+            let note = |rule| {
+                if rules.terms_of(rule).read_only {
+                    " (read-only)"
+                } else {
+                    ""
+                }
+            };
+            for offer in offers(shard, client).offers {
+                let row = [offer.name(), offer.users(note), offer.target.endpoint.to_string()];
+                reply::data_row(&row.map(Some), out);
+            }
             Ok("SHOW".to_owned())
         }
         Command::Clients => {
@@ -375,7 +454,7 @@ async fn run(shard: &Rc<Shard>, client: &Client, text: &str, level: Console, out
             "RELOAD".to_owned()
         }),
     };
-    if !command.looks() {
+    if command.needs() == Level::Admin {
         record(
             shard,
             client,
@@ -396,14 +475,28 @@ async fn run(shard: &Rc<Shard>, client: &Client, text: &str, level: Console, out
     }
 }
 
+/// What the visitor may use by the rules that count now.
+fn offers(shard: &Shard, client: &Client) -> Offers {
+    let Some(presence) = client.presence() else {
+        return Offers::default();
+    };
+    let document = presence.session.as_ref().map(|session| &*session.document);
+    let rules = shard.in_force().rules;
+    Offers::for_principal(&presence.principal, document, &rules, &shard.shared.targets)
+}
+
 /// Records what somebody does.
 fn record(shard: &Shard, client: &Client, text: &str, outcome: &str) {
     info!(session = %client.session, command = text, outcome, "console");
-    shard.shared.audit.record(|| Event::Command {
+    shard.shared.audit.record(|| told(client, text, outcome));
+}
+
+fn told(client: &Client, text: &str, outcome: &str) -> Event {
+    Event::Command {
         session: client.session.to_string(),
         command: text.chars().take(256).collect(),
         outcome: outcome.chars().take(512).collect(),
-    });
+    }
 }
 
 /// Ends the connections that are meant, but for those to the console. The answer has their number.
@@ -470,6 +563,12 @@ mod tests {
                 Some(Command::KillPerson("scram:a  b".to_owned())),
             ),
             ("reload", Some(Command::Reload)),
+            ("show targets", Some(Command::Targets)),
+            (
+                "SELECT d.datname as \"Name\"\nFROM pg_catalog.pg_database d\nORDER BY 1;",
+                Some(Command::Targets),
+            ),
+            ("SELECT * FROM pg_catalog.pg_database db", None),
             ("select 1", None),
             ("kill person", None),
             ("show clients; reload", None),

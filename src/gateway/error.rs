@@ -5,6 +5,7 @@
 //! go to the log. Nothing here implements `From<anyhow::Error>` or takes an arbitrary error, on purpose.
 
 use super::deadlines::Late;
+use super::offers::Offers;
 use super::presence::{Ending, Presence};
 use crate::identity::Principal;
 use crate::identity::ssm::Unattributed;
@@ -149,7 +150,7 @@ impl ClientError {
     }
 
     fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.report.hint = Some(hint.into());
+        self.report.hint = Some(cut(hint.into().trim_end().to_owned(), MAX_TEXT_BYTES));
         self
     }
 
@@ -234,10 +235,12 @@ impl ClientError {
         )
     }
 
-    pub(super) fn no_target() -> Self {
+    pub(super) fn no_target(offers: &Offers) -> Self {
         Self::new(ErrorKind::NoTarget, "it is not clear which target is meant")
             .detail("There is more than one, and neither the connection's server name nor its parameters name one.")
-            .hint("Connect to the database TARGET/DATABASE, or set options=-cpostern.target=TARGET.")
+            .hint(format!(
+                "Connect to the database TARGET/DATABASE, or set options=-cpostern.target=TARGET. {offers}"
+            ))
     }
 
     pub(super) fn unproved(reason: &str, accepts: &Accepts) -> Self {
@@ -280,9 +283,9 @@ impl ClientError {
         .hint(hint)
     }
 
-    pub(super) fn not_admitted(principal: &Principal, target: &str, database: &str, user: &str) -> Self {
-        let [target, database, user] =
-            [target, database, user].map(|name| cut(name.to_owned(), MAX_NAME_BYTES));
+    /// `asked`: the target, the database and the user.
+    pub(super) fn not_admitted(principal: &Principal, asked: [&str; 3], offers: &Offers) -> Self {
+        let [target, database, user] = asked.map(|name| cut(name.to_owned(), MAX_NAME_BYTES));
         Self::new(
             ErrorKind::NotAdmitted,
             format!("no rule admits this connection to database \"{database}\" as user \"{user}\""),
@@ -290,7 +293,9 @@ impl ClientError {
         .detail(format!(
             "Principal \"{principal}\", target \"{target}\", database \"{database}\", user \"{user}\"."
         ))
-        .hint("Ask whoever runs this gateway for a rule with these four, or check how they are spelt.")
+        .hint(format!(
+            "Check how they are spelt, or ask whoever runs this gateway for a rule with these four. {offers}"
+        ))
     }
 
     pub(super) fn too_many_clients(limit: usize) -> Self {

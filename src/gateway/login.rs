@@ -18,7 +18,7 @@ use super::identify::Attribution;
 use super::negotiate::{Conversation, LoginFailure, negotiate};
 use super::presence::Presence;
 use super::record::Recorder;
-use super::route::{Routed, Wanted, route};
+use super::route::{Routed, Wanted, Ways, route};
 use super::serve::{LAST_WORDS, Session, say};
 use super::shard::Shard;
 use crate::audit::Event;
@@ -179,12 +179,11 @@ async fn introduce(
         return Err((conversation, ClientError::no_audit().into()));
     }
     let negotiated = conversation.settle(startup);
-    let wanted = route(
-        &negotiated.parameters,
-        negotiated.server_name.as_deref(),
-        &shard.shared.targets,
-    );
-    let wanted = match wanted {
+    let ways = Ways {
+        local: negotiated.conversation.stream.tcp().local_addr().ok(),
+        server_name: negotiated.server_name.as_deref(),
+    };
+    let wanted = match route(&negotiated.parameters, ways, &shard.shared.targets) {
         Ok(wanted) => wanted,
         Err(error) => return Err((negotiated.conversation, error.into())),
     };
@@ -195,7 +194,8 @@ async fn introduce(
     let from = address(&identified.conversation);
     let introduced = match wanted {
         Wanted::Database(request) => {
-            let admitted = admit(Routed { identified, request }, shard.in_force(), from);
+            let routed = Routed { identified, request };
+            let admitted = admit(routed, shard.in_force(), &shard.shared.targets, from);
             admitted.map(|admitted| Introduced::Database(Box::new(admitted)))
         }
         Wanted::Console(user) => {

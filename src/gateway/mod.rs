@@ -16,6 +16,7 @@ mod identify;
 mod login;
 mod multiplex;
 mod negotiate;
+mod offers;
 mod presence;
 mod pump;
 mod record;

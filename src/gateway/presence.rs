@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::console::Level;
 use super::seats::{Seat, Seats};
 use super::shard::Shutdown;
 use crate::identity::ssm::SsmSession;
 use crate::identity::{Principal, Source};
 use crate::ids::PoolKey;
-use crate::policy::{Console, Decision, Request, Rules};
+use crate::policy::{Decision, Request, Rules};
 
 /// The rules that count, and the connections that they allow only so many of.
 #[derive(Clone, Debug)]
@@ -46,7 +47,7 @@ pub(super) struct Presence {
     pub(super) address: Option<SocketAddr>,
     pub(super) since: SystemTime,
     /// It is at the console.
-    pub(super) console: Option<Console>,
+    pub(super) console: Option<Level>,
     pub(super) admission: RefCell<Admission>,
     ending: Cell<Option<Ending>>,
     /// When it was told of that.
@@ -92,7 +93,7 @@ impl Presence {
         session: Option<Arc<SsmSession>>,
         pool: PoolKey,
         address: Option<SocketAddr>,
-        console: Option<Console>,
+        console: Option<Level>,
         admission: Admission,
     ) -> Self {
         Self {
@@ -144,11 +145,13 @@ impl Presence {
         }
         let document = self.session.as_ref().map(|session| &*session.document);
         let at = SystemTime::now();
-        if self.console.is_some() {
+        if let Some(level) = self.console {
             match in_force.rules.decide_console(&self.principal, document, at) {
+                // What it may use may be something else now.
+                None if level == Level::Own => self.end(Ending::OtherTerms),
                 None => self.end(Ending::NotAdmitted),
                 Some((rule, console))
-                    if Some(console) == self.console
+                    if Level::from(console) == level
                         && in_force
                             .rules
                             .agree(rule, &admission.in_force.rules, admission.rule) =>

@@ -1,6 +1,7 @@
 //! The third step: which target, which database, which user, which settings. Values are made canonical here, before
 //! anybody decides on them: a database that isn't given is the user's name *now* and not after the check.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::error::ClientError;
@@ -16,8 +17,8 @@ const TARGET_SETTING: &str = "postern.target";
 /// What a client asks for, in full.
 #[derive(Debug)]
 pub(super) struct Request {
-    /// The target's name as the client gave it, or as it follows; there may be no such target.
-    pub(super) target_name: String,
+    /// The target's name as the client gave it, or as it follows; there may be no such target. Nothing if it isn't clear which is meant.
+    pub(super) target_name: Option<String>,
     /// The target, if there is one of that name.
     pub(super) target: Option<Arc<Target>>,
     /// The database, without a target's name before it.
@@ -53,11 +54,42 @@ pub(super) struct Routed {
     pub(super) request: Request,
 }
 
-/// Takes the step. The database `postern` without a target is the console; else the first that applies names the target: the TLS server name, `options=-c postern.target=NAME`, a
-/// database `NAME/database`, the only target there is.
+/// By which ways a client has come.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Ways<'a> {
+    /// The address at which it was accepted.
+    pub(super) local: Option<SocketAddr>,
+    /// The server name that it asked for by TLS.
+    pub(super) server_name: Option<&'a str>,
+}
+
+impl Ways<'_> {
+    /// The target whose own address that is.
+    fn own<'t>(&self, targets: &'t [Arc<Target>]) -> Option<&'t Arc<Target>> {
+        let local = self.local?;
+        let is_at = |address: &SocketAddr| {
+            address.port() == local.port() && (address.ip() == local.ip() || address.ip().is_unspecified())
+        };
+        targets.iter().find(|target| target.listen.iter().any(is_at))
+    }
+
+    /// The target whose endpoint that is; if several have it, the name says nothing.
+    fn named<'t>(&self, targets: &'t [Arc<Target>]) -> Option<&'t Arc<Target>> {
+        let host = self.server_name?;
+        let mut named = targets
+            .iter()
+            .filter(|target| target.endpoint.host.eq_ignore_ascii_case(host));
+        let first = named.next();
+        first.filter(|_| named.next().is_none())
+    }
+}
+
+/// Takes the step. The first that applies names the target: the address at which the client was accepted, if a target has it for its own,
+/// the TLS server name, `options=-c postern.target=NAME`, a database `NAME/database`, the only target there is. The database `postern`, if none
+/// of the first three does, is the console.
 pub(super) fn route(
     parameters: &[(String, String)],
-    server_name: Option<&str>,
+    ways: Ways<'_>,
     targets: &[Arc<Target>],
 ) -> Result<Wanted, ClientError> {
     let mut settings: Vec<Setting> = Vec::new();
@@ -91,28 +123,24 @@ pub(super) fn route(
         .iter()
         .position(|(name, _)| name == TARGET_SETTING)
         .map(|place| settings.remove(place).1);
-    let by_server_name = server_name.and_then(|host| {
-        targets
-            .iter()
-            .find(|target| target.endpoint.host.eq_ignore_ascii_case(host))
-    });
+    let by_way = ways.own(targets).or_else(|| ways.named(targets));
     let is_database = |target: &Arc<Target>| target.databases.iter().any(|name| name.as_str() == CONSOLE);
-    if database == CONSOLE && by_server_name.is_none() && named.is_none() && !targets.iter().any(is_database)
-    {
+    if database == CONSOLE && by_way.is_none() && named.is_none() && !targets.iter().any(is_database) {
         return Ok(Wanted::Console(user.into()));
     }
-    let (target_name, database) = match (by_server_name, named, database.split_once('/'), targets) {
-        (Some(target), ..) => (target.name.to_string(), database),
-        (None, Some(name), ..) => (name, database),
+    let (target_name, database) = match (by_way, named, database.split_once('/'), targets) {
+        (Some(target), ..) => (Some(target.name.to_string()), database),
+        (None, Some(name), ..) => (Some(name), database),
         (None, None, Some((name, database)), _) => {
-            (name.to_owned(), if database.is_empty() { user } else { database })
+            let database = if database.is_empty() { user } else { database };
+            (Some(name.to_owned()), database)
         }
-        (None, None, None, [only]) => (only.name.to_string(), database),
-        (None, None, None, _) => return Err(ClientError::no_target()),
+        (None, None, None, [only]) => (Some(only.name.to_string()), database),
+        (None, None, None, _) => (None, database),
     };
     let target = targets
         .iter()
-        .find(|target| target.name.as_str() == target_name)
+        .find(|target| Some(target.name.as_str()) == target_name.as_deref())
         .cloned();
     Ok(Wanted::Database(Request {
         target_name,
@@ -143,22 +171,40 @@ mod tests {
     use crate::config::Config;
 
     fn targets(names: &[&str]) -> Vec<Arc<Target>> {
-        let mut text = "[identity]\nsources = [\"trust\"]\n".to_owned();
+        let mut text = "[identity]\nsources = [\"ssm\"]\n".to_owned();
         for name in names {
             text.push_str(&format!(
                 "[[targets]]\nname = \"{name}\"\nendpoint = \"{name}.x.us-east-1.rds.amazonaws.com\"\n\
-                 databases = [\"d\"]\nusers = [\"u\"]\n"
+                 databases = [\"d\"]\nusers = [\"u\"]\nlisten = [\"127.0.0.1:{}\", \"[::]:{}\"]\n",
+                own_port(name),
+                own_port(name) + 1,
             ));
         }
         Config::parse(&text, std::iter::empty()).unwrap().targets
     }
 
+    /// 6001 of a, 6011 of b.
+    fn own_port(name: &str) -> u16 {
+        6_001 + 10 * u16::from(name.as_bytes()[0] - b'a')
+    }
+
     fn ask(parameters: &[(&str, &str)], server_name: Option<&str>, names: &[&str]) -> Result<String, String> {
+        ask_by(
+            parameters,
+            Ways {
+                local: None,
+                server_name,
+            },
+            names,
+        )
+    }
+
+    fn ask_by(parameters: &[(&str, &str)], ways: Ways<'_>, names: &[&str]) -> Result<String, String> {
         let parameters: Vec<(String, String)> = parameters
             .iter()
             .map(|(name, value)| ((*name).into(), (*value).into()))
             .collect();
-        match route(&parameters, server_name, &targets(names)) {
+        match route(&parameters, ways, &targets(names)) {
             Ok(Wanted::Console(user)) => Ok(format!("console {user}")),
             Ok(Wanted::Database(Request {
                 target_name,
@@ -168,6 +214,7 @@ mod tests {
                 settings,
             })) => {
                 let known = if target.is_some() { "" } else { "?" };
+                let target_name = target_name.unwrap_or_default();
                 Ok(format!("{target_name}{known} {database} {user} {settings:?}"))
             }
             Err(error) => Err(error.report.message),
@@ -195,7 +242,7 @@ mod tests {
         assert_eq!(ask(&[user, ("database", "b/")], None, two).unwrap(), "b u u []");
         assert_eq!(ask(&[user, ("database", "d")], None, &["a"]).unwrap(), "a d u []");
         assert_eq!(ask(&[user, ("database", "c/d")], None, two).unwrap(), "c? d u []");
-        assert!(ask(&[user, ("database", "d")], None, two).is_err());
+        assert_eq!(ask(&[user, ("database", "d")], None, two).unwrap(), "? d u []");
         let postern = ("database", "postern");
         assert_eq!(ask(&[user, postern], None, two).unwrap(), "console u");
         assert_eq!(
@@ -203,6 +250,56 @@ mod tests {
             "a postern u []"
         );
         assert_eq!(ask(&[user, postern], sni, two).unwrap(), "b postern u []");
+    }
+
+    #[test]
+    fn a_targets_own_address_leads_nowhere_else() {
+        let two = &["a", "b"][..];
+        let at = |local: &str, parameters: &[(&str, &str)]| {
+            let ways = Ways {
+                local: Some(local.parse().unwrap()),
+                server_name: Some("a.x.us-east-1.rds.amazonaws.com"),
+            };
+            ask_by(parameters, ways, two).unwrap()
+        };
+        let user = ("user", "u");
+        let option = ("options", "-c postern.target=a");
+        assert_eq!(
+            at("127.0.0.1:6011", &[user, option, ("database", "d")]),
+            "b d u []"
+        );
+        assert_eq!(at("127.0.0.1:6011", &[user, ("database", "a/d")]), "b a/d u []");
+        assert_eq!(
+            at("127.0.0.1:6011", &[user, ("database", "postern")]),
+            "b postern u []"
+        );
+        assert_eq!(at("[::1]:6012", &[user]), "b u u []");
+        // Another address, the same port.
+        assert_eq!(at("127.0.0.2:6011", &[user]), "a u u []");
+    }
+
+    #[test]
+    fn a_server_name_that_several_targets_have_says_nothing() {
+        let mut both = targets(&["a", "b"]);
+        let mut twin = (*both[1]).clone();
+        twin.endpoint = both[0].endpoint.clone();
+        both[1] = Arc::new(twin);
+        let ways = Ways {
+            local: None,
+            server_name: Some("a.x.us-east-1.rds.amazonaws.com"),
+        };
+        let parameters = |database: &str| {
+            [
+                ("user".to_owned(), "u".to_owned()),
+                ("database".into(), database.into()),
+            ]
+        };
+        for (database, expected) in [("b/d", Some("b")), ("a/d", Some("a")), ("d", None)] {
+            let Ok(Wanted::Database(request)) = route(&parameters(database), ways, &both) else {
+                panic!("{database}")
+            };
+            assert_eq!(request.target_name.as_deref(), expected, "{database}");
+        }
     }
 
     #[test]

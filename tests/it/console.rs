@@ -112,9 +112,15 @@ fn who_may_only_look_cannot_act_and_others_do_not_get_in() {
     );
     assert_eq!(inside.query("select 1").last().unwrap().tag, 'Z');
 
-    // A rule for all databases is none for the console.
+    // A rule for all databases is none for the console, but to see what it lets use.
     let gateway = started(&lab, "", None);
-    let refused = gateway.psql(CONSOLE, "show clients");
+    let mut console = visit(&gateway);
+    for command in ["show clients", "kill_client 00000001", "reload"] {
+        assert_eq!(error(&console.query(command)), "42501", "{command}");
+    }
+    assert_eq!(console.query("show targets")[1].tag, 'D');
+    let gateway = started(&lab, "documents = [\"none\"]", None);
+    let refused = gateway.psql(CONSOLE, "show targets");
     assert!(stderr(&refused).contains("no rule admits this connection to database \"postern\""));
 }
 

@@ -31,6 +31,7 @@ mod proofs;
 mod raw;
 mod read_only;
 mod readme;
+mod routing;
 mod rules;
 mod sharing;
 mod short;
