@@ -15,6 +15,7 @@ use tracing::debug;
 
 use super::clients::Client;
 use super::error::{ClientError, waiting_notice};
+use super::presence::Activity;
 use super::shard::Shutdown;
 use crate::net::stream::Stream;
 use crate::session::parameters::Parameters;
@@ -88,7 +89,10 @@ pub(super) async fn checked_out(
     if let Some(lease) = pool.try_lease() {
         return Ok(lease);
     }
-    Box::pin(wait(stream, client, pool, ends)).await
+    client.is_at(Activity::Waiting(std::time::Instant::now()));
+    let waited = Box::pin(wait(stream, client, pool, ends)).await;
+    client.is_at(Activity::Idle);
+    waited
 }
 
 async fn wait(

@@ -10,7 +10,7 @@ use prometheus::IntGauge;
 use tokio::sync::Notify;
 
 use super::error::ClientError;
-use super::presence::{Ending, Presence};
+use super::presence::{Activity, Ending, Presence};
 use super::shard::Shutdown;
 use crate::ids::SessionId;
 
@@ -155,6 +155,14 @@ impl Client {
     /// Who it is and by which rule it is in, once it is.
     pub(super) fn presence(&self) -> Option<&Rc<Presence>> {
         self.presence.get()
+    }
+
+    /// Notes what it is doing.
+    #[inline]
+    pub(super) fn is_at(&self, activity: Activity) {
+        if let Some(presence) = self.presence.get() {
+            presence.activity.set(activity);
+        }
     }
 
     /// Notes that it is in.

@@ -296,6 +296,7 @@ async fn welcome(shard: &Rc<Shard>, client: &Client, admitted: Admitted) -> Opti
         refuse(shard, client, conversation, &ClientError::read_only_unseen()).await;
         return None;
     }
+    let _ = presence.settings.set(settings.clone());
     greet(&parameters, key.key(), &mut conversation.reply);
     conversation.flush().await.ok()?;
     let person = person.map(Rc::from);

@@ -17,6 +17,7 @@ use super::cancel::Registered;
 use super::clients::{Client, Counted};
 use super::deadlines::{Deadlines, Late};
 use super::error::ClientError;
+use super::presence::Activity;
 use super::pump::{End, Traffic, end_of};
 use super::shard::Shutdown;
 use crate::ids::SessionId;
@@ -163,9 +164,17 @@ impl Sharer<'_> {
     async fn lease(&mut self, mut lease: Lease, first: Vec<u8>) -> Option<Ended> {
         self.key.attach(lease.cancellable());
         lease.touch();
+        lease.is_for(self.client.session);
+        self.client.is_at(Activity::Active(lease.id()));
+        // What came first was counted when it came.
+        let before = (self.traffic.received - first.len() as u64, self.traffic.sent);
         let mut exchange = Exchange::default();
         let served = self.serve(&mut lease, &mut exchange, first).await;
         self.count(exchange.statements());
+        let Traffic { received, sent, .. } = *self.traffic;
+        let usage = self.pool.usage();
+        usage.add(exchange.transactions(), exchange.answered(), received - before.0, sent - before.1);
+        self.client.is_at(Activity::Idle);
         match served {
             Ok(None) => {
                 self.traffic.answers += exchange.answered();

@@ -1,6 +1,6 @@
 //! Who is in, by which rule, and why he has to go.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -11,7 +11,9 @@ use super::shard::Shutdown;
 use crate::identity::ssm::SsmSession;
 use crate::identity::{Principal, Source};
 use crate::ids::PoolKey;
+use crate::pin::Pins;
 use crate::policy::{Decision, Request, Rules};
+use crate::session::settings::Settings;
 
 /// The rules that count, and the connections that they allow only so many of.
 #[derive(Clone, Debug)]
@@ -49,9 +51,25 @@ pub(super) struct Presence {
     /// It is at the console.
     pub(super) console: Option<Level>,
     pub(super) admission: RefCell<Admission>,
+    pub(super) activity: Cell<Activity>,
+    /// What ties it to its server connection.
+    pub(super) pins: Cell<Pins>,
+    /// The settings that it has come with.
+    pub(super) settings: OnceCell<Settings>,
     ending: Cell<Option<Ending>>,
     /// When it was told of that.
     told: Cell<Option<Instant>>,
+}
+
+/// What a client is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Activity {
+    /// It has no server connection and needs none.
+    Idle,
+    /// It waits for one since then.
+    Waiting(Instant),
+    /// It has the one of that number.
+    Active(u64),
 }
 
 /// By what a client is in.
@@ -105,6 +123,9 @@ impl Presence {
             since: SystemTime::now(),
             console,
             admission: RefCell::new(admission),
+            activity: Cell::new(Activity::Idle),
+            pins: Cell::default(),
+            settings: OnceCell::new(),
             ending: Cell::new(None),
             told: Cell::new(None),
         }

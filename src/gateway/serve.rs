@@ -17,6 +17,7 @@ use super::deadlines::{Deadlines, Late};
 use super::error::ClientError;
 use super::login::{LoggedIn, log_in};
 use super::multiplex::Sharer;
+use super::presence::Activity;
 use super::pump::{End, First, Traffic, first_message, look_at, pump};
 use super::shard::{Shard, Shutdown};
 use crate::audit::Event;
@@ -122,6 +123,11 @@ impl Session {
             Ok(End::Shutdown) => Ok(client.ending().map_or(End::Shutdown, End::Ended)),
             end => end,
         };
+        if !self.pool.is_shared() {
+            let (transactions, queries) = (tracker.transactions(), tracker.answered());
+            let usage = self.pool.usage();
+            usage.add(transactions, queries, traffic.received, traffic.sent);
+        }
         let metrics = &shard.shared.metrics.client;
         metrics.received_bytes.inc_by(traffic.received);
         metrics.sent_bytes.inc_by(traffic.sent);
@@ -249,6 +255,8 @@ impl Session {
         }
         self.key.attach(lease.cancellable());
         lease.touch();
+        lease.is_for(client.session);
+        client.is_at(Activity::Active(lease.id()));
         let corrections = corrections(&lease.session.parameters, &self.greeted);
         let sent = poll_fn(|cx| Poll::Ready(lease.stream.poll_send(cx, &first))).await;
         let corrected = poll_fn(|cx| Poll::Ready(self.stream.poll_send(cx, &corrections))).await;

@@ -30,6 +30,8 @@ pub struct Limits {
 pub struct Member<C> {
     /// The connection.
     pub connection: C,
+    /// When it was opened.
+    pub opened_at: Instant,
     /// When its lifetime ends.
     pub expires_at: Instant,
 }
@@ -72,6 +74,9 @@ pub struct Pool<C, W> {
     next_wait: u64,
     leased: usize,
     opening: usize,
+    /// Connections that were opened until then aren't lent any more.
+    retired_at: Option<Instant>,
+    is_paused: bool,
 }
 
 #[derive(Debug)]
@@ -90,7 +95,40 @@ impl<C, W> Pool<C, W> {
             next_wait: 0,
             leased: 0,
             opening: 0,
+            retired_at: None,
+            is_paused: false,
         }
+    }
+
+    /// Lends none of the connections any more that were opened until `now`: [`Self::expire`] takes out those that are idle, and the others end
+    /// when they are returned.
+    pub fn retire(&mut self, now: Instant) {
+        self.retired_at = Some(now);
+    }
+
+    /// Whether a connection that was opened then isn't to be lent any more.
+    pub fn is_retired(&self, opened_at: Instant) -> bool {
+        self.retired_at.is_some_and(|retired_at| opened_at <= retired_at)
+    }
+
+    /// Lends and opens none until [`Self::resume`]: whoever asks waits, and connections end when they are returned.
+    pub fn pause(&mut self, now: Instant) {
+        self.is_paused = true;
+        self.retire(now);
+    }
+
+    /// The end of that.
+    pub fn resume(&mut self) {
+        self.is_paused = false;
+    }
+
+    /// Whether it is paused.
+    pub fn is_paused(&self) -> bool {
+        self.is_paused
+    }
+
+    fn is_over(&self, member: &Member<C>, now: Instant) -> bool {
+        self.is_paused || member.expires_at <= now || self.is_retired(member.opened_at)
     }
 
     /// Lends the connection that was used last, if one is idle and nobody waits.
@@ -98,7 +136,10 @@ impl<C, W> Pool<C, W> {
         if !self.waiting.is_empty() {
             return None;
         }
-        let last = self.idle.iter().rposition(|idle| idle.member.expires_at > now)?;
+        let last = self
+            .idle
+            .iter()
+            .rposition(|idle| !self.is_over(&idle.member, now))?;
         self.leased += 1;
         Some(self.idle.remove(last).member)
     }
@@ -124,10 +165,13 @@ impl<C, W> Pool<C, W> {
 
     /// How many connections are to be opened now, `at_most` so many; they count as opening from here on.
     pub fn start_opening(&mut self, now: Instant, at_most: usize) -> usize {
+        if self.is_paused {
+            return 0;
+        }
         let fresh = self
             .idle
             .iter()
-            .filter(|idle| idle.member.expires_at > now + self.limits.replace_ahead)
+            .filter(|idle| !self.is_over(&idle.member, now + self.limits.replace_ahead))
             .count();
         let wanted = self.waiting.len() + self.limits.min_idle.saturating_sub(fresh);
         let room = self.limits.size.saturating_sub(self.total());
@@ -166,10 +210,12 @@ impl<C, W> Pool<C, W> {
             idle_timeout,
             ..
         } = self.limits;
+        let (is_paused, retired_at) = (self.is_paused, self.retired_at);
         self.idle
             .extract_if(.., |idle| {
                 let idled = kept > min_idle && now.saturating_duration_since(idle.since) >= idle_timeout;
-                let out = idled || idle.member.expires_at <= now;
+                let is_retired = is_paused || retired_at.is_some_and(|at| idle.member.opened_at <= at);
+                let out = idled || is_retired || idle.member.expires_at <= now;
                 kept -= usize::from(out);
                 out
             })
@@ -201,7 +247,7 @@ impl<C, W> Pool<C, W> {
     }
 
     fn place(&mut self, member: Member<C>, now: Instant) -> Placement<C, W> {
-        if member.expires_at <= now {
+        if self.is_over(&member, now) {
             return Placement::Expired(member.connection);
         }
         if let Some((_, waiter)) = self.waiting.pop_front() {

@@ -16,8 +16,78 @@ fn limits(size: usize, min_idle: usize) -> Limits {
 fn member(id: u32, expires_at: Instant) -> Member<u32> {
     Member {
         connection: id,
+        opened_at: Instant::now(),
         expires_at,
     }
+}
+
+#[test]
+fn what_is_retired_is_lent_no_more() {
+    let now = Instant::now();
+    let mut pool: Pool<u32, &str> = Pool::new(limits(3, 1));
+    let open = |pool: &mut Pool<u32, &str>, id: u32, opened_at: Instant| {
+        let member = Member {
+            connection: id,
+            opened_at,
+            expires_at: now + 600 * SECOND,
+        };
+        pool.opened(member, opened_at)
+    };
+    pool.wait("first");
+    pool.wait("second");
+    assert_eq!(pool.start_opening(now, usize::MAX), 3);
+    let Placement::HandOff(_, first) = open(&mut pool, 1, now) else {
+        panic!()
+    };
+    let Placement::HandOff(_, second) = open(&mut pool, 2, now) else {
+        panic!()
+    };
+    assert!(matches!(open(&mut pool, 3, now), Placement::Parked));
+    pool.retire(now + SECOND);
+    assert!(pool.checkout(now + SECOND).is_none());
+    assert_eq!(pool.expire(now + SECOND), [3]);
+    assert!(matches!(
+        pool.returned(first, now + SECOND),
+        Placement::Expired(1)
+    ));
+    pool.wait("third");
+    // What was being opened meanwhile is new.
+    assert_eq!(pool.start_opening(now + SECOND, usize::MAX), 2);
+    assert!(matches!(
+        open(&mut pool, 4, now + 2 * SECOND),
+        Placement::HandOff("third", _)
+    ));
+    assert!(matches!(open(&mut pool, 5, now + 2 * SECOND), Placement::Parked));
+    assert!(pool.checkout(now + 2 * SECOND).is_some());
+    assert!(matches!(
+        pool.returned(second, now + 2 * SECOND),
+        Placement::Expired(2)
+    ));
+}
+
+#[test]
+fn a_paused_pool_lends_and_opens_nothing() {
+    let now = Instant::now();
+    let mut pool: Pool<u32, &str> = Pool::new(limits(3, 1));
+    assert_eq!(pool.start_opening(now, usize::MAX), 1);
+    pool.pause(now);
+    assert!(matches!(
+        pool.opened(member(1, now + 600 * SECOND), now + SECOND),
+        Placement::Expired(1)
+    ));
+    pool.wait("waits");
+    assert_eq!(pool.start_opening(now + SECOND, usize::MAX), 0);
+    pool.resume();
+    assert_eq!(pool.start_opening(now + SECOND, usize::MAX), 2);
+    let new = Member {
+        connection: 2,
+        opened_at: now + SECOND,
+        expires_at: now + 600 * SECOND,
+    };
+    assert!(matches!(
+        pool.opened(new, now + SECOND),
+        Placement::HandOff("waits", _)
+    ));
 }
 
 #[test]

@@ -360,6 +360,11 @@ impl Exchange {
         self.desk.ledger.answered
     }
 
+    /// How many of those have said that no transaction is open.
+    pub fn transactions(&self) -> u64 {
+        self.desk.ledger.transactions
+    }
+
     /// What became of the prepared statements that the client used.
     pub fn statements(&self) -> StatementUse {
         self.desk.used

@@ -123,7 +123,7 @@ pub(super) struct Ledger {
     pub(super) status: TransactionStatus,
     pub(super) answered: u64,
     /// ReadyForQuery messages outside of a transaction.
-    transactions: u64,
+    pub(super) transactions: u64,
     /// Executes that have ended, in a fine ledger.
     executed: u64,
     pub(super) last_was_error: bool,

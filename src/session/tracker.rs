@@ -165,6 +165,11 @@ impl Tracker {
         self.ledger.answered
     }
 
+    /// How many of those have said that no transaction is open.
+    pub fn transactions(&self) -> u64 {
+        self.ledger.transactions
+    }
+
     /// Notes that a Query or Sync of Postern's own was sent.
     pub fn sent_own(&mut self, tag: u8) {
         self.ledger.sent(tag, Whose::Own);

@@ -3,10 +3,12 @@
 //! A pool belongs to one thread. A [`Lease`] that is dropped closes its connection; only [`Lease::give_back`] returns
 //! it, and only after [`Connection::clean`].
 
+mod entry;
+mod lease;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::ops::{Deref, DerefMut};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,20 +16,22 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
+pub use entry::{Entry, Usage};
+pub use lease::Lease;
+use lease::Waiting;
+
 use super::Services;
-use super::cancel::cancel;
 use super::catalog;
-use super::connection::{Broken, Connection, Farewell};
+use super::connection::{Broken, Connection};
 use super::error::OpenError;
 use super::login;
 use super::texts::KnownTexts;
 use crate::config::Target;
 use crate::ids::PoolKey;
 use crate::metrics::OnePool;
-use crate::pool::{Census, Limits, Member, Placement, Pool, WaitId};
+use crate::pool::{Census, Limits, Member, Placement, Pool};
 use crate::session::parameters::Parameters;
 use crate::session::settings::{Setting, Settings};
-use crate::session::tracker::Tracker;
 
 /// First pause after a failed attempt; doubled up to [`RETRY_MOST`].
 const RETRY_LEAST: Duration = Duration::from_millis(250);
@@ -43,13 +47,29 @@ const MAX_KNOWN_SETTINGS: usize = 256;
 
 type Waiter = oneshot::Sender<Result<Lease, Rc<OpenError>>>;
 
+/// A connection of the pool, and what is seen of it.
+struct Held {
+    connection: Connection,
+    entry: Rc<Entry>,
+}
+
+impl Held {
+    fn close(self) {
+        self.connection.close();
+    }
+}
+
 /// A pool of connections to one database as one user.
 pub struct ServerPool {
     key: PoolKey,
     target: Arc<Target>,
     services: Services,
     metrics: OnePool,
-    members: RefCell<Pool<Connection, Waiter>>,
+    members: RefCell<Pool<Held, Waiter>>,
+    /// Those that are open, whoever has them.
+    entries: RefCell<Vec<Weak<Entry>>>,
+    usage: Rc<Usage>,
+    is_disabled: Cell<bool>,
     greetings: RefCell<Greetings>,
     texts: KnownTexts,
     catalogs: catalog::Watch,
@@ -82,13 +102,6 @@ pub enum LeaseError {
     TimedOut(Duration, Option<Rc<OpenError>>),
 }
 
-/// A connection that is one client's alone.
-#[must_use = "a lease that is dropped closes its connection"]
-pub struct Lease {
-    member: Option<Member<Connection>>,
-    pool: Rc<ServerPool>,
-}
-
 impl ServerPool {
     /// An empty pool, which begins to open its minimum.
     pub fn new(key: PoolKey, target: Arc<Target>, services: Services) -> Rc<Self> {
@@ -108,6 +121,9 @@ impl ServerPool {
             services,
             metrics,
             members: RefCell::new(Pool::new(limits)),
+            entries: RefCell::default(),
+            usage: Rc::default(),
+            is_disabled: Cell::new(false),
             greetings: RefCell::default(),
             texts: KnownTexts::default(),
             catalogs: catalog::Watch::default(),
@@ -185,11 +201,9 @@ impl ServerPool {
 
     /// An idle connection, if there is one and nobody waits.
     pub fn try_lease(self: &Rc<Self>) -> Option<Lease> {
-        while let Some(member) = self.checkout() {
-            let mut lease = Lease {
-                member: Some(member),
-                pool: self.clone(),
-            };
+        let now = Instant::now();
+        while let Some(member) = self.checkout(now) {
+            let mut lease = Lease::of(member, self.clone(), now);
             if !lease.is_dead() {
                 self.metrics.leases.inc();
                 self.tend();
@@ -208,19 +222,14 @@ impl ServerPool {
         }
     }
 
-    fn checkout(&self) -> Option<Member<Connection>> {
-        self.members.borrow_mut().checkout(Instant::now())
+    fn checkout(&self, now: Instant) -> Option<Member<Held>> {
+        self.members.borrow_mut().checkout(now)
     }
 
     async fn wait(self: &Rc<Self>) -> Result<Lease, LeaseError> {
         let (sender, receiver) = oneshot::channel();
         let id = self.members.borrow_mut().wait(sender);
-        let mut waiting = Waiting {
-            pool: self.clone(),
-            id,
-            receiver,
-            asked: Instant::now(),
-        };
+        let mut waiting = Waiting::new(self.clone(), id, receiver);
         self.tend();
         let patience = self.target.pool.wait_timeout;
         match tokio::time::timeout(patience, &mut waiting.receiver).await {
@@ -259,7 +268,7 @@ impl ServerPool {
             let wanted = members.start_opening(now, at_most);
             (over, wanted)
         };
-        over.into_iter().for_each(Connection::close);
+        over.into_iter().for_each(Held::close);
         for _ in 0..wanted {
             let pool = self.clone();
             tokio::task::spawn_local(Box::pin(async move { pool.open().await }));
@@ -314,10 +323,65 @@ impl ServerPool {
 
     /// Takes out idle connections that the server has closed.
     pub fn remove_dead(&self) {
-        let dead = self.members.borrow_mut().remove_dead(Connection::is_dead);
+        let dead = self
+            .members
+            .borrow_mut()
+            .remove_dead(|held| held.connection.is_dead());
         if !dead.is_empty() {
             info!(pool = %self.key, connections = dead.len(), "the server has closed idle connections");
         }
+    }
+
+    /// What has gone through it.
+    pub fn usage(&self) -> &Usage {
+        &self.usage
+    }
+
+    /// Its connections that are open, and whether each will end when it is given back.
+    pub fn each_entry(&self, mut look: impl FnMut(&Entry, bool)) {
+        let members = self.members.borrow();
+        let entries = self.entries.borrow();
+        for entry in entries.iter().filter_map(Weak::upgrade) {
+            look(&entry, members.is_paused() || members.is_retired(entry.opened_at));
+        }
+    }
+
+    /// What it holds.
+    pub fn census(&self) -> Census {
+        self.members.borrow().census()
+    }
+
+    /// Lends nothing until [`Self::resume`]: whoever asks waits. Connections end as soon as nobody has them.
+    pub fn pause(self: &Rc<Self>) {
+        self.members.borrow_mut().pause(Instant::now());
+        self.tend();
+    }
+
+    /// The end of that.
+    pub fn resume(self: &Rc<Self>) {
+        self.members.borrow_mut().resume();
+        self.tend();
+    }
+
+    /// Whether it is paused.
+    pub fn is_paused(&self) -> bool {
+        self.members.borrow().is_paused()
+    }
+
+    /// Ends the connections that there are now as soon as nobody has them; others are opened in their place.
+    pub fn reconnect(self: &Rc<Self>) {
+        self.members.borrow_mut().retire(Instant::now());
+        self.tend();
+    }
+
+    /// Whether newcomers are refused.
+    pub fn is_disabled(&self) -> bool {
+        self.is_disabled.get()
+    }
+
+    /// Refuses newcomers, or doesn't any more.
+    pub fn disable(&self, is_disabled: bool) {
+        self.is_disabled.set(is_disabled);
     }
 
     /// Opens no connection any more: whoever comes after this process has the login budget.
@@ -327,7 +391,7 @@ impl ServerPool {
 
     /// Closes all idle connections.
     pub fn close_idle(&self) {
-        self.members.borrow_mut().drain().for_each(Connection::close);
+        self.members.borrow_mut().drain().for_each(Held::close);
     }
 
     /// How many attempts may begin: while they fail, one at a time, after a pause.
@@ -373,8 +437,14 @@ impl ServerPool {
         self.learn(&Settings::default(), &mut connection.session.parameters);
         connection.session.known_as_of(self.texts.surprises());
         let expires_at = Instant::now() + jittered(self.target.pool.lifetime);
+        let entry = Entry::of(&connection, self.usage.clone());
+        let mut entries = self.entries.borrow_mut();
+        entries.retain(|entry| entry.strong_count() > 0);
+        entries.push(Rc::downgrade(&entry));
+        drop(entries);
         let member = Member {
-            connection,
+            opened_at: entry.opened_at,
+            connection: Held { connection, entry },
             expires_at,
         };
         let placement = self.members.borrow_mut().opened(member, Instant::now());
@@ -427,7 +497,7 @@ impl ServerPool {
     }
 
     /// Does what was decided about a connection. One who waits may have gone in the meantime; then it goes to the next.
-    fn place(self: &Rc<Self>, mut placement: Placement<Connection, Waiter>) {
+    fn place(self: &Rc<Self>, mut placement: Placement<Held, Waiter>) {
         loop {
             match placement {
                 Placement::Parked => break,
@@ -436,14 +506,11 @@ impl ServerPool {
                     break;
                 }
                 Placement::HandOff(waiter, member) => {
-                    let lease = Lease {
-                        member: Some(member),
-                        pool: self.clone(),
-                    };
-                    let Err(Ok(mut lease)) = waiter.send(Ok(lease)) else {
+                    let lease = Lease::of(member, self.clone(), Instant::now());
+                    let Err(Ok(lease)) = waiter.send(Ok(lease)) else {
                         break;
                     };
-                    let Some(member) = lease.member.take() else { break };
+                    let Some(member) = lease.into_member() else { break };
                     placement = self.members.borrow_mut().returned(member, Instant::now());
                 }
             }
@@ -460,113 +527,6 @@ impl ServerPool {
     }
 }
 
-impl Lease {
-    /// Cleans the connection after a client whose bytes `tracker` followed, and returns it to the pool; or closes it.
-    pub async fn give_back(mut self, tracker: Tracker, farewell: Farewell) {
-        let ran = std::mem::take(&mut self.session.ran);
-        match self.deref_mut().clean(tracker, farewell).await {
-            // What was carried out meanwhile may have done what DISCARD ALL doesn't end.
-            Ok(()) if self.pool.texts.are_outdated(&ran) => {}
-            Ok(()) => {
-                self.pool.metrics.cleaned.inc();
-                self.park();
-            }
-            Err(error) => {
-                debug!(pool = %self.pool.key, %error, "a server connection is closed and not given back");
-                if !matches!(error, Broken::Closed | Broken::Stream(_)) {
-                    self.cancel_and_close().await;
-                }
-            }
-        }
-    }
-
-    /// Closes the connection once that is carried out which a client, whose bytes `tracker` followed, had asked for before its
-    /// goodbye.
-    pub async fn carry_out_and_close(mut self, tracker: Tracker) {
-        if self.deref_mut().clean(tracker, Farewell::Said).await.is_err() {
-            self.cancel_and_close().await;
-        }
-    }
-
-    /// Closes the connection. A backend goes on with its query when its connection ends, so that is cancelled, and its place
-    /// isn't free before.
-    pub async fn cancel_and_close(self) {
-        if let Some(server) = self.cancellable().cloned() {
-            let _ = cancel(&server).await;
-        }
-    }
-
-    /// Whether others wait for a connection.
-    pub fn is_awaited(&self) -> bool {
-        self.pool.members.borrow().census().waiting > 0
-    }
-
-    /// Returns the connection, on which nothing was sent.
-    pub fn give_back_unused(mut self) {
-        self.park();
-    }
-
-    /// Returns the connection, of which all is known that was left behind.
-    pub fn give_back_settled(mut self) {
-        self.untouch();
-        self.park();
-    }
-
-    fn park(&mut self) {
-        if let Some(member) = self.member.take() {
-            let placement = self.pool.members.borrow_mut().returned(member, Instant::now());
-            self.pool.place(placement);
-            self.pool.tend();
-        }
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        if self.member.take().is_some() {
-            self.pool.metrics.discarded.inc();
-            self.pool.members.borrow_mut().discarded();
-            self.pool.tend();
-        }
-    }
-}
-
-impl Deref for Lease {
-    type Target = Connection;
-
-    #[expect(
-        clippy::expect_used,
-        reason = "the member is taken out only by methods that end the lease"
-    )]
-    fn deref(&self) -> &Connection {
-        &self
-            .member
-            .as_ref()
-            .expect("a lease has its connection until it ends")
-            .connection
-    }
-}
-
-impl DerefMut for Lease {
-    #[expect(
-        clippy::expect_used,
-        reason = "the member is taken out only by methods that end the lease"
-    )]
-    fn deref_mut(&mut self) -> &mut Connection {
-        &mut self
-            .member
-            .as_mut()
-            .expect("a lease has its connection until it ends")
-            .connection
-    }
-}
-
-impl std::fmt::Debug for Lease {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Lease({})", self.pool.key)
-    }
-}
-
 impl std::fmt::Debug for ServerPool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
@@ -575,28 +535,6 @@ impl std::fmt::Debug for ServerPool {
             self.key,
             self.members.borrow().census()
         )
-    }
-}
-
-/// One who waits, and may go away: before a connection was handed over, or just after.
-struct Waiting {
-    pool: Rc<ServerPool>,
-    id: WaitId,
-    receiver: oneshot::Receiver<Result<Lease, Rc<OpenError>>>,
-    asked: Instant,
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.pool
-            .metrics
-            .wait_seconds
-            .observe(self.asked.elapsed().as_secs_f64());
-        drop(self.pool.members.borrow_mut().abandon(self.id));
-        if let Ok(Ok(lease)) = self.receiver.try_recv() {
-            lease.give_back_unused();
-        }
-        self.pool.publish();
     }
 }
 

@@ -82,6 +82,9 @@ impl Sharer<'_> {
         let pins = self.session.pins;
         if pins != before {
             let reasons: Vec<_> = pins.reasons().map(Reason::label).collect();
+            if let Some(presence) = self.client.presence() {
+                presence.pins.set(pins);
+            }
             debug!(session = %self.client.session, ?reasons, "what ties a client to its server connection is now this");
         }
         for reason in pins.reasons().filter(|reason| !before.contains(*reason)) {
