@@ -139,6 +139,7 @@ fn pool_checkout(bencher: Bencher<'_, '_>) {
             match pool.opened(
                 Member {
                     connection: id,
+                    opened_at: now,
                     expires_at: now + hour,
                 },
                 now,

@@ -89,6 +89,7 @@ async fn supervise(mut config: Config, origin: Option<Origin>) -> anyhow::Result
         rules,
         reopen: writer.as_ref().map(Writer::reopening),
     };
+    let (ends, asked_to_end) = mpsc::channel(2);
     let hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
     tokio::spawn(reloader.run(hangup, asked_to_reload));
     tokio::spawn(keep_fresh);
@@ -114,6 +115,7 @@ async fn supervise(mut config: Config, origin: Option<Origin>) -> anyhow::Result
         asked,
         rules: in_force,
         reloads,
+        ends,
         told: told.clone(),
         readiness,
     };
@@ -145,7 +147,7 @@ async fn supervise(mut config: Config, origin: Option<Origin>) -> anyhow::Result
         result
     });
     tokio::select! {
-        result = wait_for_signals(&shutdown, drain_timeout) => result?,
+        result = wait_for_end(&shutdown, asked_to_end, drain_timeout) => result?,
         _ = end => {}
     }
     let ended = tokio::task::spawn_blocking(move || joined.join()).await?;
@@ -170,19 +172,31 @@ fn asked(config: &Config, credentials: &CredentialCache) -> io::Result<Asked> {
     })
 }
 
-/// Returns when the process is to end without further patience.
-async fn wait_for_signals(shutdown: &watch::Sender<Shutdown>, drain_timeout: Duration) -> anyhow::Result<()> {
+/// Returns when the process is to end without further patience, told by a signal or at the console.
+async fn wait_for_end(
+    shutdown: &watch::Sender<Shutdown>,
+    mut asked: mpsc::Receiver<Shutdown>,
+    drain_timeout: Duration,
+) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+    let how = tokio::select! {
+        _ = terminate.recv() => Shutdown::Drain,
+        _ = interrupt.recv() => Shutdown::Drain,
+        Some(how) = asked.recv() => how,
+    };
     tell_systemd(NotifyState::Stopping);
-    info!(timeout = ?drain_timeout, "draining: new clients are refused, transactions may end; a second signal ends them");
-    shutdown.send_replace(Shutdown::Drain);
-    tokio::select! {
-        _ = terminate.recv() => {},
-        _ = interrupt.recv() => {},
-        () = tokio::time::sleep(drain_timeout) => {},
-        () = shutdown.closed() => return Ok(()),
+    if how == Shutdown::Drain {
+        info!(timeout = ?drain_timeout, "draining: new clients are refused, transactions may end; a second signal ends them");
+        shutdown.send_replace(Shutdown::Drain);
+        let at_once = async { while asked.recv().await.is_some_and(|how| how != Shutdown::Now) {} };
+        tokio::select! {
+            _ = terminate.recv() => {},
+            _ = interrupt.recv() => {},
+            () = at_once => {},
+            () = tokio::time::sleep(drain_timeout) => {},
+            () = shutdown.closed() => return Ok(()),
+        }
     }
     info!("ending the clients that are left");
     shutdown.send_replace(Shutdown::Now);
@@ -198,6 +212,7 @@ struct Data {
     asked: Asked,
     rules: watch::Receiver<InForce>,
     reloads: mpsc::Sender<Asker>,
+    ends: mpsc::Sender<Shutdown>,
     told: watch::Receiver<Shutdown>,
     readiness: watch::Sender<Readiness>,
 }
@@ -215,7 +230,15 @@ impl Data {
             }
         };
         runtime.block_on(async move {
-            let shared = Shared::new(&self.config, self.metrics, self.audit, self.asked, self.reloads);
+            let Self {
+                metrics,
+                audit,
+                asked,
+                reloads,
+                ends,
+                ..
+            } = self;
+            let shared = Shared::new(&self.config, metrics, audit, asked, reloads, ends);
             let shared = Arc::new(shared);
             let listeners = match Shard::listen(&self.config.listen) {
                 Ok(listeners) => listeners,

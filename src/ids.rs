@@ -53,7 +53,7 @@ name! {
 }
 
 /// What upstream connections may be shared by: never across any two of these.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PoolKey {
     /// Where the connections lead.
     pub target: TargetName,

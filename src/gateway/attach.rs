@@ -137,7 +137,7 @@ async fn wait(
 }
 
 /// Whether the client has closed. If it has sent something first, that hides the end: then this says no.
-fn is_gone(stream: &Stream, cx: &mut Context<'_>) -> bool {
+pub(super) fn is_gone(stream: &Stream, cx: &mut Context<'_>) -> bool {
     let mut byte = [0];
     matches!(
         stream.tcp().poll_peek(cx, &mut ReadBuf::new(&mut byte)),

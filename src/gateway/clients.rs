@@ -165,8 +165,9 @@ impl Client {
         }
     }
 
-    /// Notes that it is in.
-    pub(super) fn enter(&self, presence: Rc<Presence>) {
+    /// Notes that it is in, and whether it came by TLS.
+    pub(super) fn enter(&self, presence: Rc<Presence>, is_encrypted: bool) {
+        presence.is_encrypted.set(is_encrypted);
         if let Some(place) = self.clients.places.borrow_mut().get_mut(&self.session) {
             place.presence = Some(presence.clone());
         }

@@ -298,6 +298,12 @@ impl ClientError {
         ))
     }
 
+    pub(super) fn disabled() -> Self {
+        Self::new(ErrorKind::Unavailable, "this database is disabled")
+            .detail("Whoever runs this gateway has it disabled, for the time being, at its console.")
+            .hint("Try again later, or ask them.")
+    }
+
     pub(super) fn too_many_clients(limit: usize) -> Self {
         Self::new(ErrorKind::TooManyClients, "sorry, too many clients already")
             .detail(format!(

@@ -204,8 +204,14 @@ async fn introduce(
         }
     };
     match &introduced {
-        Ok(Introduced::Database(admitted)) => client.enter(admitted.presence.clone()),
-        Ok(Introduced::Console(visitor)) => client.enter(visitor.presence.clone()),
+        Ok(Introduced::Database(admitted)) => {
+            let is_encrypted = admitted.conversation.stream.tls().is_some();
+            client.enter(admitted.presence.clone(), is_encrypted);
+        }
+        Ok(Introduced::Console(visitor)) => {
+            let is_encrypted = visitor.conversation.stream.tls().is_some();
+            client.enter(visitor.presence.clone(), is_encrypted);
+        }
         Ok(Introduced::Cancel) | Err(_) => {}
     }
     introduced.map_err(|refused| {
@@ -253,6 +259,10 @@ async fn welcome(shard: &Rc<Shard>, client: &Client, admitted: Admitted) -> Opti
         refuse(shard, client, conversation, &ClientError::internal()).await;
         return None;
     };
+    if pool.is_disabled() {
+        refuse(shard, client, conversation, &ClientError::disabled()).await;
+        return None;
+    }
     reply::authentication_ok(&mut conversation.reply);
     let person = presence.principal.person();
     let settings = if terms.read_only {
@@ -297,6 +307,7 @@ async fn welcome(shard: &Rc<Shard>, client: &Client, admitted: Admitted) -> Opti
         return None;
     }
     let _ = presence.settings.set(settings.clone());
+    pool.usage().has_come();
     greet(&parameters, key.key(), &mut conversation.reply);
     conversation.flush().await.ok()?;
     let person = person.map(Rc::from);

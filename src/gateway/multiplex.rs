@@ -173,7 +173,12 @@ impl Sharer<'_> {
         self.count(exchange.statements());
         let Traffic { received, sent, .. } = *self.traffic;
         let usage = self.pool.usage();
-        usage.add(exchange.transactions(), exchange.answered(), received - before.0, sent - before.1);
+        usage.add(
+            exchange.transactions(),
+            exchange.answered(),
+            received - before.0,
+            sent - before.1,
+        );
         self.client.is_at(Activity::Idle);
         match served {
             Ok(None) => {

@@ -51,6 +51,8 @@ pub(super) struct Presence {
     /// It is at the console.
     pub(super) console: Option<Level>,
     pub(super) admission: RefCell<Admission>,
+    /// Whether it came by TLS.
+    pub(super) is_encrypted: Cell<bool>,
     pub(super) activity: Cell<Activity>,
     /// What ties it to its server connection.
     pub(super) pins: Cell<Pins>,
@@ -123,6 +125,7 @@ impl Presence {
             since: SystemTime::now(),
             console,
             admission: RefCell::new(admission),
+            is_encrypted: Cell::default(),
             activity: Cell::new(Activity::Idle),
             pins: Cell::default(),
             settings: OnceCell::new(),

@@ -17,6 +17,7 @@ use tracing::info;
 use super::accept::accept;
 use super::cancel::Cancels;
 use super::clients::Clients;
+use super::console::Averages;
 use super::identify::{Asked, Identifier};
 use super::presence::InForce;
 use crate::audit::{Audit, Event};
@@ -65,6 +66,8 @@ pub struct Shared {
     pub(super) asked: Asked,
     /// Who reads the configuration again.
     reloads: mpsc::Sender<Asker>,
+    /// Who ends the process.
+    ends: mpsc::Sender<Shutdown>,
     sessions: AtomicU64,
 }
 
@@ -81,6 +84,8 @@ pub struct Shard {
     pools: RefCell<HashMap<PoolKey, Rc<ServerPool>>>,
     /// The rules that count.
     rules: watch::Receiver<InForce>,
+    /// For the console.
+    pub(super) averages: RefCell<Averages>,
 }
 
 impl Shared {
@@ -91,6 +96,7 @@ impl Shared {
         audit: Audit,
         asked: Asked,
         reloads: mpsc::Sender<Asker>,
+        ends: mpsc::Sender<Shutdown>,
     ) -> Self {
         Self {
             targets: config.targets.clone(),
@@ -101,6 +107,7 @@ impl Shared {
             audit,
             asked,
             reloads,
+            ends,
             sessions: AtomicU64::new(1),
         }
     }
@@ -111,6 +118,12 @@ impl Shared {
         let (asker, told) = oneshot::channel();
         self.reloads.send(asker).await.map_err(|_| gone())?;
         told.await.map_err(|_| gone())?
+    }
+
+    /// Has the process end.
+    pub(super) fn end(&self, how: Shutdown) {
+        // If the queue is full, it ends anyway.
+        let _ = self.ends.try_send(how);
     }
 
     pub(super) fn next_session(&self) -> SessionId {
@@ -138,6 +151,7 @@ impl Shard {
             services,
             pools: RefCell::default(),
             rules,
+            averages: RefCell::default(),
         });
         for target in &config.targets {
             for (database, user, pool) in target.pools() {
@@ -248,8 +262,21 @@ impl Shard {
         self.pools.borrow().get(key).cloned()
     }
 
+    /// All pools, in the order of their names.
+    pub(super) fn pools(&self) -> Vec<Rc<ServerPool>> {
+        let mut pools: Vec<_> = self.pools.borrow().values().cloned().collect();
+        pools.sort_by(|one, other| one.key().cmp(other.key()));
+        pools
+    }
+
+    /// What connections are opened with.
+    pub(super) fn services(&self) -> &Services {
+        &self.services
+    }
+
     fn tend(&self) {
         self.shared.audit.watch();
+        self.averages.borrow_mut().turn(self);
         for pool in self.pools.borrow().values() {
             pool.remove_dead();
             pool.tend();

@@ -85,6 +85,29 @@ impl Terms {
     }
 }
 
+/// As the console shows them.
+impl fmt::Display for Terms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let statements = match self.statements {
+            Recorded::No => None,
+            Recorded::Masked => Some("masked"),
+            Recorded::Full => Some("full"),
+        };
+        let terms = [
+            self.read_only.then(|| "read_only".to_owned()),
+            self.mode.map(|mode| format!("mode {}", mode.name())),
+            statements.map(|how| format!("statements {how}")),
+            self.max_clients.map(|most| format!("max_clients {most}")),
+            self.max_clients_per_session
+                .map(|most| format!("max_clients_per_session {most}")),
+            self.max_duration
+                .map(|longest| format!("max_duration {} s", longest.as_secs())),
+        ];
+        let terms: Vec<_> = terms.into_iter().flatten().collect();
+        f.write_str(&terms.join(", "))
+    }
+}
+
 /// What of statements goes to the audit log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -250,6 +273,11 @@ impl Rules {
     pub fn record_statements(&self) -> bool {
         let mut rules = self.rules.iter();
         rules.any(|rule| rule.terms.statements != Recorded::No)
+    }
+
+    /// The rules, the first of which has precedence.
+    pub fn iter(&self) -> std::slice::Iter<'_, Rule> {
+        self.rules.iter()
     }
 
     /// How many rules there are.

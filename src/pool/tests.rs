@@ -25,24 +25,21 @@ fn member(id: u32, expires_at: Instant) -> Member<u32> {
 fn what_is_retired_is_lent_no_more() {
     let now = Instant::now();
     let mut pool: Pool<u32, &str> = Pool::new(limits(3, 1));
-    let open = |pool: &mut Pool<u32, &str>, id: u32, opened_at: Instant| {
-        let member = Member {
-            connection: id,
-            opened_at,
-            expires_at: now + 600 * SECOND,
-        };
-        pool.opened(member, opened_at)
+    let open = |id: u32, opened_at: Instant| Member {
+        connection: id,
+        opened_at,
+        expires_at: now + 600 * SECOND,
     };
     pool.wait("first");
     pool.wait("second");
     assert_eq!(pool.start_opening(now, usize::MAX), 3);
-    let Placement::HandOff(_, first) = open(&mut pool, 1, now) else {
+    let Placement::HandOff(_, first) = pool.opened(open(1, now), now) else {
         panic!()
     };
-    let Placement::HandOff(_, second) = open(&mut pool, 2, now) else {
+    let Placement::HandOff(_, second) = pool.opened(open(2, now), now) else {
         panic!()
     };
-    assert!(matches!(open(&mut pool, 3, now), Placement::Parked));
+    assert!(matches!(pool.opened(open(3, now), now), Placement::Parked));
     pool.retire(now + SECOND);
     assert!(pool.checkout(now + SECOND).is_none());
     assert_eq!(pool.expire(now + SECOND), [3]);
@@ -54,10 +51,13 @@ fn what_is_retired_is_lent_no_more() {
     // What was being opened meanwhile is new.
     assert_eq!(pool.start_opening(now + SECOND, usize::MAX), 2);
     assert!(matches!(
-        open(&mut pool, 4, now + 2 * SECOND),
+        pool.opened(open(4, now + 2 * SECOND), now + 2 * SECOND),
         Placement::HandOff("third", _)
     ));
-    assert!(matches!(open(&mut pool, 5, now + 2 * SECOND), Placement::Parked));
+    assert!(matches!(
+        pool.opened(open(5, now + 2 * SECOND), now + 2 * SECOND),
+        Placement::Parked
+    ));
     assert!(pool.checkout(now + 2 * SECOND).is_some());
     assert!(matches!(
         pool.returned(second, now + 2 * SECOND),

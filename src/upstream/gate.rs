@@ -11,7 +11,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::config::{Endpoint, Target};
 use crate::iam::governor::GUARD;
-use crate::iam::{Governor, LoginOutcome, Outcome, Ticket, Verdict};
+use crate::iam::{Budget, Governor, LoginOutcome, Outcome, Ticket, Verdict};
 
 /// The governors by endpoint: one, whatever the number of targets, pools, users and threads.
 #[derive(Debug)]
@@ -44,6 +44,8 @@ pub struct Usage {
     pub available: u32,
     /// Logins made so far.
     pub spent: u64,
+    /// What it may use.
+    pub budget: Budget,
 }
 
 /// The right to have one login under way. Dropping it gives it back.
@@ -141,6 +143,7 @@ impl Gate {
             in_flight: state.governor.in_flight(),
             available: state.governor.available(now),
             spent: state.governor.spent_total(),
+            budget: *state.governor.budget(),
         }
     }
 

@@ -46,7 +46,34 @@ struct Held {
     refresh_at: SystemTime,
 }
 
+/// What may be known of a token.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// Host and port that it was signed for.
+    pub endpoint: String,
+    /// The user that it is for.
+    pub user: DbUser,
+    /// When.
+    pub signed_at: SystemTime,
+    /// Until when a login with it can succeed.
+    pub usable_until: SystemTime,
+}
+
 impl Tokens {
+    /// Those that are held, in the order of their names.
+    pub fn held(&self) -> Vec<Shown> {
+        let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = tokens.iter().map(|(key, held)| Shown {
+            endpoint: format!("{}:{}", key.host, key.port),
+            user: key.user.clone(),
+            signed_at: held.token.times().signed_at,
+            usable_until: held.token.times().usable_until(),
+        });
+        let mut held: Vec<_> = held.collect();
+        held.sort_by(|one, other| (&one.endpoint, &one.user).cmp(&(&other.endpoint, &other.user)));
+        held
+    }
+
     /// No token yet.
     pub fn new(credentials: CredentialCache, metrics: Arc<Metrics>) -> Self {
         Self {

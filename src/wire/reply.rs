@@ -4,7 +4,8 @@
 
 use bytes::{BufMut as _, BytesMut};
 use pgwire::messages::Message;
-use pgwire::messages::data::{DataRow, FieldDescription, RowDescription};
+use pgwire::messages::data::{DataRow, FieldDescription, NoData, ParameterDescription, RowDescription};
+use pgwire::messages::extendedquery::{BindComplete, CloseComplete, ParseComplete};
 use pgwire::messages::response::{
     CommandComplete, EmptyQueryResponse, ErrorResponse, NoticeResponse, ReadyForQuery, TransactionStatus,
 };
@@ -21,6 +22,8 @@ const MAX_FIELD_BYTES: usize = 4_000;
 
 /// The type text.
 const TEXT_OID: u32 = 25;
+/// The type int8 (`pg_type.dat` of PostgreSQL, as the one above).
+const INT8_OID: u32 = 20;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,26 +132,136 @@ pub fn ready_for_query(out: &mut BytesMut) {
     append(&ReadyForQuery::new(TransactionStatus::Idle), out);
 }
 
-/// RowDescription of columns of type text.
-pub fn row_description(names: &[&str], out: &mut BytesMut) {
-    let text = |name: &&str| FieldDescription::new((*name).to_owned(), 0, 0, TEXT_OID, -1, -1, 0);
-    append(&RowDescription::new(names.iter().map(text).collect()), out);
+/// What a column has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Type {
+    /// Text.
+    Text,
+    /// A number of 64 bits.
+    Int8,
+}
+
+/// How a column's values are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// As text.
+    Text,
+    /// As the type's own bytes.
+    Binary,
+}
+
+/// One value of a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// None.
+    Null,
+    /// Of a column of text.
+    Text(String),
+    /// Of a column of numbers.
+    Int(i64),
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<String> for Value {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl<T: Into<Self>> From<Option<T>> for Value {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Self::Null, T::into)
+    }
+}
+
+impl From<i64> for Value {
+    fn from(number: i64) -> Self {
+        Self::Int(number)
+    }
+}
+
+/// What is more than fits is as much as fits.
+macro_rules! from_number {
+    ($($number:ty),*) => {$(
+        impl From<$number> for Value {
+            fn from(number: $number) -> Self {
+                Self::Int(i64::try_from(number).unwrap_or(i64::MAX))
+            }
+        }
+    )*};
+}
+
+from_number!(i32, u16, u32, u64, usize);
+
+/// The format of the column at that place: one for each, or one for all, or text (PostgreSQL documentation, "Message Formats", Bind).
+fn format_of(formats: &[Format], place: usize) -> Format {
+    match formats {
+        [] => Format::Text,
+        [all] => *all,
+        each => each.get(place).copied().unwrap_or(Format::Text),
+    }
+}
+
+/// RowDescription.
+pub fn row_description(columns: &[(&str, Type)], formats: &[Format], out: &mut BytesMut) {
+    let fields = columns.iter().enumerate().map(|(place, (name, of))| {
+        let (oid, length) = match of {
+            Type::Text => (TEXT_OID, -1),
+            Type::Int8 => (INT8_OID, 8),
+        };
+        let format = i16::from(format_of(formats, place) == Format::Binary);
+        FieldDescription::new((*name).to_owned(), 0, 0, oid, length, -1, format)
+    });
+    append(&RowDescription::new(fields.collect()), out);
 }
 
 /// DataRow.
-pub fn data_row(values: &[Option<String>], out: &mut BytesMut) {
+pub fn data_row(values: &[Value], formats: &[Format], out: &mut BytesMut) {
     let mut data = BytesMut::new();
-    for value in values {
-        match value {
-            Some(value) => {
-                data.put_i32(i32::try_from(value.len()).unwrap_or(i32::MAX));
-                data.put_slice(value.as_bytes());
-            }
-            None => data.put_i32(-1),
+    let put = |bytes: &[u8], data: &mut BytesMut| {
+        data.put_i32(i32::try_from(bytes.len()).unwrap_or(i32::MAX));
+        data.put_slice(bytes);
+    };
+    for (place, value) in values.iter().enumerate() {
+        match (value, format_of(formats, place)) {
+            (Value::Null, _) => data.put_i32(-1),
+            (Value::Text(text), _) => put(text.as_bytes(), &mut data),
+            (Value::Int(number), Format::Text) => put(number.to_string().as_bytes(), &mut data),
+            (Value::Int(number), Format::Binary) => put(&number.to_be_bytes(), &mut data),
         }
     }
     let count = i16::try_from(values.len()).unwrap_or(i16::MAX);
     append(&DataRow::new(data, count), out);
+}
+
+/// ParameterDescription of a statement that has none.
+pub fn no_parameters(out: &mut BytesMut) {
+    append(&ParameterDescription::new(Vec::new()), out);
+}
+
+/// ParseComplete.
+pub fn parse_complete(out: &mut BytesMut) {
+    append(&ParseComplete::new(), out);
+}
+
+/// BindComplete.
+pub fn bind_complete(out: &mut BytesMut) {
+    append(&BindComplete::new(), out);
+}
+
+/// CloseComplete.
+pub fn close_complete(out: &mut BytesMut) {
+    append(&CloseComplete::new(), out);
+}
+
+/// NoData: a statement that returns no rows.
+pub fn no_data(out: &mut BytesMut) {
+    append(&NoData::new(), out);
 }
 
 /// CommandComplete.

@@ -15,6 +15,8 @@ pub const FEATURE_NOT_SUPPORTED: SqlState = "0A000";
 pub const INVALID_AUTHORIZATION: SqlState = "28000";
 /// `invalid_password`
 pub const INVALID_PASSWORD: SqlState = "28P01";
+/// `invalid_sql_statement_name`
+pub const INVALID_SQL_STATEMENT_NAME: SqlState = "26000";
 /// `invalid_catalog_name`
 pub const INVALID_CATALOG_NAME: SqlState = "3D000";
 /// `invalid_parameter_value`

@@ -4,8 +4,11 @@ use std::path::Path;
 
 use postern_lab::{Lab, LabConfig};
 
-use crate::gateway::{Gateway, Options, stderr, stdout};
-use crate::raw::{Message, Raw, frame};
+use crate::gateway::{Gateway, Options, stderr};
+use crate::raw::{Message, Raw, frame, rows};
+
+mod commands;
+mod shows;
 
 const CONSOLE: &str = "host=127.0.0.1 user=somebody dbname=postern";
 
@@ -49,20 +52,24 @@ fn who_may_act_sees_who_is_in_and_ends_connections() {
     let gateway = started(&lab, &rule("admin"), Some(&audit));
     let (mut reads, _) = Raw::login(&gateway, "app_ro");
     let (mut writes, _) = Raw::login(&gateway, "app_rw");
-    let shown = stdout(&gateway.psql(CONSOLE, "show clients"));
-    let rows: Vec<Vec<&str>> = shown.lines().map(|line| line.split('|').collect()).collect();
-    let of = |user: &str| rows.iter().find(|row| row[1] == user).unwrap();
-    let row = of("app_ro");
-    assert_eq!((row[0], row[2], row[3]), ("C", "orders", "127.0.0.1"), "{shown}");
-    assert_eq!((row[7], row[8], row[12]), ("orders", "trust:", "0"), "{shown}");
+    let shown = rows(&visit(&gateway).query("show clients"));
+    let of = |user: &str| shown.iter().find(|row| row["user"] == user).unwrap();
+    let has = |user: &str, columns: &[&str]| {
+        columns
+            .iter()
+            .map(|name| of(user)[*name].clone())
+            .collect::<Vec<_>>()
+    };
+    let columns = ["type", "database", "addr", "principal", "rule", "state"];
     assert_eq!(
-        (of("somebody")[2], of("somebody")[12]),
-        ("postern", "1"),
-        "{shown}"
+        has("app_ro", &columns),
+        ["C", "orders/orders", "127.0.0.1", "trust:", "0", "idle"]
     );
+    assert_eq!(has("somebody", &["database", "rule"]), ["postern", "1"]);
+    let id = of("app_ro")["id"].clone();
 
     reads.message('Q', b"select pg_sleep(60)\0");
-    let killed = gateway.psql(CONSOLE, &format!("kill_client {}", row[6]));
+    let killed = gateway.psql(CONSOLE, &format!("kill_client {id}"));
     assert!(killed.status.success(), "{}", stderr(&killed));
     let end = reads.until('\0').pop().unwrap();
     assert_eq!(end.field(b'C').unwrap(), "57P01");
@@ -71,7 +78,7 @@ fn who_may_act_sees_who_is_in_and_ends_connections() {
     assert_eq!(writes.query("select 1").last().unwrap().tag, 'Z');
     // Nor is it still there to be ended.
     let mut console = visit(&gateway);
-    let again = console.query(&format!("KILL_CLIENT {};", row[6]));
+    let again = console.query(&format!("KILL_CLIENT {id};"));
     assert_eq!(again[0].body, b"KILL 0\0");
     assert_eq!(
         console.query("kill person 'trust:'")[0].body,
@@ -79,7 +86,7 @@ fn who_may_act_sees_who_is_in_and_ends_connections() {
         "but not at the console"
     );
     assert_eq!(writes.until('\0').pop().unwrap().field(b'C').unwrap(), "57P01");
-    let killed = format!("\"command\":\"kill_client {}\",\"outcome\":\"KILL 1\"", row[6]);
+    let killed = format!("\"command\":\"kill_client {id}\",\"outcome\":\"KILL 1\"");
     let is_recorded = (0..100).any(|_| {
         std::thread::sleep(std::time::Duration::from_millis(50));
         let log = std::fs::read_to_string(&audit).unwrap();
@@ -131,14 +138,14 @@ fn what_the_console_does_not_understand() {
     let mut console = visit(&gateway);
     assert_eq!(error(&console.query("select 1")), "42601");
     assert_eq!(console.query("").first().unwrap().tag, 'I');
-    // The extended protocol is refused once for each pipeline.
-    let mut pipeline = frame('P', b"\0show clients\0\0\0");
+    // After an error everything up to Sync is skipped.
+    let mut pipeline = frame('P', b"\0show clients $1\0\0\0");
     pipeline.extend(frame('B', &[0; 8]));
     pipeline.extend(frame('E', &[0; 5]));
     pipeline.extend(frame('S', b""));
     console.send(&pipeline);
     let answers = console.until('Z');
-    assert_eq!((answers.len(), error(&answers).as_str()), (2, "0A000"));
+    assert_eq!((answers.len(), error(&answers).as_str()), (2, "42601"));
     // In pieces, and several at once.
     for byte in frame('Q', b"show version\0") {
         console.send(&[byte]);

@@ -1,5 +1,6 @@
 //! A client that says exactly what a test wants to be said.
 
+use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -129,4 +130,37 @@ pub(crate) fn frame(tag: char, body: &[u8]) -> Vec<u8> {
     bytes.extend_from_slice(&(body.len() as u32 + 4).to_be_bytes());
     bytes.extend_from_slice(body);
     bytes
+}
+
+/// The rows among `answers`, by the names of their columns; "NULL" is none.
+pub(crate) fn rows(answers: &[Message]) -> Vec<HashMap<String, String>> {
+    let names = answers.iter().find(|message| message.tag == 'T').map(columns);
+    let names = names.unwrap_or_default();
+    let row = |message: &Message| {
+        let mut rest = &message.body[2..];
+        let mut values = Vec::new();
+        while let Some((length, after)) = rest.split_first_chunk::<4>() {
+            let length = i32::from_be_bytes(*length);
+            let (value, after) = after.split_at(usize::try_from(length).unwrap_or(0));
+            values.push(match length {
+                -1 => "NULL".to_owned(),
+                _ => String::from_utf8_lossy(value).into_owned(),
+            });
+            rest = after;
+        }
+        names.iter().cloned().zip(values).collect()
+    };
+    let data = answers.iter().filter(|message| message.tag == 'D');
+    data.map(row).collect()
+}
+
+/// The names that a RowDescription has.
+pub(crate) fn columns(description: &Message) -> Vec<String> {
+    let mut rest = &description.body[2..];
+    let mut names = Vec::new();
+    while let Some(end) = rest.iter().position(|byte| *byte == 0) {
+        names.push(String::from_utf8_lossy(&rest[..end]).into_owned());
+        rest = &rest[end + 1 + 18..];
+    }
+    names
 }

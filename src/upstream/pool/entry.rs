@@ -32,6 +32,8 @@ pub struct Entry {
 /// What has gone through a pool. Clients' are added when they give a connection back.
 #[derive(Debug, Default)]
 pub struct Usage {
+    /// Clients that have come in.
+    pub logins: Cell<u64>,
     /// Transactions, statements outside of one included.
     pub transactions: Cell<u64>,
     /// Requests: queries, and whatever ends with a Sync.
@@ -49,6 +51,11 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// Counts one that has come in.
+    pub fn has_come(&self) {
+        add(&self.logins, 1);
+    }
+
     /// Adds what a client has done with a connection.
     pub fn add(&self, transactions: u64, queries: u64, received: u64, sent: u64) {
         add(&self.transactions, transactions);

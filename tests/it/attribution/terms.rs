@@ -163,10 +163,13 @@ fn people_and_sessions_are_seen_and_ended_at_the_console() {
     );
     assert_eq!(second.until('\0').pop().unwrap().field(b'C').unwrap(), "57P01");
     assert_eq!(state(&bob.query("select 1")), None);
-    // Alice may not.
-    let mut refused = Raw::dial(other.address);
-    refused.send(&startup);
-    assert_eq!(refused.last_error().field(b'C').unwrap(), "28000");
+    // Alice may not: she sees what she may use.
+    let mut alice = Raw::dial(other.address);
+    alice.send(&startup);
+    assert!(is_in(&alice.until('Z')));
+    assert!(state(&alice.query("show clients")).is_some_and(|state| state == "42501"));
+    assert!(state(&alice.query("kill person Deploy/bob")).is_some_and(|state| state == "42501"));
+    assert_eq!(state(&alice.query("show targets")), None);
 }
 
 #[test]
