@@ -68,8 +68,9 @@ async fn supervise(mut config: Config, origin: Option<Origin>) -> anyhow::Result
         Instant::now(),
     ));
     let asked = asked(&config, &credentials).context("AWS can't be asked who somebody is")?;
+    let tokens = Arc::new(Tokens::new(credentials, metrics.clone()));
     let services = Services {
-        tokens: Arc::new(Tokens::new(credentials, metrics.clone())),
+        tokens: tokens.clone(),
         gates: gates.clone(),
         metrics: metrics.clone(),
     };
@@ -133,6 +134,7 @@ async fn supervise(mut config: Config, origin: Option<Origin>) -> anyhow::Result
             Arc::new(Pages {
                 metrics,
                 gates,
+                tokens,
                 health,
             }),
         ));
@@ -272,6 +274,7 @@ fn health(readiness: Readiness, shutdown: Shutdown) -> Health {
 
 /// Series that exist from the start can be alerted on.
 fn begin_at_zero(metrics: &Metrics, config: &Config) {
+    metrics.client.limit.set(config.limits.max_clients as i64);
     for kind in ErrorKind::ALL {
         metrics.client.errors.with_label_values(&[kind.label()]);
     }

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -17,6 +17,7 @@ use tracing::{debug, warn};
 
 use crate::metrics::Metrics;
 use crate::upstream::gate::Gates;
+use crate::upstream::tokens::Tokens;
 
 /// Connections at a time.
 const MAX_CONNECTIONS: usize = 64;
@@ -31,6 +32,8 @@ pub struct Pages {
     pub metrics: Arc<Metrics>,
     /// The login budgets.
     pub gates: Arc<Gates>,
+    /// The tokens.
+    pub tokens: Arc<Tokens>,
     /// Whether clients can be served, and why not.
     pub health: Box<dyn Fn() -> Health + Send + Sync>,
 }
@@ -114,6 +117,7 @@ impl Pages {
     }
 
     fn look_up(&self) {
+        self.metrics.ready.set(i64::from((self.health)().ready));
         let iam = &self.metrics.iam;
         for (endpoint, usage) in self.gates.usage(Instant::now()) {
             let label = &[endpoint.to_string()];
@@ -124,6 +128,12 @@ impl Pages {
             iam.budget_available
                 .with_label_values(label)
                 .set(usage.available.into());
+        }
+        for held in self.tokens.held() {
+            let since_1970 = held.usable_until.duration_since(SystemTime::UNIX_EPOCH);
+            iam.tokens_expire
+                .with_label_values(&[held.endpoint.as_str(), held.user.as_str()])
+                .set(since_1970.unwrap_or_default().as_secs_f64());
         }
     }
 }

@@ -21,6 +21,32 @@ pub(super) struct Clients {
     shutdown: Cell<Shutdown>,
     /// Those that haven't sent anything yet, the oldest first.
     silent: RefCell<BTreeMap<SessionId, Rc<Notify>>>,
+    principals: Tally,
+    ssm_sessions: Tally,
+}
+
+/// How many of each there are.
+#[derive(Debug, Default)]
+struct Tally(RefCell<HashMap<String, usize>>);
+
+impl Tally {
+    fn add(&self, which: String) {
+        *self.0.borrow_mut().entry(which).or_default() += 1;
+    }
+
+    fn take(&self, which: &str) {
+        let mut all = self.0.borrow_mut();
+        if let Some(count) = all.get_mut(which) {
+            *count -= 1;
+            if *count == 0 {
+                all.remove(which);
+            }
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.0.borrow().len()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -76,6 +102,11 @@ impl Clients {
 
     pub(super) fn len(&self) -> usize {
         self.places.borrow().len()
+    }
+
+    /// How many principals, and how many sessions of Session Manager, have a client that is in.
+    pub(super) fn people(&self) -> (usize, usize) {
+        (self.principals.len(), self.ssm_sessions.len())
     }
 
     /// Makes the one go that has been silent for the longest; whether there was one.
@@ -171,6 +202,10 @@ impl Client {
         if let Some(place) = self.clients.places.borrow_mut().get_mut(&self.session) {
             place.presence = Some(presence.clone());
         }
+        self.clients.principals.add(presence.principal.to_string());
+        if let Some(session) = &presence.session {
+            self.clients.ssm_sessions.add(session.id.to_string());
+        }
         let _ = self.presence.set(presence);
     }
 
@@ -214,5 +249,11 @@ impl Drop for Client {
     fn drop(&mut self) {
         let place = self.clients.places.borrow_mut().remove(&self.session);
         drop(place);
+        if let Some(presence) = self.presence.get() {
+            self.clients.principals.take(&presence.principal.to_string());
+            if let Some(session) = &presence.session {
+                self.clients.ssm_sessions.take(&session.id);
+            }
+        }
     }
 }

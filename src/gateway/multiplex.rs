@@ -172,13 +172,9 @@ impl Sharer<'_> {
         let served = self.serve(&mut lease, &mut exchange, first).await;
         self.count(exchange.statements());
         let Traffic { received, sent, .. } = *self.traffic;
-        let usage = self.pool.usage();
-        usage.add(
-            exchange.transactions(),
-            exchange.answered(),
-            received - before.0,
-            sent - before.1,
-        );
+        let (received, sent) = (received - before.0, sent - before.1);
+        self.pool
+            .used(exchange.transactions(), exchange.answered(), received, sent);
         self.client.is_at(Activity::Idle);
         match served {
             Ok(None) => {

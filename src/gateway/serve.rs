@@ -125,8 +125,8 @@ impl Session {
         };
         if !self.pool.is_shared() {
             let (transactions, queries) = (tracker.transactions(), tracker.answered());
-            let usage = self.pool.usage();
-            usage.add(transactions, queries, traffic.received, traffic.sent);
+            self.pool
+                .used(transactions, queries, traffic.received, traffic.sent);
         }
         let metrics = &shard.shared.metrics.client;
         metrics.received_bytes.inc_by(traffic.received);

@@ -277,6 +277,10 @@ impl Shard {
     fn tend(&self) {
         self.shared.audit.watch();
         self.averages.borrow_mut().turn(self);
+        let (principals, sessions) = self.clients.people();
+        let metrics = &self.shared.metrics.client;
+        metrics.principals.set(principals as i64);
+        metrics.ssm_sessions.set(sessions as i64);
         for pool in self.pools.borrow().values() {
             pool.remove_dead();
             pool.tend();

@@ -9,6 +9,12 @@ use super::SECONDS;
 pub struct ClientMetrics {
     /// Connections that are open, in whatever phase.
     pub connections: IntGauge,
+    /// Connections at most.
+    pub limit: IntGauge,
+    /// Principals with a connection that is in.
+    pub principals: IntGauge,
+    /// Sessions of Session Manager with one.
+    pub ssm_sessions: IntGauge,
     /// Connections that were accepted.
     pub accepted: IntCounter,
     /// Connections that are logging in.
@@ -78,6 +84,15 @@ impl ClientMetrics {
                 "outcome",
             )?,
             connections: gauge("postern_client_connections", "Client connections that are open.")?,
+            limit: gauge("postern_client_limit", "Client connections at most.")?,
+            principals: gauge(
+                "postern_client_principals",
+                "Principals with a connection that is logged in.",
+            )?,
+            ssm_sessions: gauge(
+                "postern_client_ssm_sessions",
+                "Sessions of Session Manager with a connection that is logged in.",
+            )?,
             accepted: counter(
                 "postern_client_accepted_total",
                 "Client connections that were accepted.",

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use prometheus::{Gauge, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
 
 use crate::aws::credentials::{Load, Observer};
 
@@ -15,6 +15,8 @@ pub struct IamMetrics {
     pub credential_loads: IntCounterVec,
     /// When the credentials expire, in seconds since 1970; 0 if never or not known.
     pub credentials_expire: Gauge,
+    /// Until when a login with the token that is held can succeed, in seconds since 1970, by endpoint and user.
+    pub tokens_expire: GaugeVec,
     /// Logins that wait for the budget, by endpoint.
     pub budget_queue: IntGaugeVec,
     /// Logins under way, by endpoint.
@@ -47,7 +49,16 @@ impl IamMetrics {
             "When the host's AWS credentials expire, in seconds since 1970; 0 if never or not known.",
         )?;
         registry.register(Box::new(credentials_expire.clone()))?;
+        let tokens_expire = GaugeVec::new(
+            Opts::new(
+                "postern_token_expiry_timestamp_seconds",
+                "Until when a login with the IAM token that is held can succeed, in seconds since 1970.",
+            ),
+            &["endpoint", "user"],
+        )?;
+        registry.register(Box::new(tokens_expire.clone()))?;
         Ok(Self {
+            tokens_expire,
             tokens_signed,
             credential_loads,
             credentials_expire,

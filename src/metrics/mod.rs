@@ -9,7 +9,7 @@ mod iam;
 mod login;
 mod pool;
 
-use prometheus::{Encoder as _, IntCounterVec, Opts, Registry, TextEncoder};
+use prometheus::{Encoder as _, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
 pub use audit::AuditMetrics;
 pub use client::ClientMetrics;
@@ -33,6 +33,8 @@ pub struct Metrics {
     pub audit: AuditMetrics,
     /// How often the configuration was read again: `ok` or `refused`.
     pub reloads: IntCounterVec,
+    /// 1 if new clients can be served.
+    pub ready: IntGauge,
 }
 
 impl Metrics {
@@ -54,7 +56,17 @@ impl Metrics {
         for outcome in ["ok", "refused"] {
             reloads.with_label_values(&[outcome]);
         }
+        let options = Opts::new("postern_build_info", "1; what runs says the label.");
+        let build = IntGaugeVec::new(options, &["version"])?;
+        registry.register(Box::new(build.clone()))?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let ready = IntGauge::new(
+            "postern_ready",
+            "1 if new clients can be served, as /readyz says.",
+        )?;
+        registry.register(Box::new(ready.clone()))?;
         Ok(Self {
+            ready,
             reloads,
             client: ClientMetrics::register(&registry)?,
             pool: PoolMetrics::register(&registry)?,

@@ -29,6 +29,11 @@ pub struct PoolMetrics {
     pinned_seconds: HistogramVec,
     refused: IntCounterVec,
     statements: IntCounterVec,
+    transactions: IntCounterVec,
+    queries: IntCounterVec,
+    received: IntCounterVec,
+    sent: IntCounterVec,
+    paused: IntGaugeVec,
 }
 
 /// One pool, looked up once.
@@ -74,6 +79,16 @@ pub struct OnePool {
     pub statements_evicted: IntCounter,
     /// Requests that a rule didn't let through.
     pub refused: IntCounter,
+    /// Transactions of clients, statements outside of one included; these four are of what they did with connections that they gave back.
+    pub transactions: IntCounter,
+    /// Their requests: queries, and whatever ends with a Sync.
+    pub queries: IntCounter,
+    /// Bytes from them.
+    pub received: IntCounter,
+    /// Bytes to them.
+    pub sent: IntCounter,
+    /// 1 while nothing is lent.
+    pub paused: IntGauge,
 }
 
 impl PoolMetrics {
@@ -153,6 +168,27 @@ impl PoolMetrics {
                 "Prepared statements: found on a connection, prepared on it, evicted from it.",
                 &[target, database, user, "outcome"],
             )?,
+            transactions: counters(
+                "postern_pool_transactions_total",
+                "Transactions of clients, of those that gave their server connection back.",
+            )?,
+            queries: counters(
+                "postern_pool_queries_total",
+                "Requests of clients, of those that gave their server connection back.",
+            )?,
+            received: counters(
+                "postern_pool_received_bytes_total",
+                "Bytes from clients, of those that gave their server connection back.",
+            )?,
+            sent: counters(
+                "postern_pool_sent_bytes_total",
+                "Bytes to clients, of those that gave their server connection back.",
+            )?,
+            paused: gauges(
+                "postern_pool_paused",
+                "1 while the pool is paused at the console, so that clients wait.",
+                &POOL,
+            )?,
             refused: counters(
                 "postern_pool_refused_requests_total",
                 "Requests that weren't let through, since a rule says read_only.",
@@ -196,6 +232,11 @@ impl PoolMetrics {
             statements_prepared: statements("prepared"),
             statements_evicted: statements("evicted"),
             refused: self.refused.with_label_values(&labels),
+            transactions: self.transactions.with_label_values(&labels),
+            queries: self.queries.with_label_values(&labels),
+            received: self.received.with_label_values(&labels),
+            sent: self.sent.with_label_values(&labels),
+            paused: self.paused.with_label_values(&labels),
         }
     }
 }

@@ -332,7 +332,15 @@ impl ServerPool {
         }
     }
 
-    /// What has gone through it.
+    /// Counts what a client has done with a connection.
+    pub fn used(&self, transactions: u64, queries: u64, received: u64, sent: u64) {
+        self.metrics.transactions.inc_by(transactions);
+        self.metrics.queries.inc_by(queries);
+        self.metrics.received.inc_by(received);
+        self.metrics.sent.inc_by(sent);
+    }
+
+    /// What has become of its connections.
     pub fn usage(&self) -> &Usage {
         &self.usage
     }
@@ -354,12 +362,14 @@ impl ServerPool {
     /// Lends nothing until [`Self::resume`]: whoever asks waits. Connections end as soon as nobody has them.
     pub fn pause(self: &Rc<Self>) {
         self.members.borrow_mut().pause(Instant::now());
+        self.metrics.paused.set(1);
         self.tend();
     }
 
     /// The end of that.
     pub fn resume(self: &Rc<Self>) {
         self.members.borrow_mut().resume();
+        self.metrics.paused.set(0);
         self.tend();
     }
 

@@ -25,6 +25,7 @@ mod layers;
 mod leak_hunt;
 mod leaks;
 mod login;
+mod metrics;
 mod pipelines;
 mod pool;
 mod proofs;

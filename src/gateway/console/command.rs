@@ -114,6 +114,11 @@ impl Command {
         })
     }
 
+    /// Whether it isn't done before clients have done something.
+    pub(super) fn waits(&self) -> bool {
+        matches!(self, Self::Act(Act::Pause(_) | Act::WaitClose(_)))
+    }
+
     /// For whom it is.
     pub(super) fn needs(&self) -> Level {
         match self {

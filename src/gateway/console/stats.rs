@@ -142,10 +142,10 @@ fn count(pool: &ServerPool) -> Counts {
     let prepared = metrics.statements_prepared.get();
     [
         Some(metrics.leases.get()),
-        Some(usage.transactions.get()),
-        Some(usage.queries.get()),
-        Some(usage.received.get()),
-        Some(usage.sent.get()),
+        Some(metrics.transactions.get()),
+        Some(metrics.queries.get()),
+        Some(metrics.received.get()),
+        Some(metrics.sent.get()),
         Some(micros(usage.lent.get())),
         None,
         Some(micros(waited)),

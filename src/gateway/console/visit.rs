@@ -136,7 +136,7 @@ impl Visit {
         Ok(done.is_ok())
     }
 
-    /// Does what a command says, unless the visitor goes before it is done.
+    /// Does what a command says. What takes as long as clients like ends when the visitor goes.
     async fn execute(
         &self,
         shard: &Rc<Shard>,
@@ -146,6 +146,9 @@ impl Visit {
         out: &mut BytesMut,
     ) -> Result<bool, Left> {
         let done = run(shard, client, portal, self.level, describes, out);
+        if !portal.command.waits() {
+            return Ok(done.await);
+        }
         let gone = poll_fn(|cx| {
             if is_gone(&self.stream, cx) {
                 Poll::Ready(())
@@ -154,7 +157,6 @@ impl Visit {
             }
         });
         tokio::select! {
-            biased;
             done = unless_over(client, self.ends, done) => done.map_err(Left::Told),
             () = gone => Err(Left::Gone),
         }

@@ -29,19 +29,11 @@ pub struct Entry {
     usage: Rc<Usage>,
 }
 
-/// What has gone through a pool. Clients' are added when they give a connection back.
+/// What has become of a pool's connections, beside what its metrics say.
 #[derive(Debug, Default)]
 pub struct Usage {
     /// Clients that have come in.
     pub logins: Cell<u64>,
-    /// Transactions, statements outside of one included.
-    pub transactions: Cell<u64>,
-    /// Requests: queries, and whatever ends with a Sync.
-    pub queries: Cell<u64>,
-    /// Bytes from clients.
-    pub received: Cell<u64>,
-    /// Bytes to clients.
-    pub sent: Cell<u64>,
     /// For how long clients had connections.
     pub lent: Cell<Duration>,
     /// Connections that have ended.
@@ -54,14 +46,6 @@ impl Usage {
     /// Counts one that has come in.
     pub fn has_come(&self) {
         add(&self.logins, 1);
-    }
-
-    /// Adds what a client has done with a connection.
-    pub fn add(&self, transactions: u64, queries: u64, received: u64, sent: u64) {
-        add(&self.transactions, transactions);
-        add(&self.queries, queries);
-        add(&self.received, received);
-        add(&self.sent, sent);
     }
 }
 
