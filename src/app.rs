@@ -30,7 +30,7 @@ use crate::aws::credentials::{CredentialCache, Load, Observer};
 use crate::aws::ssm::Sessions;
 use crate::aws::sts::{NotVouched, Sts};
 use crate::config::{Config, Origin};
-use crate::gateway::{Asked, Asker, ErrorKind, InForce, Readiness, Shard, Shared, Shutdown};
+use crate::gateway::{Asked, Asker, Current, ErrorKind, Readiness, Shard, Shared, Shutdown};
 use crate::identity;
 use crate::identity::ssm::Unattributed;
 use crate::identity::sts::BadProof;
@@ -63,10 +63,8 @@ async fn supervise(mut config: Config, origin: Option<Origin>) -> anyhow::Result
     let metrics = Arc::new(Metrics::new().context("cannot register the metrics")?);
     begin_at_zero(&metrics, &config);
     let (credentials, keep_fresh) = CredentialCache::new(Arc::new(CredentialObserver(metrics.clone())));
-    let gates = Arc::new(Gates::new(
-        config.targets.iter().map(|target| &**target),
-        Instant::now(),
-    ));
+    let gates = Arc::new(Gates::new());
+    watch_over(&gates, &config);
     let asked = asked(&config, &credentials).context("AWS can't be asked who somebody is")?;
     let tokens = Arc::new(Tokens::new(credentials, metrics.clone()));
     let services = Services {
@@ -81,20 +79,20 @@ async fn supervise(mut config: Config, origin: Option<Origin>) -> anyhow::Result
         }
         None => (Audit::off(metrics.clone()), None),
     };
-    let (rules, in_force) = watch::channel(InForce::new(config.rules.clone()));
+    let (current, changes) = watch::channel(Current::of(&config));
     let (reloads, asked_to_reload) = mpsc::channel(1);
     let reloader = Reloader {
         origin: origin.map(Arc::new),
         metrics: metrics.clone(),
         running: Running::of(&config),
-        rules,
+        current,
+        gates: gates.clone(),
         reopen: writer.as_ref().map(Writer::reopening),
     };
     let (ends, asked_to_end) = mpsc::channel(2);
     let hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
     tokio::spawn(reloader.run(hangup, asked_to_reload));
     tokio::spawn(keep_fresh);
-    tokio::spawn(gates.clone().drive());
 
     let (shutdown, told) = watch::channel(Shutdown::No);
     let (readiness, ready) = watch::channel(Readiness::default());
@@ -114,7 +112,7 @@ async fn supervise(mut config: Config, origin: Option<Origin>) -> anyhow::Result
         services,
         audit,
         asked,
-        rules: in_force,
+        changes,
         reloads,
         ends,
         told: told.clone(),
@@ -161,6 +159,14 @@ async fn supervise(mut config: Config, origin: Option<Origin>) -> anyhow::Result
         .map_err(|_| anyhow::anyhow!("the data thread panicked"))?;
     info!("ended");
     Ok(())
+}
+
+/// Has a login budget kept for each endpoint of the targets that are new.
+fn watch_over(gates: &Gates, config: &Config) {
+    let targets = config.targets.iter().map(|target| &**target);
+    for gate in gates.add(targets, Instant::now()) {
+        tokio::spawn(async move { gate.drive().await });
+    }
 }
 
 /// What of AWS is asked who somebody is.
@@ -212,7 +218,7 @@ struct Data {
     services: Services,
     audit: Audit,
     asked: Asked,
-    rules: watch::Receiver<InForce>,
+    changes: watch::Receiver<Current>,
     reloads: mpsc::Sender<Asker>,
     ends: mpsc::Sender<Shutdown>,
     told: watch::Receiver<Shutdown>,
@@ -240,7 +246,7 @@ impl Data {
                 ends,
                 ..
             } = self;
-            let shared = Shared::new(&self.config, metrics, audit, asked, reloads, ends);
+            let shared = Shared::new(metrics, audit, asked, reloads, ends);
             let shared = Arc::new(shared);
             let listeners = match Shard::listen(&self.config.listen) {
                 Ok(listeners) => listeners,
@@ -250,7 +256,7 @@ impl Data {
                 }
             };
             let _ = bound.send(Ok(()));
-            Shard::new(shared, &self.config, self.rules, self.services)
+            Shard::new(shared, self.config.identity, self.changes, self.services)
                 .run(listeners, self.told, self.readiness)
                 .await;
         });

@@ -1,5 +1,7 @@
 //! Reading the configuration again while clients are served.
 
+use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -10,9 +12,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use crate::config::{Config, Origin};
-use crate::gateway::{Asker, InForce};
+use super::{raise_file_limit, watch_over};
+use crate::config::{Config, Endpoint, Origin};
+use crate::gateway::{Asker, Current};
+use crate::iam::Budget;
+use crate::ids::TargetName;
 use crate::metrics::Metrics;
+use crate::upstream::gate::Gates;
 
 /// How long reading the file may take.
 const READ_WITHIN: Duration = Duration::from_secs(5);
@@ -23,35 +29,75 @@ pub(super) struct Reloader {
     pub(super) origin: Option<Arc<Origin>>,
     /// What runs.
     pub(super) running: Running,
-    pub(super) rules: watch::Sender<InForce>,
+    pub(super) current: watch::Sender<Current>,
+    pub(super) gates: Arc<Gates>,
     pub(super) metrics: Arc<Metrics>,
     /// Set so that another audit log is begun.
     pub(super) reopen: Option<Arc<AtomicBool>>,
 }
 
-/// What of the configuration that runs decides about whether other rules can count.
+/// What of the configuration that runs can't be changed.
 pub(super) struct Running {
-    /// Targets of whose pools some pass on what clients send without understanding it.
-    not_understood: Vec<String>,
     has_audit: bool,
+    /// Where clients come, the targets' own addresses with whose they are.
+    addresses: Vec<(Option<TargetName>, SocketAddr)>,
+    budgets: HashMap<Endpoint, Budget>,
+    /// The certificate for clients is that of a file.
+    has_certificate: bool,
 }
 
 impl Running {
     pub(super) fn of(config: &Config) -> Self {
-        let passes_on = config
-            .targets
-            .iter()
-            .filter(|target| target.pools().any(|(_, _, pool)| !pool.is_shared));
         Self {
-            not_understood: passes_on.map(|target| target.name.to_string()).collect(),
             has_audit: config.audit.is_some(),
+            addresses: addresses(config),
+            budgets: budgets(config).collect(),
+            has_certificate: config.has_certificate,
         }
     }
+
+    /// Keys of what `config` has otherwise and counts only after a restart.
+    fn differs(&self, config: &Config) -> Vec<String> {
+        let mut differs = Vec::new();
+        if self.addresses != addresses(config) {
+            differs.push("listen.addresses and targets.listen".to_owned());
+        }
+        for target in &config.targets {
+            if self
+                .budgets
+                .get(&target.endpoint)
+                .is_some_and(|known| *known != target.budget)
+            {
+                differs.push(format!("targets.{}.iam", target.name));
+            }
+        }
+        differs
+    }
+}
+
+fn addresses(config: &Config) -> Vec<(Option<TargetName>, SocketAddr)> {
+    let own = config.targets.iter().flat_map(|target| {
+        let named = |address: &SocketAddr| (Some(target.name.clone()), *address);
+        target.listen.iter().map(named)
+    });
+    let mut addresses: Vec<_> = config
+        .listen
+        .iter()
+        .map(|address| (None, *address))
+        .chain(own)
+        .collect();
+    addresses.sort();
+    addresses
+}
+
+fn budgets(config: &Config) -> impl Iterator<Item = (Endpoint, Budget)> {
+    let targets = config.targets.iter();
+    targets.map(|target| (target.endpoint.clone(), target.budget))
 }
 
 impl Reloader {
     /// Serves signals and askers for as long as it is polled.
-    pub(super) async fn run(self, mut hangup: Signal, mut asked: mpsc::Receiver<Asker>) {
+    pub(super) async fn run(mut self, mut hangup: Signal, mut asked: mpsc::Receiver<Asker>) {
         loop {
             let asker = tokio::select! {
                 Some(()) = hangup.recv() => None,
@@ -74,36 +120,49 @@ impl Reloader {
         }
     }
 
-    async fn reload(&self) -> Result<String, String> {
+    async fn reload(&mut self) -> Result<String, String> {
         let Some(origin) = &self.origin else {
             return Err("there is no configuration file to read again".to_owned());
         };
-        let (config, changed) = read_again(origin.clone()).await?;
-        let not_understood = self.running.not_understood.iter();
-        let mut needs = not_understood.filter(|target| config.rules.need_understanding(target));
-        if let Some(target) = needs.next() {
-            return Err(format!(
-                "rules for target {target} have read_only, mode or statements, for which its pools in the mode \"session\" must be begun \
-                 anew: restart"
-            ));
-        }
+        let (mut config, sections) = read_again(origin.clone()).await?;
         if !self.running.has_audit && config.rules.record_statements() {
             return Err("rules have statements, and there is no audit log yet: restart".to_owned());
         }
-        let count = config.rules.len();
-        self.rules.send_if_modified(|in_force| {
-            // Who is in by the same rules stays, whatever the time of day.
-            let differ = !in_force.are(&config.rules);
-            if differ {
-                *in_force = InForce::new(config.rules.clone());
-            }
-            differ
-        });
-        let rules = format!("{count} rule(s) count now");
-        Ok(if changed.is_empty() {
-            rules
+        let differs = self.running.differs(&config);
+        if differs.iter().any(|key| key.contains("listen")) {
+            // Whoever came to a target's own address might come to another.
+            return Err(
+                "where clients connect (listen.addresses, targets.listen) can only be changed by a restart"
+                    .to_owned(),
+            );
+        }
+        raise_file_limit(&mut config);
+        watch_over(&self.gates, &config);
+        self.running.budgets.extend(
+            budgets(&config)
+                .filter(|(endpoint, _)| !self.running.budgets.contains_key(endpoint))
+                .collect::<Vec<_>>(),
+        );
+        let (rules, targets) = (config.rules.len(), config.targets.len());
+        self.metrics.client.limit.set(config.limits.max_clients as i64);
+        let mut current = Current::of(&config);
+        let before = self.current.borrow().clone();
+        // Who is in by the same rules stays, whatever the time of day.
+        if before.in_force.are(&config.rules) {
+            current.in_force = before.in_force;
+        }
+        if !config.has_certificate && !self.running.has_certificate {
+            // It would be another one for nothing.
+            current.acceptor = before.acceptor;
+        }
+        self.running.has_certificate = config.has_certificate;
+        self.current.send_replace(current);
+        let counts = format!("{rules} rule(s) and {targets} target(s) count now");
+        let needs: Vec<_> = sections.into_iter().chain(differs).collect();
+        Ok(if needs.is_empty() {
+            counts
         } else {
-            format!("{rules}; changes of {} need a restart", changed.join(", "))
+            format!("{counts}; changes of {} need a restart", needs.join(", "))
         })
     }
 }

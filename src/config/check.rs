@@ -124,6 +124,7 @@ pub(super) fn config(file: &File) -> Result<Config, ConfigError> {
             }
         },
         tls: acceptor(file.tls.as_ref())?,
+        has_certificate: file.tls.is_some(),
         identity: identity(&file.identity, &targets)?,
         rules: Arc::new(rules),
         limits: Limits {

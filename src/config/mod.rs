@@ -40,6 +40,8 @@ pub struct Config {
     pub admin: Option<SocketAddr>,
     /// The certificate that is shown to clients.
     pub tls: tls::Acceptor,
+    /// Whether that is from files, and wasn't made for this start.
+    pub has_certificate: bool,
     /// Who is let in, and how they prove who they are.
     pub identity: Identity,
     /// The databases, in the order of the file.

@@ -7,6 +7,9 @@ use serde_json::Value;
 use super::error::ConfigError;
 use super::{Config, check, environment as layer};
 
+/// Sections that count, at least in part, when they are read again.
+const RELOADED: [&str; 4] = ["rules", "targets", "tls", "listen"];
+
 /// Where a configuration comes from.
 #[derive(Debug)]
 pub struct Origin {
@@ -26,7 +29,8 @@ impl Origin {
         Ok((origin, config))
     }
 
-    /// Reads the file again. With what it says comes which sections, but for the rules, are others than they were at first.
+    /// Reads the file again. With what it says comes which of the sections are others than they were at first that count only after
+    /// a restart, whatever they say.
     pub fn read_again(&self) -> Result<(Config, Vec<String>), ConfigError> {
         let (written, config) = read(&self.path)?;
         let sections = |value: &Value| value.as_object().cloned().unwrap_or_default();
@@ -34,7 +38,8 @@ impl Origin {
         let names = before
             .keys()
             .chain(now.keys().filter(|name| !before.contains_key(*name)));
-        let changed = names.filter(|name| *name != "rules" && before.get(*name) != now.get(*name));
+        let is_fixed = |name: &&String| !RELOADED.contains(&name.as_str());
+        let changed = names.filter(|name| is_fixed(name) && before.get(*name) != now.get(*name));
         Ok((config, changed.cloned().collect()))
     }
 }

@@ -23,7 +23,6 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Accepts for as long as it is polled.
 pub(super) async fn accept(shard: Rc<Shard>, listener: TcpListener) {
     let metrics = shard.shared.metrics.client.connections.clone();
-    let limit = i64::try_from(shard.shared.limits.max_clients).unwrap_or(i64::MAX);
     loop {
         let tcp = match listener.accept().await {
             Ok((tcp, _)) => tcp,
@@ -35,6 +34,7 @@ pub(super) async fn accept(shard: Rc<Shard>, listener: TcpListener) {
             }
         };
         shard.shared.metrics.client.accepted.inc();
+        let limit = i64::try_from(shard.limits().max_clients).unwrap_or(i64::MAX);
         let over_limit = metrics.get() >= limit && !shard.clients.evict_silent();
         if over_limit && metrics.get() >= limit.saturating_add(RESERVE) {
             warn!(limit, "a client was closed at once: far too many");

@@ -26,7 +26,6 @@ use crate::wire::startup::ProtocolVersion;
 pub(super) struct Admitted {
     pub(super) conversation: Conversation,
     pub(super) version: ProtocolVersion,
-    pub(super) target: Arc<Target>,
     /// Who it is, by which rule it is in, and which pool is its.
     pub(super) presence: Rc<Presence>,
     pub(super) settings: Vec<Setting>,
@@ -101,7 +100,6 @@ pub(super) fn admit(
     Ok(Admitted {
         conversation,
         version,
-        target,
         presence: Rc::new(presence),
         settings,
         terms,

@@ -95,7 +95,7 @@ pub(super) fn admit(
     let level = by_rule
         .map(|(rule, console)| (rule, Level::from(console)))
         .or_else(|| {
-            let offers = Offers::to(&identified, &in_force.rules, &shard.shared.targets);
+            let offers = Offers::to(&identified, &in_force.rules, &shard.targets());
             Some((offers.offers.first()?.users.first()?.1, Level::Own))
         });
     let Some((rule, level)) = level else {
@@ -157,7 +157,7 @@ pub(super) fn greet(out: &mut BytesMut) {
 fn help() -> String {
     format!(
         "SHOW {}; for whom a rule says console = \"admin\" also KILL_CLIENT id, KILL PERSON 'name or principal', KILL SESSION 'session of Session \
-         Manager', and KILL, PAUSE, RESUME, RECONNECT, WAIT_CLOSE [database], DISABLE, ENABLE database, RELOAD, SHUTDOWN [WAIT_FOR_SERVERS]",
+         Manager', and KILL, PAUSE, RESUME, RECONNECT, WAIT_CLOSE [database], DISABLE, ENABLE, DRAIN database, RELOAD, SHUTDOWN [WAIT_FOR_SERVERS]",
         show::names()
     )
 }

@@ -467,9 +467,17 @@ impl ClientError {
                 "terminating connection because no rule admits it any more",
                 "The rules of this gateway were changed; ask whoever runs it.",
             ),
-            Ending::OtherTerms | Ending::Overdue => (
+            Ending::OtherTerms => (
                 "terminating connection because the rule that admits it was changed",
                 "Reconnect; what the rule says now counts then.",
+            ),
+            Ending::NoTarget => (
+                "terminating connection because its database isn't configured any more",
+                "Ask whoever runs this gateway; its configuration was changed.",
+            ),
+            Ending::Drained => (
+                "terminating connection because its database is drained",
+                "Whoever runs this gateway wants it free of clients for the time being; try again later.",
             ),
         };
         let PoolKey {

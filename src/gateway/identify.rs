@@ -27,7 +27,6 @@ use crate::ids::SessionId;
 use crate::metrics::Metrics;
 use crate::peer::Connection;
 use crate::peer::client::Helper;
-use crate::tls::Acceptor;
 use crate::wire::body::Body;
 use crate::wire::reply;
 use crate::wire::startup::ProtocolVersion;
@@ -86,7 +85,6 @@ pub(super) struct Identifier {
     helper: Rc<Helper>,
     sts: Option<Arc<Sts>>,
     sessions: Option<Arc<Sessions>>,
-    acceptor: Acceptor,
     metrics: Arc<Metrics>,
     mock_secret: [u8; 32],
     /// What the verifiers look like from outside, one for each: iteration count and length of the salt.
@@ -94,12 +92,7 @@ pub(super) struct Identifier {
 }
 
 impl Identifier {
-    pub(super) fn new(
-        identity: Identity,
-        Asked { sts, sessions }: Asked,
-        acceptor: Acceptor,
-        metrics: Arc<Metrics>,
-    ) -> Self {
+    pub(super) fn new(identity: Identity, Asked { sts, sessions }: Asked, metrics: Arc<Metrics>) -> Self {
         let mock_secret = mock_secret(&identity);
         let verifiers = identity.verifiers.values();
         let mut shapes: Vec<_> = verifiers
@@ -111,7 +104,6 @@ impl Identifier {
             identity,
             sts,
             sessions,
-            acceptor,
             metrics,
             mock_secret,
             shapes,
@@ -280,9 +272,9 @@ impl Identifier {
     }
 
     async fn scram(&self, conversation: &mut Conversation, user: &str) -> Result<(), LoginFailure> {
-        let binding = match (conversation.stream.tls(), self.acceptor.end_point()) {
-            (Some(_), Some(hash)) => ChannelBinding::ServerEndPoint(hash.to_vec()),
-            _ => ChannelBinding::Unavailable,
+        let binding = match conversation.end_point() {
+            Some(hash) => ChannelBinding::ServerEndPoint(hash.to_vec()),
+            None => ChannelBinding::Unavailable,
         };
         let offered = binding.mechanisms();
         let names: Vec<&str> = offered.iter().map(|mechanism| mechanism.name()).collect();

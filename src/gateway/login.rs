@@ -81,7 +81,7 @@ pub(super) async fn log_in(
     }
     let began = Instant::now();
     let _logging_in = Counted::new(&metrics.logging_in);
-    conversation.limit(shard.shared.limits.login_timeout);
+    conversation.limit(shard.limits().login_timeout);
     let admitted = tokio::select! {
         admitted = introduce(shard, client, conversation, over_limit, attribution) => admitted,
         () = client.shutdown() => {
@@ -127,7 +127,7 @@ async fn speaks(
     let patience = if over_limit {
         OVER_LIMIT_PATIENCE
     } else {
-        shard.shared.limits.silent_timeout
+        shard.limits().silent_timeout
     };
     tokio::select! {
         first = timeout(patience, conversation.first_byte()) => matches!(first, Ok(Ok(()))),
@@ -144,7 +144,7 @@ async fn introduce(
     over_limit: bool,
     attribution: Option<Attribution>,
 ) -> Result<Introduced, (Conversation, LoginFailure)> {
-    let startup = match negotiate(&mut conversation, &shard.shared.acceptor).await {
+    let startup = match negotiate(&mut conversation, &shard.acceptor()).await {
         Ok(Ok(startup)) => startup,
         Ok(Err(key)) => {
             let caller = match attribution {
@@ -172,7 +172,7 @@ async fn introduce(
         Err(failure) => return Err((conversation, failure)),
     };
     if over_limit {
-        let error = ClientError::too_many_clients(shard.shared.limits.max_clients);
+        let error = ClientError::too_many_clients(shard.limits().max_clients);
         return Err((conversation, error.into()));
     }
     if !shard.shared.audit.admits() {
@@ -183,7 +183,8 @@ async fn introduce(
         local: negotiated.conversation.stream.tcp().local_addr().ok(),
         server_name: negotiated.server_name.as_deref(),
     };
-    let wanted = match route(&negotiated.parameters, ways, &shard.shared.targets) {
+    let targets = shard.targets();
+    let wanted = match route(&negotiated.parameters, ways, &targets) {
         Ok(wanted) => wanted,
         Err(error) => return Err((negotiated.conversation, error.into())),
     };
@@ -195,7 +196,7 @@ async fn introduce(
     let introduced = match wanted {
         Wanted::Database(request) => {
             let routed = Routed { identified, request };
-            let admitted = admit(routed, shard.in_force(), &shard.shared.targets, from);
+            let admitted = admit(routed, shard.in_force(), &shard.targets(), from);
             admitted.map(|admitted| Introduced::Database(Box::new(admitted)))
         }
         Wanted::Console(user) => {
@@ -246,17 +247,20 @@ async fn welcome(shard: &Rc<Shard>, client: &Client, admitted: Admitted) -> Opti
     let Admitted {
         mut conversation,
         version,
-        target,
         presence,
         settings,
         terms,
         ends,
     } = admitted;
     let (Some(pool), Some(key)) = (
-        shard.pool(&target, &presence.pool),
+        shard.pool(&presence.pool),
         shard.shared.cancels.register(version, presence.session.as_ref()),
     ) else {
-        refuse(shard, client, conversation, &ClientError::internal()).await;
+        let error = match client.ending() {
+            Some(_) => client.farewell(),
+            None => ClientError::internal(),
+        };
+        refuse(shard, client, conversation, &error).await;
         return None;
     };
     if pool.is_disabled() {

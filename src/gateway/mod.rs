@@ -28,5 +28,5 @@ mod shard;
 pub use cancel::Cancels;
 pub use error::ErrorKind;
 pub use identify::Asked;
-pub use presence::InForce;
+pub use presence::{Current, InForce};
 pub use shard::{Asker, Readiness, Shard, Shared, Shutdown};

@@ -360,7 +360,7 @@ impl Sharer<'_> {
     /// Moves bytes both ways until everything is answered outside a transaction, or one side ends.
     async fn traffic(&mut self, lease: &mut Lease, exchange: &mut Exchange, first: Option<Vec<u8>>) -> Pause {
         let pool = self.pool.clone();
-        let patience = pool.target().timeouts.reset;
+        let patience = pool.with_target(|target| target.timeouts.reset);
         let (mut first, mut gone) = (first, None);
         poll_fn(|cx| {
             let shutdown = self.client.poll_shutdown(cx);

@@ -6,6 +6,7 @@
 
 use std::future::pending;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -43,6 +44,8 @@ pub(super) struct Conversation {
     pub(super) stream: Stream,
     pub(super) received: Vec<u8>,
     pub(super) reply: BytesMut,
+    /// What binds passwords to the certificate that the client was shown.
+    end_point: Option<Arc<[u8]>>,
     /// When the whole login must be over; it runs from the first byte.
     deadline: Option<Pin<Box<Sleep>>>,
 }
@@ -115,6 +118,7 @@ impl Conversation {
             stream,
             received: Vec::new(),
             reply: BytesMut::new(),
+            end_point: None,
             deadline: None,
         }
     }
@@ -208,6 +212,7 @@ impl Conversation {
 
     async fn accept_tls(&mut self, acceptor: &Acceptor) -> Result<(), LoginFailure> {
         let session = acceptor.accept().map_err(StreamError::Tls)?;
+        self.end_point = acceptor.end_point().cloned();
         let first = std::mem::take(&mut self.received);
         let Self {
             stream,
@@ -216,6 +221,11 @@ impl Conversation {
             ..
         } = self;
         in_time(deadline, stream.upgrade(session, &first, received)).await
+    }
+
+    /// What binds passwords to the certificate that the client was shown (RFC 5929 §4.1), if it was shown one.
+    pub(super) fn end_point(&self) -> Option<&Arc<[u8]>> {
+        self.end_point.as_ref()
     }
 
     fn refuse_early_bytes(&self) -> Result<(), ClientError> {

@@ -8,12 +8,14 @@ use std::time::{Duration, Instant, SystemTime};
 use super::console::Level;
 use super::seats::{Seat, Seats};
 use super::shard::Shutdown;
+use crate::config::{Config, Limits, Target};
 use crate::identity::ssm::SsmSession;
 use crate::identity::{Principal, Source};
 use crate::ids::PoolKey;
 use crate::pin::Pins;
 use crate::policy::{Decision, Request, Rules};
 use crate::session::settings::Settings;
+use crate::tls::Acceptor;
 
 /// The rules that count, and the connections that they allow only so many of.
 #[derive(Clone, Debug)]
@@ -34,6 +36,31 @@ impl InForce {
     /// Whether they are these.
     pub fn are(&self, rules: &Rules) -> bool {
         *self.rules == *rules
+    }
+}
+
+/// What of the configuration can be changed while clients are served.
+#[derive(Clone, Debug)]
+pub struct Current {
+    /// The rules.
+    pub in_force: InForce,
+    /// The databases.
+    pub targets: Arc<[Arc<Target>]>,
+    /// The certificate for clients.
+    pub acceptor: Acceptor,
+    /// Bounds on clients.
+    pub limits: Limits,
+}
+
+impl Current {
+    /// What `config` says.
+    pub fn of(config: &Config) -> Self {
+        Self {
+            in_force: InForce::new(config.rules.clone()),
+            targets: config.targets.clone().into(),
+            acceptor: config.tls.clone(),
+            limits: config.limits,
+        }
     }
 }
 
@@ -61,6 +88,8 @@ pub(super) struct Presence {
     ending: Cell<Option<Ending>>,
     /// When it was told of that.
     told: Cell<Option<Instant>>,
+    /// It has had long enough.
+    is_overdue: Cell<bool>,
 }
 
 /// What a client is doing.
@@ -91,17 +120,19 @@ pub(super) enum Ending {
     Killed,
     /// The rules were changed, and none admits it any more.
     NotAdmitted,
-    /// The rules were changed, and what admits it now does so on other terms. It may end its transaction.
+    /// The rules were changed, and what admits it now does so on other terms. It may end its transaction, as with those that follow.
     OtherTerms,
-    /// The same, and it has had long enough.
-    Overdue,
+    /// The configuration was changed, and its database isn't in it any more.
+    NoTarget,
+    /// Its database is to be free of clients.
+    Drained,
 }
 
 impl Ending {
     fn shutdown(self) -> Shutdown {
         match self {
-            Self::Killed | Self::NotAdmitted | Self::Overdue => Shutdown::Now,
-            Self::OtherTerms => Shutdown::Drain,
+            Self::Killed | Self::NotAdmitted => Shutdown::Now,
+            Self::OtherTerms | Self::NoTarget | Self::Drained => Shutdown::Drain,
         }
     }
 }
@@ -131,6 +162,7 @@ impl Presence {
             settings: OnceCell::new(),
             ending: Cell::new(None),
             told: Cell::new(None),
+            is_overdue: Cell::new(false),
         }
     }
 
@@ -142,14 +174,18 @@ impl Presence {
     /// What is asked of it.
     #[inline]
     pub(super) fn shutdown(&self) -> Shutdown {
-        self.ending.get().map_or(Shutdown::No, Ending::shutdown)
+        match self.ending.get() {
+            None => Shutdown::No,
+            Some(_) if self.is_overdue.get() => Shutdown::Now,
+            Some(ending) => ending.shutdown(),
+        }
     }
 
     /// Doesn't wait for its transaction any longer than for `patience`.
     pub(super) fn hurry(&self, patience: Duration) {
         let is_overdue = self.told.get().is_some_and(|told| told.elapsed() >= patience);
-        if self.ending.get() == Some(Ending::OtherTerms) && is_overdue {
-            self.ending.set(Some(Ending::Overdue));
+        if is_overdue {
+            self.is_overdue.set(true);
         }
     }
 

@@ -57,9 +57,9 @@ impl std::fmt::Display for End {
             Self::Late(Late::ClientIdle) => f.write_str("the client was idle for too long"),
             Self::Ended(Ending::Killed) => f.write_str("it was killed"),
             Self::Ended(Ending::NotAdmitted) => f.write_str("no rule admits it any more"),
-            Self::Ended(Ending::OtherTerms | Ending::Overdue) => {
-                f.write_str("the rule that admits it was changed")
-            }
+            Self::Ended(Ending::OtherTerms) => f.write_str("the rule that admits it was changed"),
+            Self::Ended(Ending::NoTarget) => f.write_str("its database is not configured any more"),
+            Self::Ended(Ending::Drained) => f.write_str("its database is drained"),
             Self::Shutdown => f.write_str("the gateway goes down"),
         }
     }

@@ -278,8 +278,8 @@ impl Session {
     }
 
     fn deadlines(&self, client: &Client) -> Option<Box<Deadlines>> {
-        let timeouts = &self.pool.target().timeouts;
-        Deadlines::of(timeouts, self.ends, client.session, self.pool.metrics())
+        let timeouts = self.pool.with_target(|target| target.timeouts);
+        Deadlines::of(&timeouts, self.ends, client.session, self.pool.metrics())
     }
 
     /// Serves a client that shares its server connections with others; and what is owed on the last.
@@ -302,7 +302,9 @@ impl Session {
                 self.person.clone(),
                 self.supervision.take(),
             ),
-            mode: self.mode.unwrap_or(self.pool.target().pool.mode),
+            mode: self
+                .mode
+                .unwrap_or_else(|| self.pool.with_target(|target| target.pool.mode)),
             deadlines,
             ends: self.ends,
             traffic,

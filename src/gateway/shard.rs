@@ -19,9 +19,9 @@ use super::cancel::Cancels;
 use super::clients::Clients;
 use super::console::Averages;
 use super::identify::{Asked, Identifier};
-use super::presence::InForce;
+use super::presence::{Current, Ending, InForce};
 use crate::audit::{Audit, Event};
-use crate::config::{Config, Limits, Target};
+use crate::config::{Identity, Limits, Target};
 use crate::ids::{PoolKey, SessionId};
 use crate::metrics::Metrics;
 use crate::net::listener::bind;
@@ -50,12 +50,6 @@ pub enum Shutdown {
 /// What all data threads share.
 #[derive(Debug)]
 pub struct Shared {
-    /// The databases.
-    pub targets: Vec<Arc<Target>>,
-    /// Bounds on clients.
-    pub limits: Limits,
-    /// The certificate for clients.
-    pub acceptor: Acceptor,
     /// The cancel keys.
     pub cancels: Arc<Cancels>,
     /// The counts.
@@ -82,16 +76,19 @@ pub struct Shard {
     pub(super) clients: Rc<Clients>,
     services: Services,
     pools: RefCell<HashMap<PoolKey, Rc<ServerPool>>>,
-    /// The rules that count.
-    rules: watch::Receiver<InForce>,
+    /// Those that newcomers don't come to any more.
+    leaving: RefCell<Vec<Rc<ServerPool>>>,
+    /// What counts here: the pools are those of this and no other.
+    current: RefCell<Current>,
+    /// What is to count.
+    changes: watch::Receiver<Current>,
     /// For the console.
     pub(super) averages: RefCell<Averages>,
 }
 
 impl Shared {
-    /// What `config` says that clients see.
+    /// All that is shared.
     pub fn new(
-        config: &Config,
         metrics: Arc<Metrics>,
         audit: Audit,
         asked: Asked,
@@ -99,9 +96,6 @@ impl Shared {
         ends: mpsc::Sender<Shutdown>,
     ) -> Self {
         Self {
-            targets: config.targets.clone(),
-            limits: config.limits,
-            acceptor: config.tls.clone(),
             cancels: Arc::default(),
             metrics,
             audit,
@@ -135,25 +129,31 @@ impl Shard {
     /// Opens the pools of all targets.
     pub fn new(
         shared: Arc<Shared>,
-        config: &Config,
-        rules: watch::Receiver<InForce>,
+        identity: Identity,
+        changes: watch::Receiver<Current>,
         services: Services,
     ) -> Rc<Self> {
+        let current = changes.borrow().clone();
         let shard = Rc::new(Self {
-            identifier: Identifier::new(
-                config.identity.clone(),
-                shared.asked.clone(),
-                config.tls.clone(),
-                shared.metrics.clone(),
-            ),
+            identifier: Identifier::new(identity, shared.asked.clone(), shared.metrics.clone()),
             shared,
             clients: Rc::default(),
             services,
             pools: RefCell::default(),
-            rules,
+            leaving: RefCell::default(),
+            current: RefCell::new(current),
+            changes,
             averages: RefCell::default(),
         });
-        for target in &config.targets {
+        shard.retarget();
+        shard
+    }
+
+    /// Makes the pools those of the targets that count: changed ones go on with their clients, and those that are gone are only there for the
+    /// clients that they have, who have to go.
+    fn retarget(&self) {
+        let mut gone = std::mem::take(&mut *self.pools.borrow_mut());
+        for target in &*self.targets() {
             for (database, user, pool) in target.pools() {
                 let key = PoolKey {
                     target: target.name.clone(),
@@ -164,11 +164,27 @@ impl Shard {
                     pool,
                     ..(**target).clone()
                 });
-                let pool = ServerPool::new(key.clone(), target, shard.services.clone());
-                shard.pools.borrow_mut().insert(key, pool);
+                let known = gone.remove(&key);
+                let pool = match known {
+                    Some(known) if known.is_shared() == pool.is_shared => {
+                        known.retarget(target);
+                        known
+                    }
+                    // Clients that are in go on as they began: whether they are understood can't be changed under them.
+                    known => {
+                        known.into_iter().for_each(|known| self.leave(known));
+                        ServerPool::new(key.clone(), target, self.services.clone())
+                    }
+                };
+                self.pools.borrow_mut().insert(key, pool);
             }
         }
-        shard
+        gone.into_values().for_each(|pool| self.leave(pool));
+    }
+
+    fn leave(&self, pool: Rc<ServerPool>) {
+        pool.dwindle();
+        self.leaving.borrow_mut().push(pool);
     }
 
     /// Binds the addresses.
@@ -192,7 +208,7 @@ impl Shard {
             .into_iter()
             .map(|listener| spawn_local(accept(self.clone(), listener)))
             .collect();
-        let mut rules = self.rules.clone();
+        let mut changes = self.changes.clone();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut fast = interval(Duration::from_millis(50));
@@ -201,7 +217,7 @@ impl Shard {
             tokio::select! {
                 _ = tick.tick() => self.tend(),
                 _ = fast.tick(), if !readiness.borrow().settled => {}
-                Ok(()) = rules.changed() => self.enforce(),
+                Ok(()) = changes.changed() => self.enforce(),
                 changed = shutdown.changed() => if changed.is_err() { break },
             }
             readiness.send_if_modified(|known| std::mem::replace(known, self.readiness()) != *known);
@@ -209,6 +225,7 @@ impl Shard {
             if asked != Shutdown::No && self.clients.shutdown() != asked {
                 accepting.iter().for_each(tokio::task::JoinHandle::abort);
                 self.pools.borrow().values().for_each(|pool| pool.close());
+                self.leaving.borrow().iter().for_each(|pool| pool.close());
                 self.clients.shut_down(asked);
             }
             if asked != Shutdown::No {
@@ -220,30 +237,63 @@ impl Shard {
 
     /// The rules that count now.
     pub(super) fn in_force(&self) -> InForce {
-        self.rules.borrow().clone()
+        self.current.borrow().in_force.clone()
     }
 
-    /// Ends the connections of those whom the rules don't admit any more, or on other terms.
+    /// The databases that there are now.
+    pub(super) fn targets(&self) -> Arc<[Arc<Target>]> {
+        self.current.borrow().targets.clone()
+    }
+
+    /// The certificate for clients.
+    pub(super) fn acceptor(&self) -> Acceptor {
+        self.current.borrow().acceptor.clone()
+    }
+
+    /// Bounds on clients.
+    pub(super) fn limits(&self) -> Limits {
+        self.current.borrow().limits
+    }
+
+    /// Makes count what was changed, and ends the connections of those whom the rules don't admit any more, or on other terms, or whose
+    /// database isn't there any more.
     fn enforce(self: &Rc<Self>) {
+        let now = self.changes.borrow().clone();
+        let before = self.current.replace(now);
+        if !Arc::ptr_eq(&before.targets, &self.targets()) {
+            self.retarget();
+        }
         let in_force = self.in_force();
-        let ended = self.clients.each(|_, presence| presence.judge(&in_force));
+        let pools = self.pools.borrow();
+        let ended = self.clients.each(|_, presence| {
+            presence.judge(&in_force);
+            if presence.console.is_none() && !pools.contains_key(&presence.pool) {
+                presence.end(Ending::NoTarget);
+            }
+        });
+        drop(pools);
         let rules = in_force.rules.len();
-        info!(ended, "the rules were changed: these clients have to go");
+        info!(ended, "the configuration was changed: these clients have to go");
         self.shared.audit.record(|| Event::Rules { rules, ended });
+        self.hurry_later();
+    }
+
+    /// Those who may end their transaction may do so until `drain_timeout` is over.
+    pub(super) fn hurry_later(self: &Rc<Self>) {
         let shard = self.clone();
         spawn_local(async move {
-            let patience = shard.shared.limits.drain_timeout;
+            let patience = shard.limits().drain_timeout;
             sleep(patience).await;
             shard.clients.each(|_, presence| presence.hurry(patience));
         });
     }
 
     async fn drain(self: &Rc<Self>, mut shutdown: watch::Receiver<Shutdown>) {
-        let mut rules = self.rules.clone();
+        let mut changes = self.changes.clone();
         while self.clients.len() > 0 && *shutdown.borrow() != Shutdown::Now {
             tokio::select! {
                 () = sleep(Duration::from_millis(20)) => {}
-                Ok(()) = rules.changed() => self.enforce(),
+                Ok(()) = changes.changed() => self.enforce(),
                 changed = shutdown.changed() => if changed.is_err() { break },
             }
         }
@@ -255,10 +305,11 @@ impl Shard {
         };
         let _ = tokio::time::timeout(LAST_CALL, gone).await;
         self.pools.borrow().values().for_each(|pool| pool.close_idle());
+        self.leaving.borrow().iter().for_each(|pool| pool.close_idle());
     }
 
     /// The pool of `key`; every pool that can be asked for is there.
-    pub(super) fn pool(&self, _: &Arc<Target>, key: &PoolKey) -> Option<Rc<ServerPool>> {
+    pub(super) fn pool(&self, key: &PoolKey) -> Option<Rc<ServerPool>> {
         self.pools.borrow().get(key).cloned()
     }
 
@@ -267,6 +318,11 @@ impl Shard {
         let mut pools: Vec<_> = self.pools.borrow().values().cloned().collect();
         pools.sort_by(|one, other| one.key().cmp(other.key()));
         pools
+    }
+
+    /// Those that newcomers don't come to any more.
+    pub(super) fn leaving(&self) -> Vec<Rc<ServerPool>> {
+        self.leaving.borrow().clone()
     }
 
     /// What connections are opened with.
@@ -281,6 +337,16 @@ impl Shard {
         let metrics = &self.shared.metrics.client;
         metrics.principals.set(principals as i64);
         metrics.ssm_sessions.set(sessions as i64);
+        self.leaving.borrow_mut().retain(|pool| {
+            pool.remove_dead();
+            pool.tend();
+            let has_clients = Rc::strong_count(pool) > 1;
+            if !has_clients {
+                pool.close_idle();
+                pool.tend();
+            }
+            has_clients
+        });
         for pool in self.pools.borrow().values() {
             pool.remove_dead();
             pool.tend();

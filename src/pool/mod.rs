@@ -100,6 +100,11 @@ impl<C, W> Pool<C, W> {
         }
     }
 
+    /// Other bounds from now on. What is beyond them ends once it is idle, or returned.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
     /// Lends none of the connections any more that were opened until `now`: [`Self::expire`] takes out those that are idle, and the others end
     /// when they are returned.
     pub fn retire(&mut self, now: Instant) {
@@ -211,12 +216,14 @@ impl<C, W> Pool<C, W> {
             ..
         } = self.limits;
         let (is_paused, retired_at) = (self.is_paused, self.retired_at);
+        let mut beyond = self.total().saturating_sub(self.limits.size);
         self.idle
             .extract_if(.., |idle| {
                 let idled = kept > min_idle && now.saturating_duration_since(idle.since) >= idle_timeout;
                 let is_retired = is_paused || retired_at.is_some_and(|at| idle.member.opened_at <= at);
-                let out = idled || is_retired || idle.member.expires_at <= now;
+                let out = beyond > 0 || idled || is_retired || idle.member.expires_at <= now;
                 kept -= usize::from(out);
+                beyond = beyond.saturating_sub(usize::from(out));
                 out
             })
             .map(|idle| idle.member.connection)
@@ -247,7 +254,7 @@ impl<C, W> Pool<C, W> {
     }
 
     fn place(&mut self, member: Member<C>, now: Instant) -> Placement<C, W> {
-        if self.is_over(&member, now) {
+        if self.is_over(&member, now) || self.total() >= self.limits.size {
             return Placement::Expired(member.connection);
         }
         if let Some((_, waiter)) = self.waiting.pop_front() {

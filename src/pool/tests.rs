@@ -66,6 +66,31 @@ fn what_is_retired_is_lent_no_more() {
 }
 
 #[test]
+fn what_is_beyond_new_limits_ends() {
+    let now = Instant::now();
+    let end = now + 600 * SECOND;
+    let mut pool: Pool<u32, &str> = Pool::new(limits(4, 4));
+    assert_eq!(pool.start_opening(now, usize::MAX), 4);
+    for id in 1..=4 {
+        assert!(matches!(pool.opened(member(id, end), now), Placement::Parked));
+    }
+    let lent = pool.checkout(now).unwrap();
+    let other = pool.checkout(now).unwrap();
+    pool.set_limits(limits(1, 1));
+    assert_eq!(pool.expire(now).len(), 2, "no idle one is left: two are lent");
+    pool.wait("waits");
+    assert_eq!(pool.start_opening(now, usize::MAX), 0);
+    assert!(matches!(pool.returned(lent, now), Placement::Expired(_)));
+    assert!(matches!(
+        pool.returned(other, now),
+        Placement::HandOff("waits", _)
+    ));
+    pool.set_limits(limits(2, 1));
+    pool.wait("too");
+    assert_eq!(pool.start_opening(now, usize::MAX), 1);
+}
+
+#[test]
 fn a_paused_pool_lends_and_opens_nothing() {
     let now = Instant::now();
     let mut pool: Pool<u32, &str> = Pool::new(limits(3, 1));

@@ -14,9 +14,9 @@ use crate::iam::governor::GUARD;
 use crate::iam::{Budget, Governor, LoginOutcome, Outcome, Ticket, Verdict};
 
 /// The governors by endpoint: one, whatever the number of targets, pools, users and threads.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Gates {
-    gates: HashMap<Endpoint, Arc<Gate>>,
+    gates: Mutex<HashMap<Endpoint, Arc<Gate>>>,
 }
 
 /// One endpoint's.
@@ -58,39 +58,44 @@ pub struct Slot {
 }
 
 impl Gates {
-    /// One gate for each endpoint of `targets`.
-    pub fn new<'a>(targets: impl Iterator<Item = &'a Target>, now: Instant) -> Self {
-        let gates = targets
-            .map(|target| {
-                (
-                    target.endpoint.clone(),
-                    Arc::new(Gate::new(Governor::new(target.budget, now))),
-                )
-            })
-            .collect();
-        Self { gates }
+    /// None yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// One gate for each endpoint of `targets`; those that weren't there have to be [driven](Gate::drive). An endpoint that was
+    /// there keeps its budget, and one that is gone from the configuration what it has spent.
+    pub fn add<'a>(&self, targets: impl Iterator<Item = &'a Target>, now: Instant) -> Vec<Arc<Gate>> {
+        let mut gates = self.lock();
+        let mut added = Vec::new();
+        for target in targets {
+            gates.entry(target.endpoint.clone()).or_insert_with(|| {
+                let gate = Arc::new(Gate::new(Governor::new(target.budget, now)));
+                added.push(gate.clone());
+                gate
+            });
+        }
+        added
     }
 
     /// The gate of `endpoint`, if it is configured.
     pub fn get(&self, endpoint: &Endpoint) -> Option<Arc<Gate>> {
-        self.gates.get(endpoint).cloned()
+        self.lock().get(endpoint).cloned()
     }
 
-    /// Each endpoint with its usage.
-    pub fn usage(&self, now: Instant) -> impl Iterator<Item = (&Endpoint, Usage)> {
-        self.gates
+    /// Each endpoint with its usage, in the order of their names.
+    pub fn usage(&self, now: Instant) -> Vec<(Endpoint, Usage)> {
+        let gates = self.lock();
+        let usage = gates
             .iter()
-            .map(move |(endpoint, gate)| (endpoint, gate.usage(now)))
+            .map(|(endpoint, gate)| (endpoint.clone(), gate.usage(now)));
+        let mut usage: Vec<_> = usage.collect();
+        usage.sort_by_key(|(endpoint, _)| endpoint.to_string());
+        usage
     }
 
-    /// Wakes those whose time has come, for as long as it is polled.
-    pub async fn drive(self: Arc<Self>) {
-        let mut tasks = tokio::task::JoinSet::new();
-        for gate in self.gates.values() {
-            let gate = gate.clone();
-            tasks.spawn(async move { gate.drive().await });
-        }
-        tasks.join_all().await;
+    fn lock(&self) -> MutexGuard<'_, HashMap<Endpoint, Arc<Gate>>> {
+        self.gates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -171,7 +176,8 @@ impl Gate {
         }
     }
 
-    async fn drive(&self) {
+    /// Wakes those whose time has come, for as long as it is polled.
+    pub async fn drive(&self) {
         loop {
             let wakeup = {
                 let mut state = self.lock();

@@ -26,7 +26,7 @@ use super::connection::{Broken, Connection};
 use super::error::OpenError;
 use super::login;
 use super::texts::KnownTexts;
-use crate::config::Target;
+use crate::config::{PoolConfig, Target};
 use crate::ids::PoolKey;
 use crate::metrics::OnePool;
 use crate::pool::{Census, Limits, Member, Placement, Pool};
@@ -62,7 +62,7 @@ impl Held {
 /// A pool of connections to one database as one user.
 pub struct ServerPool {
     key: PoolKey,
-    target: Arc<Target>,
+    target: RefCell<Arc<Target>>,
     services: Services,
     metrics: OnePool,
     members: RefCell<Pool<Held, Waiter>>,
@@ -107,17 +107,10 @@ impl ServerPool {
     pub fn new(key: PoolKey, target: Arc<Target>, services: Services) -> Rc<Self> {
         let metrics = services.metrics.pool.of(&key);
         metrics.size.set(target.pool.size as i64);
-        let limits = Limits {
-            size: target.pool.size,
-            min_idle: target.pool.min_idle,
-            idle_timeout: target.pool.idle_timeout,
-            replace_ahead: (target.pool.lifetime / 20)
-                .max(REPLACE_AHEAD_LEAST)
-                .min(target.pool.lifetime / 2),
-        };
+        let limits = limits(&target.pool);
         let pool = Rc::new(Self {
             key,
-            target,
+            target: RefCell::new(target),
             services,
             metrics,
             members: RefCell::new(Pool::new(limits)),
@@ -142,8 +135,41 @@ impl ServerPool {
     }
 
     /// Whose connections these are.
-    pub fn target(&self) -> &Arc<Target> {
-        &self.target
+    pub fn target(&self) -> Arc<Target> {
+        self.target.borrow().clone()
+    }
+
+    /// Goes on with what the configuration says of its target now, but for whether clients are understood. If that is elsewhere, connections
+    /// are replaced as they come free.
+    pub fn retarget(self: &Rc<Self>, target: Arc<Target>) {
+        self.metrics.size.set(target.pool.size as i64);
+        let now = Instant::now();
+        let before = self.target.replace(target.clone());
+        let mut members = self.members.borrow_mut();
+        members.set_limits(limits(&target.pool));
+        if before.endpoint != target.endpoint || before.dial_address != target.dial_address {
+            members.retire(now);
+        }
+        drop(members);
+        // What was wrong may not be any more.
+        *self.trouble.borrow_mut() = None;
+        self.tend();
+    }
+
+    /// What the configuration says of it.
+    #[inline]
+    pub fn with_target<T>(&self, look: impl FnOnce(&Target) -> T) -> T {
+        look(&self.target.borrow())
+    }
+
+    /// Opens none ahead any more: it is only there for the clients that it has.
+    pub fn dwindle(self: &Rc<Self>) {
+        let mut target = (*self.target()).clone();
+        target.pool.min_idle = 0;
+        self.metrics.size.set(0);
+        self.members.borrow_mut().set_limits(limits(&target.pool));
+        *self.target.borrow_mut() = Arc::new(target);
+        self.tend();
     }
 
     /// Whether it has ever had a connection, or is known to be unable to get one.
@@ -176,7 +202,7 @@ impl ServerPool {
 
     /// Whether clients may give connections back between transactions.
     pub fn is_shared(&self) -> bool {
-        self.target.pool.is_shared
+        self.target.borrow().pool.is_shared
     }
 
     /// What is known of texts.
@@ -231,7 +257,7 @@ impl ServerPool {
         let id = self.members.borrow_mut().wait(sender);
         let mut waiting = Waiting::new(self.clone(), id, receiver);
         self.tend();
-        let patience = self.target.pool.wait_timeout;
+        let patience = self.target.borrow().pool.wait_timeout;
         match tokio::time::timeout(patience, &mut waiting.receiver).await {
             Ok(Ok(Ok(lease))) => {
                 self.metrics.leases.inc();
@@ -418,10 +444,17 @@ impl ServerPool {
         let mut opening = Opening {
             pool: Some(self.clone()),
         };
-        let opened = login::open(&self.target, &self.key, &self.services).await;
+        let target = self.target();
+        let opened = login::open(&target, &self.key, &self.services).await;
         let logins = self.services.metrics.login.of(&self.key.target);
         opening.pool = None;
         match opened {
+            // Meanwhile it may have become another's.
+            Ok(connection) if target.endpoint != self.target.borrow().endpoint => {
+                logins.ended("ok");
+                self.members.borrow_mut().open_failed();
+                connection.close();
+            }
             Ok(connection) => {
                 logins.ended("ok");
                 debug!(pool = %self.key, took = ?began.elapsed(), "server connection opened");
@@ -446,7 +479,7 @@ impl ServerPool {
         }
         self.learn(&Settings::default(), &mut connection.session.parameters);
         connection.session.known_as_of(self.texts.surprises());
-        let expires_at = Instant::now() + jittered(self.target.pool.lifetime);
+        let expires_at = Instant::now() + jittered(self.target.borrow().pool.lifetime);
         let entry = Entry::of(&connection, self.usage.clone());
         let mut entries = self.entries.borrow_mut();
         entries.retain(|entry| entry.strong_count() > 0);
@@ -558,6 +591,18 @@ impl Drop for Opening {
         if let Some(pool) = &self.pool {
             pool.members.borrow_mut().open_failed();
         }
+    }
+}
+
+/// The bounds that a configuration has.
+fn limits(pool: &PoolConfig) -> Limits {
+    Limits {
+        size: pool.size,
+        min_idle: pool.min_idle,
+        idle_timeout: pool.idle_timeout,
+        replace_ahead: (pool.lifetime / 20)
+            .max(REPLACE_AHEAD_LEAST)
+            .min(pool.lifetime / 2),
     }
 }
 

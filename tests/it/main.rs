@@ -32,6 +32,7 @@ mod proofs;
 mod raw;
 mod read_only;
 mod readme;
+mod reload;
 mod routing;
 mod rules;
 mod sharing;

@@ -92,6 +92,17 @@ impl Act {
                     .for_each(|pool| pool.disable(false));
                 done("ENABLE")
             }
+            Self::Drain(database) => {
+                let pools = pools(shard, Some(database))?;
+                pools.iter().for_each(|pool| pool.disable(true));
+                let ended = shard.clients.each(|_, presence| {
+                    if presence.console.is_none() && pools.iter().any(|pool| *pool.key() == presence.pool) {
+                        presence.end(Ending::Drained);
+                    }
+                });
+                shard.hurry_later();
+                done(&format!("DRAIN {ended}"))
+            }
             Self::Reload => reload(shard).await,
             Self::Shutdown => {
                 shard.shared.end(Shutdown::Now);

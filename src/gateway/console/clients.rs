@@ -87,7 +87,7 @@ pub(super) fn targets(shard: &Shard, client: &Client, table: &mut Table) {
     let Some(presence) = client.presence() else { return };
     let document = presence.session.as_ref().map(|session| &*session.document);
     let rules = shard.in_force().rules;
-    let offers = Offers::for_principal(&presence.principal, document, &rules, &shard.shared.targets);
+    let offers = Offers::for_principal(&presence.principal, document, &rules, &shard.targets());
     let note = |rule| {
         if rules.terms_of(rule).read_only {
             " (read-only)"

@@ -174,7 +174,7 @@ pub(super) fn pools(shard: &Shard, table: &mut Table) {
 }
 
 pub(super) fn servers(shard: &Shard, table: &mut Table) {
-    for pool in shard.pools() {
+    for pool in shard.pools().into_iter().chain(shard.leaving()) {
         pool.each_entry(|entry, is_retired| {
             table.add([
                 "S".into(),
@@ -223,7 +223,7 @@ pub(super) fn databases(shard: &Shard, table: &mut Table) {
     let clients = clients(shard);
     for (name, pools) in by_database(shard) {
         let Some(first) = pools.first() else { continue };
-        let Target { endpoint, pool, .. } = &**first.target();
+        let Target { endpoint, pool, .. } = &*first.target();
         let of = pools.iter().filter_map(|pool| clients.get(pool.key()));
         let all = |is: fn(&ServerPool) -> bool| i64::from(pools.iter().all(|pool| is(pool)));
         let most = |size: fn(&ServerPool) -> usize| pools.iter().map(|pool| size(pool)).max().unwrap_or(0);
@@ -300,15 +300,11 @@ pub(super) fn lists(shard: &Shard, table: &mut Table) {
 }
 
 pub(super) fn config(shard: &Shard, table: &mut Table) {
-    let limits = &shard.shared.limits;
+    let limits = shard.limits();
     let seconds = |duration: Duration| humantime::format_duration(duration).to_string();
     let rules = shard.in_force().rules.len().to_string();
-    let targets: Vec<_> = shard
-        .shared
-        .targets
-        .iter()
-        .map(|target| target.name.as_str())
-        .collect();
+    let all = shard.targets();
+    let targets: Vec<_> = all.iter().map(|target| target.name.as_str()).collect();
     let mut add = |key: &str, value: String, default: Option<&str>, is_changeable: bool| {
         let changeable = if is_changeable { "yes" } else { "no" };
         table.add([key.into(), value.into(), default.into(), changeable.into()]);

@@ -210,7 +210,7 @@ fn shutdown_ends_the_gateway() {
 }
 
 /// Every command that there is, and from which level on it is allowed.
-const COMMANDS: [(&str, u8); 45] = [
+const COMMANDS: [(&str, u8); 47] = [
     ("", 0),
     ("set extra_float_digits = 3", 0),
     ("show help", 0),
@@ -253,6 +253,8 @@ const COMMANDS: [(&str, u8); 45] = [
     ("reconnect orders", 2),
     ("wait_close", 2),
     ("disable orders", 2),
+    ("enable orders", 2),
+    ("drain orders", 2),
     ("enable orders", 2),
     ("reload", 2),
     ("shutdown wait_for_servers", 2),
