@@ -292,7 +292,9 @@ fn psql_through_a_session_is_whoever_has_started_it() {
         "{refused}"
     );
     assert!(
-        refused.contains("HINT:  Ask whoever runs this gateway"),
+        refused.contains(
+            "ask whoever runs this gateway for a rule with these four. You may use orders/orders as app_ro."
+        ),
         "{refused}"
     );
 }

@@ -167,7 +167,7 @@ fn the_configuration_is_read_again_on_command() {
     let mut console = visit(&gateway);
     let told = console.query("reload");
     let notice = told.iter().find(|message| message.tag == 'N').unwrap();
-    assert_eq!(notice.field(b'M').unwrap(), "2 rule(s) count now");
+    assert_eq!(notice.field(b'M').unwrap(), "2 rule(s) and 1 target(s) count now");
     let path = gateway.config();
     let good = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, good.replace("targets = [\"*\"]", "targts = [\"*\"]")).unwrap();

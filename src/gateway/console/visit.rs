@@ -157,6 +157,8 @@ impl Visit {
             }
         });
         tokio::select! {
+            // It is begun also if the visitor has gone already.
+            biased;
             done = unless_over(client, self.ends, done) => done.map_err(Left::Told),
             () = gone => Err(Left::Gone),
         }
