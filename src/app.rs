@@ -8,7 +8,7 @@ mod reload;
 use std::io;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -64,7 +64,7 @@ async fn supervise(mut config: Config, origin: Option<Origin>) -> anyhow::Result
     begin_at_zero(&metrics, &config);
     let (credentials, keep_fresh) = CredentialCache::new(Arc::new(CredentialObserver(metrics.clone())));
     let gates = Arc::new(Gates::new());
-    watch_over(&gates, &config);
+    gates.watch_over(config.targets.iter());
     let asked = asked(&config, &credentials).context("AWS can't be asked who somebody is")?;
     let tokens = Arc::new(Tokens::new(credentials, metrics.clone()));
     let services = Services {
@@ -159,14 +159,6 @@ async fn supervise(mut config: Config, origin: Option<Origin>) -> anyhow::Result
         .map_err(|_| anyhow::anyhow!("the data thread panicked"))?;
     info!("ended");
     Ok(())
-}
-
-/// Has a login budget kept for each endpoint of the targets that are new.
-fn watch_over(gates: &Gates, config: &Config) {
-    let targets = config.targets.iter().map(|target| &**target);
-    for gate in gates.add(targets, Instant::now()) {
-        tokio::spawn(async move { gate.drive().await });
-    }
 }
 
 /// What of AWS is asked who somebody is.

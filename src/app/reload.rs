@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::{raise_file_limit, watch_over};
+use super::raise_file_limit;
 use crate::config::{Config, Endpoint, Origin};
 use crate::gateway::{Asker, Current};
 use crate::iam::Budget;
@@ -137,7 +137,7 @@ impl Reloader {
             );
         }
         raise_file_limit(&mut config);
-        watch_over(&self.gates, &config);
+        self.gates.watch_over(config.targets.iter());
         self.running.budgets.extend(
             budgets(&config)
                 .filter(|(endpoint, _)| !self.running.budgets.contains_key(endpoint))

@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use std::io::Write as _;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -119,11 +119,8 @@ async fn findings(
     };
     let (ssm, account, ways) = tokio::join!(ssm, Box::pin(account::check(config, region)), ways(targets));
     findings.extend(ssm);
-    let gates = Arc::new(Gates::new(
-        config.targets.iter().map(|target| &**target),
-        Instant::now(),
-    ));
-    tokio::spawn(gates.clone().drive());
+    let gates = Arc::new(Gates::new());
+    gates.watch_over(config.targets.iter());
     let metrics = Arc::new(Metrics::new()?);
     let services = Services {
         tokens: Arc::new(Tokens::new(account.credentials.clone(), metrics.clone())),

@@ -10,6 +10,9 @@ use crate::pin::Reason;
 
 const POOL: [&str; 3] = ["target", "database", "user"];
 
+/// Bounds in seconds for how long clients keep a connection: from one transaction to a day.
+const PINNED_SECONDS: &[f64] = &[0.1, 1.0, 10.0, 60.0, 600.0, 3_600.0, 86_400.0];
+
 /// All pools.
 #[derive(Debug)]
 pub struct PoolMetrics {
@@ -65,8 +68,10 @@ pub struct OnePool {
     pub handovers: IntCounter,
     /// Queries that were cancelled because they took too long.
     pub query_timeouts: IntCounter,
-    /// Clients that began to keep their connection, by reason.
-    pub pins: [IntCounter; Reason::ALL.len()],
+    /// Clients that began to keep their connection; by reason, each of which has a series once there was one: with a thousand pools
+    /// they would be most of an exposition.
+    pins: IntCounterVec,
+    labels: [String; 3],
     /// Clients that keep their connection now.
     pub pinned: IntGauge,
     /// How long clients have kept theirs.
@@ -91,6 +96,16 @@ pub struct OnePool {
     pub paused: IntGauge,
 }
 
+impl OnePool {
+    /// Counts one that begins to keep its connection.
+    pub fn pins(&self, reason: Reason) {
+        let [target, database, user] = self.labels.each_ref().map(String::as_str);
+        self.pins
+            .with_label_values(&[target, database, user, reason.label()])
+            .inc();
+    }
+}
+
 impl PoolMetrics {
     pub(super) fn register(registry: &Registry) -> prometheus::Result<Self> {
         let gauges = |name: &str, help: &str, labels: &[&str]| {
@@ -104,8 +119,8 @@ impl PoolMetrics {
             Ok::<_, prometheus::Error>(counters)
         };
         let counters = |name: &str, help: &str| counters_by(name, help, &POOL);
-        let histogram = |name: &str, help: &str| {
-            let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
+        let histogram = |name: &str, help: &str, buckets: &[f64]| {
+            let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
             let histogram = HistogramVec::new(options, &POOL)?;
             registry.register(Box::new(histogram.clone()))?;
             Ok::<_, prometheus::Error>(histogram)
@@ -126,6 +141,7 @@ impl PoolMetrics {
             wait_seconds: histogram(
                 "postern_pool_wait_seconds",
                 "How long clients waited for a server connection.",
+                SECONDS,
             )?,
             timeouts: counters("postern_pool_wait_timeouts_total", "Clients that waited in vain.")?,
             leases: counters("postern_pool_leases_total", "Server connections lent to clients.")?,
@@ -162,6 +178,7 @@ impl PoolMetrics {
             pinned_seconds: histogram(
                 "postern_pool_pinned_seconds",
                 "How long clients kept their server connection.",
+                PINNED_SECONDS,
             )?,
             statements: counters_by(
                 "postern_pool_statements_total",
@@ -222,10 +239,8 @@ impl PoolMetrics {
             probes: self.probes.with_label_values(&labels),
             handovers: self.handovers.with_label_values(&labels),
             query_timeouts: self.query_timeouts.with_label_values(&labels),
-            pins: Reason::ALL.map(|reason| {
-                self.pins
-                    .with_label_values(&[target, database, user, reason.label()])
-            }),
+            pins: self.pins.clone(),
+            labels: labels.map(str::to_owned),
             pinned: self.pinned.with_label_values(&labels),
             pinned_seconds: self.pinned_seconds.with_label_values(&labels),
             statements_found: statements("found"),

@@ -63,19 +63,18 @@ impl Gates {
         Self::default()
     }
 
-    /// One gate for each endpoint of `targets`; those that weren't there have to be [driven](Gate::drive). An endpoint that was
-    /// there keeps its budget, and one that is gone from the configuration what it has spent.
-    pub fn add<'a>(&self, targets: impl Iterator<Item = &'a Target>, now: Instant) -> Vec<Arc<Gate>> {
+    /// One gate for each endpoint of `targets`, from now on, each with a task of this runtime that wakes those whose time has come. An
+    /// endpoint that was there keeps its budget, and one that is gone from the configuration what it has spent.
+    pub fn watch_over<'a>(&self, targets: impl Iterator<Item = &'a Arc<Target>>) {
         let mut gates = self.lock();
-        let mut added = Vec::new();
         for target in targets {
             gates.entry(target.endpoint.clone()).or_insert_with(|| {
-                let gate = Arc::new(Gate::new(Governor::new(target.budget, now)));
-                added.push(gate.clone());
+                let gate = Arc::new(Gate::new(Governor::new(target.budget, Instant::now())));
+                let driven = gate.clone();
+                tokio::spawn(async move { driven.drive().await });
                 gate
             });
         }
-        added
     }
 
     /// The gate of `endpoint`, if it is configured.
@@ -176,8 +175,7 @@ impl Gate {
         }
     }
 
-    /// Wakes those whose time has come, for as long as it is polled.
-    pub async fn drive(&self) {
+    async fn drive(&self) {
         loop {
             let wakeup = {
                 let mut state = self.lock();

@@ -88,9 +88,7 @@ impl Sharer<'_> {
             debug!(session = %self.client.session, ?reasons, "what ties a client to its server connection is now this");
         }
         for reason in pins.reasons().filter(|reason| !before.contains(*reason)) {
-            if let Some(pins) = metrics.pins.get(reason as usize) {
-                pins.inc();
-            }
+            metrics.pins(reason);
         }
         if self.stays() {
             // It stays, so nobody will hand the connection over to it.
