@@ -12,6 +12,7 @@ mod audit;
 mod budget;
 mod cancel;
 mod catalogs;
+mod connect;
 mod console;
 mod corpus;
 mod deadlines;

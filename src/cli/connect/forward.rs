@@ -1,0 +1,314 @@
+//! The forward: a session of Session Manager from a port of this computer to the gateway's, begun again at the same port when it is cut.
+//!
+//! It isn't probed while it is up: any byte counts as activity, and would keep a session from its idle timeout, which is a control (Session Manager, "idle session
+//! timeout"). That it is gone is known when `aws` ends.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::aws::Aws;
+use super::bastion::{Bastion, instances};
+use super::eprint;
+use super::print::HOST;
+use super::session::{Session, in_foreground, own_program};
+use super::trouble::{Kind, Trouble};
+use crate::wire::startup::ssl_request;
+
+/// The first pause before a session is begun again, and the longest; each is double the one before.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// A session that was up for so long counts as one that works: the next pause is the first again.
+const STEADY: Duration = Duration::from_secs(60);
+
+/// How often is looked whether the plugin listens.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How often the gateway is asked, once the plugin listens: that goes to the bastion and back.
+const ASK: Duration = Duration::from_secs(1);
+
+/// How long one answer may take.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// How the forward is to be.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) aws: Aws,
+    pub(super) bastion: Bastion,
+    pub(super) document: String,
+    /// None: as the document has it.
+    pub(super) remote_port: Option<u16>,
+    pub(super) local_port: u16,
+    /// How long the gateway may take to answer.
+    pub(super) wait: Duration,
+}
+
+/// A forward, up or not.
+#[derive(Debug)]
+pub(super) struct Forward {
+    plan: Plan,
+    postern: PathBuf,
+    /// The instances that it can go to, the best first.
+    instances: Vec<String>,
+    /// Whatever runs for it.
+    session: Option<Session>,
+}
+
+/// Where `aws` is run to find the bastion.
+#[derive(Clone, Copy)]
+enum Place {
+    /// At the terminal, where it may ask for a code of a second factor.
+    Terminal,
+    /// Without it: the person's command has the terminal.
+    Apart,
+}
+
+impl Forward {
+    pub(super) fn new(plan: Plan) -> anyhow::Result<Self> {
+        Ok(Self {
+            plan,
+            postern: own_program().context("it isn't known which program this is")?,
+            instances: Vec::new(),
+            session: None,
+        })
+    }
+
+    /// Brings it up: the gateway answers when this returns.
+    pub(super) async fn up(&mut self) -> Result<(), Trouble> {
+        self.find(Place::Terminal).await?;
+        if let ([first, others @ ..], Bastion::Tagged { key, value }) =
+            (self.instances.as_slice(), &self.plan.bastion)
+            && !others.is_empty()
+        {
+            eprint(&format!(
+                "{} instances have the tag {key}={value}; {first}, which was started last, comes before {}",
+                others.len() + 1,
+                others.join(", ")
+            ));
+        }
+        self.begin().await
+    }
+
+    /// Keeps it up.
+    pub(super) async fn keep(&mut self) -> Infallible {
+        let mut attempt = 0;
+        loop {
+            let since = Instant::now();
+            if let Some(session) = &mut self.session {
+                session.ended().await;
+            }
+            self.session = None;
+            if since.elapsed() >= STEADY {
+                attempt = 0;
+            }
+            eprint("the session was cut, and its connections with it; beginning another");
+            let mut told = None;
+            loop {
+                sleep(pause(attempt)).await;
+                match self.again(attempt > 0).await {
+                    Ok(()) => break,
+                    Err(trouble) if told.as_ref() == Some(&trouble) => {}
+                    Err(trouble) => {
+                        eprint(&format!("{trouble}\nThis is tried again until it works"));
+                        told = Some(trouble);
+                    }
+                }
+                attempt += 1;
+            }
+            attempt += 1;
+            eprint("the forward is through again; connect anew");
+        }
+    }
+
+    /// Ends it.
+    pub(super) async fn end(&mut self) {
+        if let Some(session) = &mut self.session {
+            session.end().await;
+        }
+        self.session = None;
+    }
+
+    async fn again(&mut self, look: bool) -> Result<(), Trouble> {
+        // The first time to the same instance; then it may be another that has the tag.
+        if look {
+            self.find(Place::Apart).await?;
+        }
+        self.begin().await
+    }
+
+    /// Begins a session with the first instance that Session Manager has a connection with.
+    async fn begin(&mut self) -> Result<(), Trouble> {
+        let mut last = None;
+        for instance in self.instances.clone() {
+            match self.open(&instance).await {
+                Err(trouble) if trouble.kind == Kind::NotConnected => last = Some(trouble),
+                done => return done,
+            }
+        }
+        last.map_or(Ok(()), Err)
+    }
+
+    /// Begins a session with this instance, and waits until the gateway answers.
+    async fn open(&mut self, instance: &str) -> Result<(), Trouble> {
+        let plan = &self.plan;
+        let command = plan
+            .aws
+            .forward(instance, &plan.document, plan.remote_port, plan.local_port);
+        let profile = plan.aws.profile();
+        let session = self
+            .session
+            .insert(Session::start(&self.postern, &command).map_err(|error| self.plan.cannot_run(&error))?);
+        let trouble = tokio::select! {
+            (out, error) = session.ended() => {
+                let said = if error.trim().is_empty() { out } else { error };
+                Trouble::read(format!("no session with {instance}"), &said, profile.as_deref())
+            }
+            answered = timeout(plan.wait, answers(plan.local_port)) => match answered {
+                Ok(()) => return Ok(()),
+                Err(_) => plan.nobody_answers(instance, &session.said()),
+            },
+        };
+        self.end().await;
+        Err(trouble)
+    }
+
+    /// Finds out which instances it may go to.
+    async fn find(&mut self, place: Place) -> Result<(), Trouble> {
+        let (key, value) = match &self.plan.bastion {
+            Bastion::Named(id) => {
+                self.instances = vec![id.clone()];
+                return Ok(());
+            }
+            Bastion::Tagged { key, value } => (key, value),
+        };
+        let command = self.plan.aws.instances(key, value);
+        let said = match place {
+            Place::Terminal => in_foreground(&self.postern, &command)
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .kill_on_drop(true)
+                .output()
+                .await
+                .map(|output| {
+                    (
+                        String::from_utf8_lossy(&output.stdout).into_owned(),
+                        String::from_utf8_lossy(&output.stderr).into_owned(),
+                    )
+                }),
+            Place::Apart => match Session::start(&self.postern, &command) {
+                Ok(session) => Ok(self.session.insert(session).ended().await),
+                Err(error) => Err(error),
+            },
+        };
+        self.session = None;
+        let (out, error) = said.map_err(|error| self.plan.cannot_run(&error))?;
+        self.instances = instances(&out, &error, key, value, &self.plan.aws)?;
+        Ok(())
+    }
+}
+
+impl Plan {
+    fn cannot_run(&self, error: &io::Error) -> Trouble {
+        Trouble::read(
+            "cannot run aws",
+            &error.to_string(),
+            self.aws.profile().as_deref(),
+        )
+    }
+
+    fn nobody_answers(&self, instance: &str, said: &str) -> Trouble {
+        let port = self
+            .remote_port
+            .map_or_else(|| "the document's port".to_owned(), |port| format!("port {port}"));
+        Trouble {
+            what: format!(
+                "no PostgreSQL answered through {instance} within {}",
+                humantime::format_duration(self.wait)
+            ),
+            said: said.trim().to_owned(),
+            kind: Kind::Other,
+            remedy: format!(
+                "see whether the gateway runs there and listens on {port} (--remote-port), or wait for longer (--wait)"
+            ),
+        }
+    }
+}
+
+/// The port of this computer: the one that is wanted, or one that is free.
+pub(super) fn local_port(wanted: Option<u16>) -> anyhow::Result<u16> {
+    let listener = TcpListener::bind((HOST, wanted.unwrap_or(0))).with_context(|| {
+        let port = wanted.map_or_else(|| "any port".to_owned(), |port| format!("port {port}"));
+        format!("{port} of this computer can't be had; choose another with --local-port")
+    })?;
+    Ok(listener.local_addr()?.port())
+}
+
+/// Waits until something that speaks PostgreSQL answers at this port.
+///
+/// That the plugin listens says nothing: it accepts before it knows whether anybody is there, and closes then.
+async fn answers(port: u16) {
+    loop {
+        let pause = match timeout(ANSWER, ask(port)).await {
+            Ok(Ok(true)) => return,
+            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => LOOK,
+            _ => ASK,
+        };
+        sleep(pause).await;
+    }
+}
+
+/// Asks for TLS: a server says yes, no, or that it has an error (PostgreSQL, "SSL Session Encryption").
+async fn ask(port: u16) -> io::Result<bool> {
+    let mut stream = TcpStream::connect((HOST, port)).await?;
+    stream.write_all(&ssl_request()).await?;
+    let answer = stream.read_u8().await?;
+    Ok(matches!(answer, b'S' | b'N' | b'E'))
+}
+
+/// The pause before an attempt: half of it to all of it, by chance, since one bastion's end cuts everybody's sessions at once.
+fn pause(attempt: u32) -> Duration {
+    let (first, longest) = PAUSES;
+    let whole = first.saturating_mul(2_u32.saturating_pow(attempt)).min(longest);
+    let mut byte = [0];
+    // Without randomness it merely isn't spread.
+    let _ = aws_lc_rs::rand::fill(&mut byte);
+    let [byte] = byte;
+    whole.mul_f64(0.5 + f64::from(byte) / 510.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_up_to_the_longest_and_are_spread() {
+        for attempt in [0, 1, 5, 6, 7, 40, u32::MAX] {
+            let whole = PAUSES
+                .0
+                .saturating_mul(2_u32.saturating_pow(attempt))
+                .min(PAUSES.1);
+            let pauses: Vec<_> = (0..100).map(|_| pause(attempt)).collect();
+            assert!(
+                pauses.iter().all(|pause| (whole / 2..=whole).contains(pause)),
+                "{attempt}"
+            );
+            assert!(pauses.iter().any(|pause| *pause != pauses[0]));
+        }
+    }
+
+    #[test]
+    fn a_port_in_use_is_not_taken() {
+        let taken = TcpListener::bind((HOST, 0)).unwrap();
+        let error = local_port(Some(taken.local_addr().unwrap().port())).unwrap_err();
+        assert!(error.to_string().contains("--local-port"), "{error}");
+        assert_ne!(local_port(None).unwrap(), 0);
+    }
+}
