@@ -36,7 +36,11 @@ impl Laptop {
         let directory = tempfile::tempdir().unwrap();
         let agent = Agent::install(&directory.path().join("agent"), &lab_program()).unwrap();
         let lab = Lab::start(LabConfig::default()).unwrap();
-        let gateway = Gateway::start(&lab, &Options::default());
+        let options = Options {
+            log: "info",
+            ..Options::default()
+        };
+        let gateway = Gateway::start(&lab, &options);
         let bastion = Instance::new(BASTION, "2026-11-26T00:00:00+00:00");
         let service = Service::start(agent, gateway.port, vec![bastion]).unwrap();
         let laptop = Self {
@@ -147,6 +151,27 @@ impl Laptop {
             .map(|line| line.split_once(' ').unwrap().0.to_owned())
             .collect()
     }
+}
+
+/// The same command at a terminal: script(1) makes one, and types what it is given.
+fn at_terminal(laptop: &Laptop, command: &Command) -> Command {
+    let words: Vec<_> = std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(|word| word.to_str().unwrap())
+        .collect();
+    let mut script = laptop.command("script");
+    script
+        .args([
+            "-q",
+            "-e",
+            "-c",
+            &format!("exec {}", words.join(" ")),
+            "/dev/null",
+        ])
+        .env("PAGER", "cat")
+        .env("TERM", "dumb")
+        .stdin(Stdio::piped());
+    script
 }
 
 fn lab_program() -> PathBuf {

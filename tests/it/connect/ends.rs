@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use super::{Laptop, Running, lines, signal};
+use super::{Laptop, Running, at_terminal, lines, signal};
 
 /// A command that says when it is there, and runs until it is told to end.
 const STAYS: &[&str] = &["--exec", "sh", "-c", "echo there; exec sleep 1000"];
@@ -119,22 +119,10 @@ fn ctrl_c_is_the_commands_and_the_forward_outlives_it() {
     assert_eq!(laptop.service.log().len(), sessions + 1);
 }
 
-/// With a terminal that is one: script(1) makes it, and types Ctrl-C.
 #[test]
 fn at_a_terminal_ctrl_c_cancels_what_psql_asks() {
     let laptop = Laptop::new();
-    let mut command = laptop.to_orders(&[]);
-    let words: Vec<String> = std::iter::once(command.get_program())
-        .chain(command.get_args())
-        .map(|word| word.to_str().unwrap().to_owned())
-        .collect();
-    command = laptop.command("script");
-    command
-        .args(["-q", "-e", "-c", &words.join(" "), "/dev/null"])
-        .env("PAGER", "cat")
-        .env("TERM", "dumb")
-        .stdin(Stdio::piped());
-    let mut running = Running::start(&mut command);
+    let mut running = Running::start(&mut at_terminal(&laptop, &laptop.to_orders(&[])));
     let mut input = running.child.stdin.take().unwrap();
     running.wait_for("orders/orders=>", 1);
     input.write_all(b"select pg_sleep(600);\n").unwrap();

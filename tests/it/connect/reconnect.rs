@@ -1,11 +1,10 @@
 //! A session that is cut.
 
 use std::io::Write as _;
-use std::process::Stdio;
 
 use postern_lab::laptop::Instance;
 
-use super::{BASTION, Laptop, Running, free_port, signal};
+use super::{BASTION, Laptop, Running, at_terminal, free_port, signal};
 use crate::gateway::stdout;
 
 const EXPIRED: &str = "The SSO session associated with this profile has expired or is otherwise invalid. To refresh this SSO session run aws sso login \
@@ -14,25 +13,41 @@ const EXPIRED: &str = "The SSO session associated with this profile has expired 
 #[test]
 fn psql_loses_its_connection_and_gets_another_at_the_same_port() {
     let laptop = Laptop::new();
-    let mut command = laptop.to_orders(&["--exec", "psql", "-XAt"]);
-    let mut running = Running::start(command.stdin(Stdio::piped()));
+    let mut running = Running::start(&mut at_terminal(&laptop, &laptop.to_orders(&[])));
     let mut input = running.child.stdin.take().unwrap();
+    running.wait_for("=>", 1);
     writeln!(input, "select 'one ' || current_user;").unwrap();
     running.wait_for("one app_ro", 1);
     laptop.service.cut();
     running.wait_for("the session was cut", 1);
     running.wait_for("through again", 1);
-    // What is lost is lost, and psql says so; then it connects anew, to what it has.
-    writeln!(input, "select 'lost';\n\\c\nselect 'two ' || current_user;").unwrap();
+    // psql finds out when it asks, and connects anew to where it was connected.
+    writeln!(input, "select 'lost';").unwrap();
+    running.wait_for("connection to the server was lost", 1);
+    writeln!(input, "\\c\nselect 'two ' || current_user;").unwrap();
     running.wait_for("two app_ro", 1);
-    drop(input);
-    assert_eq!(running.wait().code(), Some(0), "{}", running.error());
-    assert!(
-        running.error().contains("server closed the connection"),
-        "{}",
-        running.error()
-    );
+    // Whoever asks too early has psql forget where it was; the rest is in its environment.
+    laptop.service.set_fault(Some(("StartSession", EXPIRED)));
+    laptop.service.cut();
+    running.wait_for("aws sso login", 2);
+    writeln!(input, "select 'lost as well';").unwrap();
+    running.wait_for("Attempting reset: Failed", 1);
+    laptop.service.set_fault(None);
+    running.wait_for("through again", 2);
+    writeln!(input, "\\c host=127.0.0.1\nselect 'three ' || current_user;").unwrap();
+    running.wait_for("three app_ro", 1);
+    writeln!(input, "\\q").unwrap();
+    assert_eq!(running.wait().code(), Some(0), "{}", running.out());
     laptop.nothing_is_left();
+    assert_eq!(
+        laptop
+            .service
+            .log()
+            .iter()
+            .filter(|line| line.starts_with("terminated"))
+            .count(),
+        1
+    );
 }
 
 #[test]

@@ -143,9 +143,11 @@ impl Service {
         }
     }
 
-    /// How many sessions are open.
+    /// How many sessions have a plugin at their other end. One that never gets one, since `aws` was ended before that, goes by itself after some time.
     pub fn open(&self) -> usize {
-        self.state().sessions.len()
+        let state = self.state();
+        let has_plugin = |session: &&(Session, Option<TcpStream>, String)| session.1.is_some();
+        state.sessions.iter().filter(has_plugin).count()
     }
 
     /// What was called, and what became of sessions: `DescribeInstances`, `StartSession i-…`, `terminated …`, `lost …`, `cut …`.
@@ -155,6 +157,12 @@ impl Service {
 
     fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.cut();
     }
 }
 
