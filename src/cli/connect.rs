@@ -133,12 +133,12 @@ impl Connect {
             Some(id) => Bastion::named(id)?,
             None => Bastion::tagged(&self.tag)?,
         };
-        let is_amazons = self.document == DOCUMENT;
+        let by_document = || (self.document == DOCUMENT).then_some(REMOTE_PORT);
         Ok(Plan {
             aws,
             bastion,
             document: self.document.clone(),
-            remote_port: self.remote_port.or(is_amazons.then_some(REMOTE_PORT)),
+            remote_port: self.remote_port.or_else(by_document),
             local_port: forward::local_port(self.local_port)?,
             wait: self.wait,
         })

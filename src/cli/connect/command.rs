@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use super::eprint;
 use super::forward::Forward;
 use super::print::{MISLEADING, Place};
-use super::session::{in_foreground, own_program};
+use super::session::in_foreground;
 
 /// How long a command may take to end once it is told to.
 const GRACE: Duration = Duration::from_secs(5);
@@ -68,7 +68,7 @@ async fn follow(
     command: &[OsString],
     signals: &mut Signals,
 ) -> anyhow::Result<u8> {
-    let mut run = in_foreground(&own_program()?, command);
+    let mut run = in_foreground(forward.postern(), command);
     for name in MISLEADING {
         run.env_remove(name);
     }
@@ -107,7 +107,8 @@ async fn hand_on(child: &mut Child, signal: Signal) -> anyhow::Result<()> {
 
 /// As a shell has it: 128 and the number of the signal that has ended it.
 fn code(status: ExitStatus) -> u8 {
-    let code = status.code().or(status.signal().map(|signal| 128 + signal));
+    let by_signal = || status.signal().map(|signal| 128 + signal);
+    let code = status.code().or_else(by_signal);
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
 }
 

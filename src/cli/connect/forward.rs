@@ -4,11 +4,11 @@
 //! timeout"). That it is gone is known when `aws` ends.
 
 use std::convert::Infallible;
-use std::io;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
+use std::{env, io};
 
 use anyhow::Context as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -19,7 +19,7 @@ use super::aws::Aws;
 use super::bastion::{Bastion, instances};
 use super::eprint;
 use super::print::HOST;
-use super::session::{Session, in_foreground, own_program};
+use super::session::{Session, in_foreground};
 use super::trouble::{Kind, Trouble};
 use crate::wire::startup::ssl_request;
 
@@ -55,6 +55,7 @@ pub(super) struct Plan {
 #[derive(Debug)]
 pub(super) struct Forward {
     plan: Plan,
+    /// This program. Asked for once: on Linux the answer changes when the file is replaced.
     postern: PathBuf,
     /// The instances that it can go to, the best first.
     instances: Vec<String>,
@@ -75,10 +76,15 @@ impl Forward {
     pub(super) fn new(plan: Plan) -> anyhow::Result<Self> {
         Ok(Self {
             plan,
-            postern: own_program().context("it isn't known which program this is")?,
+            postern: env::current_exe().context("it isn't known which program this is")?,
             instances: Vec::new(),
             session: None,
         })
+    }
+
+    /// This program, to be started again.
+    pub(super) fn postern(&self) -> &Path {
+        &self.postern
     }
 
     /// Brings it up: the gateway answers when this returns.

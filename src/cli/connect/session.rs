@@ -1,10 +1,10 @@
 //! A run of `aws` in a session of its own, below `postern hold`, and what it says.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::io;
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::{env, io};
 
 use rustix::process::{Pid, Signal, getpid, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
@@ -33,7 +33,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn start(postern: &PathBuf, command: &[OsString]) -> io::Result<Self> {
+    pub(super) fn start(postern: &Path, command: &[OsString]) -> io::Result<Self> {
         let mut holder = Command::new(postern)
             .args(["hold", "session", "--"])
             .args(command)
@@ -82,18 +82,13 @@ impl Session {
 }
 
 /// A command in the terminal's foreground that ends with this process.
-pub(super) fn in_foreground(postern: &PathBuf, command: &[OsString]) -> Command {
+pub(super) fn in_foreground(postern: &Path, command: &[OsString]) -> Command {
     let mut shim = Command::new(postern);
     shim.args(["hold", "foreground", "--parent"])
         .arg(getpid().as_raw_nonzero().to_string())
         .arg("--")
         .args(command);
     shim
-}
-
-/// This program, to be started again; asked for once, since on Linux the answer changes when the file is replaced.
-pub(super) fn own_program() -> io::Result<PathBuf> {
-    env::current_exe()
 }
 
 /// What comes through a pipe.

@@ -154,7 +154,10 @@ fn start(options: &BTreeMap<String, String>) -> anyhow::Result<ExitCode> {
     let _entered = runtime.enter();
     // Deaf to these while the plugin runs.
     let _deaf = [signal(SignalKind::interrupt())?, signal(SignalKind::quit())?];
-    let region = options.get("--region").cloned().or(env::var("AWS_REGION").ok());
+    let region = options
+        .get("--region")
+        .cloned()
+        .or_else(|| env::var("AWS_REGION").ok());
     let plugin = Command::new("session-manager-plugin")
         .arg("AWS_SSM_START_SESSION_RESPONSE")
         .args([region.unwrap_or_default(), "StartSession".to_owned()])
