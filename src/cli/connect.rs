@@ -106,7 +106,7 @@ impl Connect {
         let command = match (self.print, self.exec.is_empty()) {
             (true, _) => None,
             (false, true) => Some(vec![OsString::from("psql")]),
-            (false, false) => Some(self.exec.clone()),
+            (false, false) => Some(without_dashes(&self.exec)),
         };
         let plan = self.plan()?;
         if let Some(program) = command.as_ref().and_then(|command| command.first())
@@ -169,6 +169,14 @@ impl Connect {
             self.database.as_deref(),
             self.user.as_deref(),
         ))
+    }
+}
+
+/// The command after `--exec`, or after `--exec --`.
+fn without_dashes(words: &[OsString]) -> Vec<OsString> {
+    match words {
+        [dashes, command @ ..] if dashes == "--" && !command.is_empty() => command.to_vec(),
+        _ => words.to_vec(),
     }
 }
 

@@ -162,13 +162,14 @@ fn rustix_uid() -> u32 {
     std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap())
 }
 
-fn lab_program() -> PathBuf {
+pub(crate) fn lab_program() -> PathBuf {
     let program = Path::new(env!("CARGO_BIN_EXE_postern")).with_file_name("postern-lab");
     assert!(program.exists(), "not built: cargo build --workspace --bins");
     program
 }
 
-fn helper(agent: &Agent, socket: &Path, uid: u32) -> Child {
+/// The helper of a gateway that runs as this user.
+pub(crate) fn helper(agent: &Agent, socket: &Path, uid: u32) -> Child {
     helper_by(
         &mut Command::new(env!("CARGO_BIN_EXE_postern")),
         agent,

@@ -8,8 +8,8 @@ mod shell;
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ use postern_lab::agent::Agent;
 use postern_lab::laptop::{Instance, SERVICE, Service};
 use postern_lab::{Lab, LabConfig};
 
+use crate::attribution::{self, lab_program};
 use crate::gateway::{Gateway, Options, PATIENCE, stderr, stdout};
 
 /// The bastion that is the newest.
@@ -35,9 +36,14 @@ impl Laptop {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let agent = Agent::install(&directory.path().join("agent"), &lab_program()).unwrap();
+        Self::with(directory, agent, "sources = [\"trust\"]")
+    }
+
+    fn with(directory: tempfile::TempDir, agent: Agent, identity: &str) -> Self {
         let lab = Lab::start(LabConfig::default()).unwrap();
         let options = Options {
             log: "info",
+            identity: identity.to_owned(),
             ..Options::default()
         };
         let gateway = Gateway::start(&lab, &options);
@@ -174,12 +180,6 @@ fn at_terminal(laptop: &Laptop, command: &Command) -> Command {
     script
 }
 
-fn lab_program() -> PathBuf {
-    let program = Path::new(env!("CARGO_BIN_EXE_postern")).with_file_name("postern-lab");
-    assert!(program.exists(), "not built: cargo build --workspace --bins");
-    program
-}
-
 /// One that runs, and what it says.
 struct Running {
     child: Child,
@@ -308,6 +308,24 @@ fn psql_runs_through_a_forward_that_is_found_by_its_tag() {
 }
 
 #[test]
+fn who_comes_this_way_is_known() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let agent = Agent::install(&directory.path().join("agent"), &lab_program()).unwrap();
+    let socket = directory.path().join("attribute.sock");
+    let mut helper = attribution::helper(&agent, &socket, 0);
+    let laptop = Laptop::with(
+        directory,
+        agent,
+        &format!("sources = [\"ssm\"]\nssm.socket = {socket:?}"),
+    );
+    let output = laptop.output(&mut laptop.to_orders(&["--exec", "psql", "-XAtc", "show application_name"]));
+    helper.kill().unwrap();
+    helper.wait().unwrap();
+    assert_eq!(stdout(&output), "alice@example.com|psql");
+}
+
+#[test]
 fn a_command_has_the_variables_and_its_exit_status_is_passed_on() {
     let laptop = Laptop::new();
     let port = free_port();
@@ -330,8 +348,8 @@ fn a_command_has_the_variables_and_its_exit_status_is_passed_on() {
 
     // Whatever follows is the command's, options of the same name too.
     let query = "select current_database()";
-    let output =
-        laptop.output(&mut laptop.to_orders(&["--exec", "psql", "-XAt", "--user", "app_rw", "-c", query]));
+    let output = laptop
+        .output(&mut laptop.to_orders(&["--exec", "--", "psql", "-XAt", "--user", "app_rw", "-c", query]));
     assert_eq!(stdout(&output), "orders");
 }
 
