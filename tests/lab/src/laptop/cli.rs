@@ -158,6 +158,8 @@ fn start(options: &BTreeMap<String, String>) -> anyhow::Result<ExitCode> {
         .get("--region")
         .cloned()
         .or_else(|| env::var("AWS_REGION").ok());
+    // Which decides how it is told of the session.
+    let version = Command::new("session-manager-plugin").arg("--version").output();
     let plugin = Command::new("session-manager-plugin")
         .arg("AWS_SSM_START_SESSION_RESPONSE")
         .args([region.unwrap_or_default(), "StartSession".to_owned()])
@@ -165,7 +167,7 @@ fn start(options: &BTreeMap<String, String>) -> anyhow::Result<ExitCode> {
         .args([request.to_string(), "https://ssm".to_owned()])
         .env("AWS_SSM_START_SESSION_RESPONSE", session.to_string())
         .status();
-    match plugin {
+    match version.and(plugin) {
         Ok(status) if status.success() => Ok(ExitCode::SUCCESS),
         Ok(status) => bail!("Command '['session-manager-plugin', …]' returned {status}"),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -14,6 +14,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::call;
 
 pub(super) fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
+    if arguments == ["--version"] {
+        say("1.2.677.0\n")?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let [response, _region, operation, _profile, parameters, _endpoint] = arguments else {
         bail!("six arguments are expected");
     };
