@@ -6,7 +6,7 @@
 //! Who runs below it: [`hold`] keeps `aws` and the plugin in a session of their own, where the terminal's Ctrl-C doesn't reach them, and ends
 //! them whatever becomes of this process; the person's command stays in the terminal's foreground, so Ctrl-C is its own.
 
-mod aws;
+mod awscli;
 mod bastion;
 mod command;
 mod forward;
@@ -23,7 +23,7 @@ use std::time::Duration;
 use anyhow::{bail, ensure};
 use clap::Args;
 
-use aws::Aws;
+use awscli::Aws;
 use bastion::Bastion;
 use forward::{Forward, Plan};
 use print::Place;
@@ -110,7 +110,7 @@ impl Connect {
         };
         let plan = self.plan()?;
         if let Some(program) = command.as_ref().and_then(|command| command.first())
-            && !aws::is_in_path(program)
+            && !awscli::is_in_path(program)
         {
             eprint(&format!(
                 "{} isn't there to be run; install it, or use --print (or --exec with another program)",

@@ -2,7 +2,7 @@
 
 use anyhow::ensure;
 
-use super::aws::Aws;
+use super::awscli::Aws;
 use super::trouble::{Kind, Trouble};
 
 /// How the instance is known.

@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::aws::Aws;
+use super::awscli::Aws;
 use super::bastion::{Bastion, instances};
 use super::eprint;
 use super::print::HOST;
@@ -108,14 +108,18 @@ impl Forward {
         let mut attempt = 0;
         loop {
             let since = Instant::now();
-            if let Some(session) = &mut self.session {
-                session.ended().await;
-            }
+            let (out, error) = match &mut self.session {
+                Some(session) => session.ended().await,
+                None => (String::new(), String::new()),
+            };
             self.session = None;
             if since.elapsed() >= STEADY {
                 attempt = 0;
             }
-            eprint("the session was cut, and its connections with it; beginning another");
+            eprint(&format!(
+                "the session was cut, and its connections with it{}; beginning another",
+                last_words(&out, &error)
+            ));
             let mut told = None;
             loop {
                 sleep(pause(attempt)).await;
@@ -197,7 +201,9 @@ impl Forward {
         };
         let command = self.plan.aws.instances(key, value);
         let said = match place {
+            // A code is asked for at the terminal itself; standard input is the person's command's.
             Place::Terminal => in_foreground(&self.postern, &command)
+                .stdin(Stdio::null())
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped())
                 .kill_on_drop(true)
@@ -246,6 +252,20 @@ impl Plan {
             ),
         }
     }
+}
+
+/// The last line that was said, in brackets: Session Manager's reason, if it has given one.
+fn last_words(out: &str, error: &str) -> String {
+    let last = |text: &str| {
+        text.lines()
+            .rev()
+            .map(str::trim)
+            .find(|line| !line.is_empty())
+            .map(str::to_owned)
+    };
+    last(error)
+        .or_else(|| last(out))
+        .map_or_else(String::new, |line| format!(" ({line})"))
 }
 
 /// The port of this computer: the one that is wanted, or one that is free.
@@ -308,6 +328,18 @@ mod tests {
             );
             assert!(pauses.iter().any(|pause| *pause != pauses[0]));
         }
+    }
+
+    #[test]
+    fn what_was_said_last_is_told() {
+        let out =
+            "Waiting for connections...\n\n\nSessionId: a-1 : Your session timed out due to inactivity.\n\n";
+        assert_eq!(
+            last_words(out, ""),
+            " (SessionId: a-1 : Your session timed out due to inactivity.)"
+        );
+        assert_eq!(last_words(out, "\nno network\n"), " (no network)");
+        assert_eq!(last_words("", "\n"), "");
     }
 
     #[test]

@@ -20,6 +20,7 @@ fn psql_loses_its_connection_and_gets_another_at_the_same_port() {
     running.wait_for("one app_ro", 1);
     laptop.service.cut();
     running.wait_for("the session was cut", 1);
+    running.wait_for("Your session timed out due to inactivity.", 1);
     running.wait_for("through again", 1);
     // psql finds out when it asks, and connects anew to where it was connected.
     writeln!(input, "select 'lost';").unwrap();

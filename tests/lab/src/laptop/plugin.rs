@@ -47,7 +47,7 @@ pub(super) fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
         let mut nothing = [0; 16];
         tokio::select! {
             failed = forward(id, port, worker) => failed?,
-            _ = from.read(&mut nothing) => say(&format!("\n\nSessionId: {id} : \n\n"))?,
+            _ = from.read(&mut nothing) => say(&format!("\n\nSessionId: {id} : Your session timed out due to inactivity.\n\n"))?,
             _ = async { tokio::select! { _ = interrupt.recv() => {}, _ = quit.recv() => {} } } => {
                 say("Terminate signal received, exiting.\n")?;
                 to.write_all(b"TerminateSession\n").await?;
