@@ -17,6 +17,7 @@ mod session;
 mod trouble;
 
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -180,11 +181,7 @@ fn without_dashes(words: &[OsString]) -> Vec<OsString> {
     }
 }
 
-/// Says something to whoever sits at the terminal.
-#[expect(
-    clippy::print_stderr,
-    reason = "what happens to the forward is told at the terminal"
-)]
+/// Says something to whoever sits at the terminal, if it is still there.
 fn eprint(text: &str) {
-    eprintln!("postern: {text}");
+    let _ = writeln!(std::io::stderr(), "postern: {text}");
 }
