@@ -325,6 +325,54 @@ fn who_comes_this_way_is_known() {
     assert_eq!(stdout(&output), "alice@example.com|psql");
 }
 
+/// The stand-in for the AWS CLI takes what the real one takes: here it is that, if it is installed.
+#[test]
+fn a_real_aws_cli_understands_what_it_is_asked() {
+    let laptop = Laptop::new();
+    std::fs::remove_file(laptop.programs().join("aws")).unwrap();
+    let path = std::env::var_os("PATH").unwrap();
+    if !std::env::split_paths(&path).any(|directory| directory.join("aws").exists()) {
+        eprintln!("the AWS CLI isn't installed");
+        return;
+    }
+    laptop.have("aws");
+    laptop.service.set_instances(vec![
+        Instance::new("i-00000000000000001", "2026-11-26T00:00:00.000Z"),
+        Instance::new(BASTION, "2026-11-26T01:00:00.000Z"),
+    ]);
+    let real = |command: &mut Command| {
+        let address = format!("http://{}", laptop.service.address());
+        let output = command
+            .env("AWS_ENDPOINT_URL", address)
+            .envs([
+                ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"),
+                ("AWS_SECRET_ACCESS_KEY", "secret"),
+            ])
+            .output()
+            .unwrap();
+        laptop.nothing_is_left();
+        output
+    };
+    let query = ["--exec", "psql", "-XAtc", "select current_user"];
+    assert_eq!(stdout(&real(&mut laptop.to_orders(&query))), "app_ro");
+    let log = laptop.service.log();
+    assert_eq!(
+        log[..2],
+        ["DescribeInstances", &format!("StartSession {BASTION}")]
+    );
+    assert!(log.last().unwrap().starts_with("terminated"), "{log:?}");
+
+    let script = ["-x", "orders", "psql", "-XAtc", "select current_user"];
+    assert_eq!(stdout(&real(&mut laptop.script(&free_port(), &script))), "app_ro");
+
+    let output = real(&mut laptop.to_orders(&["--bastion", "i-00000000000000009", "--exec", "true"]));
+    let told = stderr(&output);
+    assert!(
+        told.contains("(TargetNotConnected)") && told.contains("aws ssm get-connection-status"),
+        "{told}"
+    );
+}
+
 #[test]
 fn a_command_has_the_variables_and_its_exit_status_is_passed_on() {
     let laptop = Laptop::new();

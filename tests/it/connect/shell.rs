@@ -10,7 +10,7 @@ use crate::gateway::{stderr, stdout};
 
 impl Laptop {
     /// It, from a port of this laptop's.
-    fn script(&self, port: &str, arguments: &[&str]) -> Command {
+    pub(super) fn script(&self, port: &str, arguments: &[&str]) -> Command {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/client/postern-connect");
         let mut command = self.command(script);
         command

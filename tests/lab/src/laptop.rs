@@ -10,6 +10,7 @@
 #![expect(clippy::indexing_slicing, reason = "what isn't in a JSON value reads as null")]
 
 mod cli;
+mod http;
 mod plugin;
 
 use std::collections::BTreeMap;
@@ -175,8 +176,17 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 /// Answers one line, and stays if that was a data channel.
 fn serve(mut stream: TcpStream, state: &Mutex<State>) {
     let Ok(copy) = stream.try_clone() else { return };
-    let mut lines = BufReader::new(copy).lines();
-    let Some(Ok(line)) = lines.next() else { return };
+    let mut reader = BufReader::new(copy);
+    let mut line = String::new();
+    if reader.read_line(&mut line).is_err() {
+        return;
+    }
+    if line.starts_with("POST ") {
+        // Whoever asked sees that there is no answer.
+        let _ = http::serve(&mut reader, &mut stream, state);
+        return;
+    }
+    let mut lines = reader.lines();
     let request: Value = serde_json::from_str(&line).unwrap_or_default();
     let operation = request["Operation"].as_str().unwrap_or_default().to_owned();
     let answer = answer(&operation, &request, &stream, state)
