@@ -13,6 +13,7 @@ mod forward;
 pub(super) mod hold;
 mod password;
 mod print;
+mod probe;
 mod session;
 mod trouble;
 

@@ -11,32 +11,21 @@ use std::time::Duration;
 use std::{env, io};
 
 use anyhow::Context as _;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::awscli::Aws;
 use super::bastion::{Bastion, instances};
 use super::eprint;
 use super::print::HOST;
+use super::probe::answers;
 use super::session::{Session, in_foreground};
 use super::trouble::{Kind, Trouble};
-use crate::wire::startup::ssl_request;
 
 /// The first pause before a session is begun again, and the longest; each is double the one before.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
 /// A session that was up for so long counts as one that works: the next pause is the first again.
 const STEADY: Duration = Duration::from_secs(60);
-
-/// How often is looked whether the plugin listens.
-const LOOK: Duration = Duration::from_millis(100);
-
-/// How often the gateway is asked, once the plugin listens: that goes to the bastion and back.
-const ASK: Duration = Duration::from_secs(1);
-
-/// How long one answer may take.
-const ANSWER: Duration = Duration::from_secs(10);
 
 /// How the forward is to be.
 #[derive(Debug)]
@@ -275,28 +264,6 @@ pub(super) fn local_port(wanted: Option<u16>) -> anyhow::Result<u16> {
         format!("{port} of this computer can't be had; choose another with --local-port")
     })?;
     Ok(listener.local_addr()?.port())
-}
-
-/// Waits until something that speaks PostgreSQL answers at this port.
-///
-/// That the plugin listens says nothing: it accepts before it knows whether anybody is there, and closes then.
-async fn answers(port: u16) {
-    loop {
-        let pause = match timeout(ANSWER, ask(port)).await {
-            Ok(Ok(true)) => return,
-            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => LOOK,
-            _ => ASK,
-        };
-        sleep(pause).await;
-    }
-}
-
-/// Asks for TLS: a server says yes, no, or that it has an error (PostgreSQL, "SSL Session Encryption").
-async fn ask(port: u16) -> io::Result<bool> {
-    let mut stream = TcpStream::connect((HOST, port)).await?;
-    stream.write_all(&ssl_request()).await?;
-    let answer = stream.read_u8().await?;
-    Ok(matches!(answer, b'S' | b'N' | b'E'))
 }
 
 /// The pause before an attempt: half of it to all of it, by chance, since one bastion's end cuts everybody's sessions at once.
