@@ -51,13 +51,17 @@ enum Command {
     /// Look at the configuration
     #[command(subcommand)]
     Config(config::Config),
-    /// Prove to a gateway who you are, by your AWS credentials
+    /// Connect from your own computer: start the port forward, wait until it is through, and run psql or another program
     ///
-    /// For gateways that take "sts", reached by another way than Session Manager. The password is good for one connection that begins within a
-    /// minute:
+    /// Takes your own AWS CLI with its session-manager-plugin. The forward is begun again when it is cut, and ends with the program.
+    ///
+    /// With --print-password, prove to a gateway who you are, by your AWS credentials: for gateways that take "sts", reached by another way than
+    /// Session Manager. The password is good for one connection that begins within a minute:
     ///   PGPASSWORD="$(postern connect --print-password --gateway NAME --region REGION)" psql "host=… user=… dbname=…"
     #[command(verbatim_doc_comment)]
-    Connect(connect::Connect),
+    Connect(Box<connect::Connect>),
+    #[command(subcommand, hide = true)]
+    Hold(connect::hold::Hold),
     /// Mint an IAM token with this host's credentials and print it, for debugging
     ///
     /// The token is a password, good for 15 minutes. Try it with:
@@ -77,16 +81,17 @@ struct ConfigFile {
 /// Does what the command line asks for.
 pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Command::Run(run) => run.execute(),
-        Command::Attribute(attribute) => attribute.execute(),
-        Command::Audit(audit) => audit.execute(),
-        Command::Check(check) => check.execute(),
-        Command::Config(config) => config.execute(),
+        Command::Run(run) => run.execute().map(|()| ExitCode::SUCCESS),
+        Command::Attribute(attribute) => attribute.execute().map(|()| ExitCode::SUCCESS),
+        Command::Audit(audit) => audit.execute().map(|()| ExitCode::SUCCESS),
+        Command::Check(check) => check.execute().map(|()| ExitCode::SUCCESS),
+        Command::Config(config) => config.execute().map(|()| ExitCode::SUCCESS),
         Command::Connect(connect) => connect.execute(),
-        Command::Token(token) => token.execute(),
+        Command::Hold(hold) => hold.execute(),
+        Command::Token(token) => token.execute().map(|()| ExitCode::SUCCESS),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             report(&error);
             let wrong_config = error.downcast_ref::<crate::config::ConfigError>().is_some();

@@ -168,6 +168,7 @@ pub(crate) fn lab_program() -> PathBuf {
     program
 }
 
+/// The helper of a gateway that runs as this user.
 pub(crate) fn helper(agent: &Agent, socket: &Path, uid: u32) -> Child {
     helper_by(
         &mut Command::new(env!("CARGO_BIN_EXE_postern")),

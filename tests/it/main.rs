@@ -13,6 +13,7 @@ mod budget;
 mod cancel;
 mod catalogs;
 mod check;
+mod connect;
 mod console;
 mod corpus;
 mod deadlines;

@@ -5,8 +5,8 @@
 //! commanded ([`Lab::faults`], [`Lab::imds`]); every login attempt is recorded ([`Lab::logins`]). All of it is gone when
 //! the [`Lab`] is dropped.
 //!
-//! It shares no code with the gateway. [`agent`] stands in for Session Manager's agent. IAM policies it doesn't know: every
-//! key of its account may log in as every user.
+//! It shares no code with the gateway. [`agent`] stands in for Session Manager's agent, [`laptop`] for the AWS
+//! CLI and its plugin. IAM policies it doesn't know: every key of its account may log in as every user.
 //!
 //! Reading path: `front.rs` → `front/login.rs` → `token.rs` → `sigv4.rs`; `aws.rs` for the other half.
 
@@ -17,6 +17,7 @@ mod config;
 mod faults;
 mod front;
 mod keys;
+pub mod laptop;
 mod logins;
 mod pam;
 mod postgres;

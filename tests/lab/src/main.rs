@@ -7,6 +7,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, ensure};
@@ -101,18 +102,23 @@ struct Token {
     session_token: Option<String>,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
+    if postern_lab::laptop::is_one_of() {
+        return postern_lab::laptop::run();
+    }
     if postern_lab::agent::is_worker() {
-        return postern_lab::agent::work();
+        postern_lab::agent::work()?;
+        return Ok(ExitCode::SUCCESS);
     }
     match Arguments::parse().command {
-        Command::Up(up) => run(&up),
+        Command::Up(up) => run(&up)?,
         Command::Token(token) => {
             let mut text = token.make()?;
             text.push('\n');
-            Ok(std::io::stdout().write_all(text.as_bytes())?)
+            std::io::stdout().write_all(text.as_bytes())?;
         }
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Runs until it is told to end.
