@@ -1,7 +1,7 @@
 //! The login governors of all endpoints, shared by all threads, and the waiting in front of them.
 //!
 //! [`Governor`] decides; here its verdicts find those who asked. One task on the control thread
-//! ([`Gates::drive`]) wakes it when time alone changes something.
+//! ([`Gates::watch_over`]) wakes it when time alone changes something.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -147,7 +147,7 @@ impl ServerPool {
         let before = self.target.replace(target.clone());
         let mut members = self.members.borrow_mut();
         members.set_limits(limits(&target.pool));
-        if before.endpoint != target.endpoint || before.dial_address != target.dial_address {
+        if !are_at_one_place(&before, &target) {
             members.retire(now);
         }
         drop(members);
@@ -450,7 +450,7 @@ impl ServerPool {
         opening.pool = None;
         match opened {
             // Meanwhile it may have become another's.
-            Ok(connection) if target.endpoint != self.target.borrow().endpoint => {
+            Ok(connection) if !are_at_one_place(&target, &self.target()) => {
                 logins.ended("ok");
                 self.members.borrow_mut().open_failed();
                 connection.close();
@@ -592,6 +592,11 @@ impl Drop for Opening {
             pool.members.borrow_mut().open_failed();
         }
     }
+}
+
+/// Whether connections to one are as good as connections to the other.
+fn are_at_one_place(one: &Target, other: &Target) -> bool {
+    one.endpoint == other.endpoint && one.dial_address == other.dial_address
 }
 
 /// The bounds that a configuration has.
