@@ -72,11 +72,12 @@ fn pause_holds_clients_and_resume_lets_them_go_on() {
             // Nobody has a server any more, and no server is there.
             let servers = ["sv_active", "sv_idle"].map(|column| pool(&mut console, column));
             assert_eq!(servers, ["0", "0"]);
+            while pool(&mut console, "cl_waiting") != "8" {
+                std::thread::sleep(Duration::from_millis(5));
+            }
             let before = asked.load(Ordering::Relaxed);
             std::thread::sleep(Duration::from_millis(50));
             assert_eq!(asked.load(Ordering::Relaxed), before);
-            let waiting: u64 = pool(&mut console, "cl_waiting").parse().unwrap();
-            assert_eq!(waiting, 8);
             let databases = rows(&console.query("show databases"));
             assert_eq!(databases[0]["paused"], "1");
             assert_eq!(console.query("resume orders/orders")[0].body, b"RESUME\0");
