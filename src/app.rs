@@ -104,7 +104,7 @@ async fn supervise(mut config: Config, origin: Option<Origin>) -> anyhow::Result
         ),
         None => None,
     };
-    let drain_timeout = config.limits.drain_timeout;
+    let limits = changes.clone();
     let (bound, listening) = tokio::sync::oneshot::channel();
     let data = Data {
         config,
@@ -147,7 +147,7 @@ async fn supervise(mut config: Config, origin: Option<Origin>) -> anyhow::Result
         result
     });
     tokio::select! {
-        result = wait_for_end(&shutdown, asked_to_end, drain_timeout) => result?,
+        result = wait_for_end(&shutdown, asked_to_end, limits) => result?,
         _ = end => {}
     }
     let ended = tokio::task::spawn_blocking(move || joined.join()).await?;
@@ -176,7 +176,7 @@ fn asked(config: &Config, credentials: &CredentialCache) -> io::Result<Asked> {
 async fn wait_for_end(
     shutdown: &watch::Sender<Shutdown>,
     mut asked: mpsc::Receiver<Shutdown>,
-    drain_timeout: Duration,
+    limits: watch::Receiver<Current>,
 ) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
@@ -187,6 +187,7 @@ async fn wait_for_end(
     };
     tell_systemd(NotifyState::Stopping);
     if how == Shutdown::Drain {
+        let drain_timeout = limits.borrow().limits.drain_timeout;
         info!(timeout = ?drain_timeout, "draining: new clients are refused, transactions may end; a second signal ends them");
         shutdown.send_replace(Shutdown::Drain);
         let at_once = async { while asked.recv().await.is_some_and(|how| how != Shutdown::Now) {} };
@@ -291,14 +292,6 @@ fn begin_at_zero(metrics: &Metrics, config: &Config) {
     }
     for load in Load::ALL {
         metrics.iam.credential_loads.with_label_values(&[load.label()]);
-    }
-    for target in &config.targets {
-        let limit = i64::from(target.budget.logins_per_second());
-        metrics
-            .iam
-            .budget_limit
-            .with_label_values(&[target.endpoint.to_string()])
-            .set(limit);
     }
 }
 

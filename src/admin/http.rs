@@ -121,6 +121,8 @@ impl Pages {
         let iam = &self.metrics.iam;
         for (endpoint, usage) in self.gates.usage(Instant::now()) {
             let label = &[endpoint.to_string()];
+            let limit = i64::from(usage.budget.logins_per_second());
+            iam.budget_limit.with_label_values(label).set(limit);
             iam.budget_queue.with_label_values(label).set(usage.queued as i64);
             iam.budget_in_flight
                 .with_label_values(label)

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::raise_file_limit;
-use crate::config::{Config, Endpoint, Origin};
+use crate::config::{Config, Endpoint, Origin, Target};
 use crate::gateway::{Asker, Current};
 use crate::iam::Budget;
 use crate::ids::TargetName;
@@ -56,22 +56,16 @@ impl Running {
         }
     }
 
-    /// Keys of what `config` has otherwise and counts only after a restart.
-    fn differs(&self, config: &Config) -> Vec<String> {
-        let mut differs = Vec::new();
-        if self.addresses != addresses(config) {
-            differs.push("listen.addresses and targets.listen".to_owned());
-        }
-        for target in &config.targets {
-            if self
-                .budgets
-                .get(&target.endpoint)
-                .is_some_and(|known| *known != target.budget)
-            {
-                differs.push(format!("targets.{}.iam", target.name));
-            }
-        }
-        differs
+    /// Keys of login budgets that `config` has otherwise, which count only after a restart.
+    fn budgets_differ(&self, config: &Config) -> Vec<String> {
+        let differs = |target: &&Arc<Target>| {
+            let known = self.budgets.get(&target.endpoint);
+            known.is_some_and(|known| *known != target.budget)
+        };
+        let targets = config.targets.iter().filter(differs);
+        targets
+            .map(|target| format!("targets.{}.iam", target.name))
+            .collect()
     }
 }
 
@@ -128,14 +122,18 @@ impl Reloader {
         if !self.running.has_audit && config.rules.record_statements() {
             return Err("rules have statements, and there is no audit log yet: restart".to_owned());
         }
-        let differs = self.running.differs(&config);
-        if differs.iter().any(|key| key.contains("listen")) {
+        if sections.iter().any(|section| section == "identity") {
+            // The rules are written for it: by another, they may let in anybody.
+            return Err("identity can only be changed by a restart".to_owned());
+        }
+        if self.running.addresses != addresses(&config) {
             // Whoever came to a target's own address might come to another.
             return Err(
                 "where clients connect (listen.addresses, targets.listen) can only be changed by a restart"
                     .to_owned(),
             );
         }
+        let differs = self.running.budgets_differ(&config);
         raise_file_limit(&mut config);
         self.gates.watch_over(config.targets.iter());
         self.running.budgets.extend(

@@ -223,6 +223,13 @@ fn target(typed: &file::Target, roots: &tls::Roots, is_understood: bool) -> Resu
                 "expected at least one name, and none of them empty",
             ));
         }
+        let mut names = HashSet::new();
+        if let Some(twice) = list.iter().find(|name| !names.insert(*name)) {
+            return Err(ConfigError::value(
+                key(name),
+                format!("\"{twice}\" is there twice"),
+            ));
+        }
     }
     let users: Vec<DbUser> = typed.users.iter().map(|user| user.as_str().into()).collect();
     for user in &users {
@@ -231,6 +238,9 @@ fn target(typed: &file::Target, roots: &tls::Roots, is_understood: bool) -> Resu
     }
     let tls = connector(&endpoint.host, typed.tls_ca_file.as_deref(), roots)
         .map_err(|message| ConfigError::value(key("tls_ca_file"), message))?;
+    let authorities = typed.tls_ca_file.as_deref().map(std::fs::read).transpose();
+    let authorities =
+        authorities.map_err(|error| ConfigError::value(key("tls_ca_file"), error.to_string()))?;
     let iam = &typed.iam;
     let budget = Budget::new(
         iam.logins_per_second,
@@ -249,6 +259,7 @@ fn target(typed: &file::Target, roots: &tls::Roots, is_understood: bool) -> Resu
         dial_address: typed.dial_address,
         region,
         tls,
+        authorities: authorities.map(Arc::from),
         databases: typed.databases.iter().map(|name| name.as_str().into()).collect(),
         users,
         pool: pool(&typed.pool, is_understood, &key("pool"))?,

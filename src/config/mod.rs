@@ -128,6 +128,8 @@ pub struct Target {
     pub region: String,
     /// Opens verified TLS sessions to the endpoint.
     pub tls: tls::Connector,
+    /// What the file had that names the authorities, if one does.
+    pub authorities: Option<Arc<[u8]>>,
     /// Databases that may be asked for.
     pub databases: Vec<DatabaseName>,
     /// Roles that may be asked for.
@@ -143,6 +145,14 @@ pub struct Target {
 }
 
 impl Target {
+    /// Whether connections to it are as good as connections to `other`: to the same server, seen to be that in the same way.
+    pub fn is_where(&self, other: &Self) -> bool {
+        self.endpoint == other.endpoint
+            && self.dial_address == other.dial_address
+            && self.region == other.region
+            && self.authorities == other.authorities
+    }
+
     /// All its pools.
     pub fn pools(&self) -> impl Iterator<Item = (&DatabaseName, &DbUser, PoolConfig)> {
         let databases = self.databases.iter();

@@ -47,6 +47,7 @@ fn an_unknown_key_names_its_line_and_its_neighbour() {
 fn wrong_values_name_key_value_and_expectation() {
     for (from, to, part) in [
         ("\"app\"", "", "targets.orders.users"),
+        ("\"app\"", "\"app\", \"b\", \"app\"", "is there twice"),
         ("\"app\"", "\"a\\u0000b\"", "targets.orders.users"),
         ("\"trust\"", "\"trsut\"", "identity.sources"),
         ("\"trust\"", "\"scram\"", "identity.scram.verifiers"),

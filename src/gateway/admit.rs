@@ -50,6 +50,8 @@ pub(super) fn admit(
         user,
         settings,
     } = request;
+    // As it is now: who it is took a while to find out.
+    let target = target.and_then(|target| targets.iter().find(|now| now.name == target.name));
     let known = target.filter(|target| target.databases.contains(&database) && target.users.contains(&user));
     let at = SystemTime::now();
     let decision = known.as_ref().map(|target| {

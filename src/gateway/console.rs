@@ -40,7 +40,10 @@ pub(super) use command::Level;
 use extended::{Portal, Wrong};
 pub(super) use stats::Averages;
 
-/// Visits at a time, of those whom a rule lets in and of others; each may have one answer of some MB under way.
+/// Those of one principal.
+const MAX_OWN_VISITS: usize = 8;
+
+/// Visits at a time, of those who may act, of those who may look and of others; each may have one answer of some MB under way.
 const MAX_VISITS: usize = 16;
 
 /// How long who only sees what he may use stays.
@@ -103,16 +106,21 @@ pub(super) fn admit(
         let error = ClientError::not_admitted(&identified.principal, asked, &Offers::default());
         return Err(Box::new((identified, error)));
     };
-    let mut visits = 0;
+    let (mut visits, mut own) = (0, 0);
     shard.clients.each(|_, presence| {
-        let is_alike = |other: Level| (other == Level::Own) == (level == Level::Own);
-        visits += usize::from(presence.console.is_some_and(is_alike));
+        // Whoever looks takes no place of those who act, and nobody all of those of his kind.
+        if presence.console == Some(level) {
+            visits += 1;
+            own += usize::from(presence.principal == identified.principal);
+        }
     });
-    if visits >= MAX_VISITS {
-        return Err(Box::new((
-            identified,
-            ClientError::too_many_at_console(MAX_VISITS),
-        )));
+    let most = if visits >= MAX_VISITS {
+        MAX_VISITS
+    } else {
+        MAX_OWN_VISITS
+    };
+    if visits >= MAX_VISITS || own >= MAX_OWN_VISITS {
+        return Err(Box::new((identified, ClientError::too_many_at_console(most))));
     }
     let longest = match level {
         Level::Own => Some(LONGEST_OWN),
@@ -247,6 +255,10 @@ async fn run(
             reply::command_complete("SHOW", out);
         }
         Command::Act(act) => {
+            if command.waits() {
+                // Its end may not be seen.
+                shard.shared.audit.record(|| told(client, text, "begun"));
+            }
             let outcome = act.run(shard).await;
             let shown = match &outcome {
                 Ok((tag, _)) => tag,
@@ -282,11 +294,17 @@ fn not_allowed(needed: Level, level: Level) -> Report {
     refusal(sqlstate::INSUFFICIENT_PRIVILEGE, message, &hint)
 }
 
+/// With one blank where there are several: what it says can't be pushed out of sight.
+fn shown(text: &str) -> String {
+    let words: Vec<_> = text.split_whitespace().collect();
+    words.join(" ")
+}
+
 /// What is recorded of a command.
 fn told(client: &Client, text: &str, outcome: &str) -> Event {
     Event::Command {
         session: client.session.to_string(),
-        command: text.chars().take(256).collect(),
+        command: shown(text).chars().take(256).collect(),
         outcome: outcome.chars().take(512).collect(),
     }
 }

@@ -363,6 +363,7 @@ impl ClientError {
 
     pub(super) fn lease(error: &LeaseError, user: &str) -> Self {
         match error {
+            LeaseError::Moved => Self::internal(),
             LeaseError::Open(error) => Self::open(error, user),
             LeaseError::TimedOut(_, Some(error)) => Self::open(error, user),
             LeaseError::TimedOut(waited, None) => Self::new(
@@ -474,6 +475,10 @@ impl ClientError {
             Ending::NoTarget => (
                 "terminating connection because its database isn't configured any more",
                 "Ask whoever runs this gateway; its configuration was changed.",
+            ),
+            Ending::Moved => (
+                "terminating connection because its database is elsewhere now",
+                "Reconnect. Clients that nothing ties to a server connection don't notice.",
             ),
             Ending::Drained => (
                 "terminating connection because its database is drained",

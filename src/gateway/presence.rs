@@ -126,13 +126,15 @@ pub(super) enum Ending {
     NoTarget,
     /// Its database is to be free of clients.
     Drained,
+    /// The configuration was changed, its database is elsewhere, and it keeps a connection to where that was.
+    Moved,
 }
 
 impl Ending {
     fn shutdown(self) -> Shutdown {
         match self {
             Self::Killed | Self::NotAdmitted => Shutdown::Now,
-            Self::OtherTerms | Self::NoTarget | Self::Drained => Shutdown::Drain,
+            Self::OtherTerms | Self::NoTarget | Self::Drained | Self::Moved => Shutdown::Drain,
         }
     }
 }

@@ -59,6 +59,7 @@ impl std::fmt::Display for End {
             Self::Ended(Ending::NotAdmitted) => f.write_str("no rule admits it any more"),
             Self::Ended(Ending::OtherTerms) => f.write_str("the rule that admits it was changed"),
             Self::Ended(Ending::NoTarget) => f.write_str("its database is not configured any more"),
+            Self::Ended(Ending::Moved) => f.write_str("its database is elsewhere now"),
             Self::Ended(Ending::Drained) => f.write_str("its database is drained"),
             Self::Shutdown => f.write_str("the gateway goes down"),
         }

@@ -19,7 +19,7 @@ use super::cancel::Cancels;
 use super::clients::Clients;
 use super::console::Averages;
 use super::identify::{Asked, Identifier};
-use super::presence::{Current, Ending, InForce};
+use super::presence::{Activity, Current, Ending, InForce};
 use crate::audit::{Audit, Event};
 use crate::config::{Identity, Limits, Target};
 use crate::ids::{PoolKey, SessionId};
@@ -145,14 +145,15 @@ impl Shard {
             changes,
             averages: RefCell::default(),
         });
-        shard.retarget();
+        shard.retarget(false);
         shard
     }
 
-    /// Makes the pools those of the targets that count: changed ones go on with their clients, and those that are gone are only there for the
-    /// clients that they have, who have to go.
-    fn retarget(&self) {
+    /// Makes the pools those of the targets that count: changed ones go on with their clients, who move along if it is another server, and
+    /// those that are gone are only there for the clients that they have. Who of which pools can't move along.
+    fn retarget(&self, is_added: bool) -> Vec<(PoolKey, Stuck)> {
         let mut gone = std::mem::take(&mut *self.pools.borrow_mut());
+        let mut stuck = Vec::new();
         for target in &*self.targets() {
             for (database, user, pool) in target.pools() {
                 let key = PoolKey {
@@ -160,31 +161,60 @@ impl Shard {
                     database: database.clone(),
                     user: user.clone(),
                 };
-                let target = Arc::new(Target {
+                let known = gone.remove(&key);
+                let mut target = Target {
                     pool,
                     ..(**target).clone()
-                });
-                let known = gone.remove(&key);
+                };
+                // Clients that are understood go on to be.
+                target.pool.is_shared |= known.as_ref().is_some_and(|known| known.is_shared());
+                let target = Arc::new(target);
                 let pool = match known {
-                    Some(known) if known.is_shared() == pool.is_shared => {
-                        known.retarget(target);
-                        known
-                    }
-                    // Clients that are in go on as they began: whether they are understood can't be changed under them.
-                    known => {
-                        known.into_iter().for_each(|known| self.leave(known));
-                        ServerPool::new(key.clone(), target, self.services.clone())
-                    }
+                    Some(known) => self.go_on(known, target, &mut stuck),
+                    None => ServerPool::new(key.clone(), target, self.services.clone(), is_added),
                 };
                 self.pools.borrow_mut().insert(key, pool);
             }
         }
-        gone.into_values().for_each(|pool| self.leave(pool));
+        for pool in gone.into_values() {
+            stuck.push((pool.key().clone(), Stuck::All(Ending::NoTarget)));
+            pool.leave(None, false);
+            self.leaving.borrow_mut().push(pool);
+        }
+        stuck
     }
 
-    fn leave(&self, pool: Rc<ServerPool>) {
-        pool.dwindle();
-        self.leaving.borrow_mut().push(pool);
+    /// The same pool with what its target is now, or another in its place: for another server, or for clients that are understood from now on.
+    fn go_on(
+        &self,
+        known: Rc<ServerPool>,
+        target: Arc<Target>,
+        stuck: &mut Vec<(PoolKey, Stuck)>,
+    ) -> Rc<ServerPool> {
+        let is_there = known.target().is_where(&target);
+        let is_alike = known.is_shared() == target.pool.is_shared;
+        if is_there && is_alike {
+            known.retarget(target);
+            return known;
+        }
+        let key = known.key().clone();
+        let new = ServerPool::new(key.clone(), target, self.services.clone(), true);
+        new.disable(known.is_disabled());
+        if known.is_paused() {
+            new.pause();
+        }
+        if !is_there {
+            // Those who wait for a server, or need none now, ask the new one if they can.
+            let who = match (is_alike, known.is_shared()) {
+                (true, true) => Stuck::Tied,
+                (true, false) => Stuck::Leased,
+                (false, _) => Stuck::All(Ending::Moved),
+            };
+            stuck.push((key, who));
+        }
+        known.leave((!is_there && is_alike).then(|| new.clone()), true);
+        self.leaving.borrow_mut().push(known);
+        new
     }
 
     /// Binds the addresses.
@@ -260,18 +290,29 @@ impl Shard {
     fn enforce(self: &Rc<Self>) {
         let now = self.changes.borrow().clone();
         let before = self.current.replace(now);
-        if !Arc::ptr_eq(&before.targets, &self.targets()) {
-            self.retarget();
-        }
+        let stuck = if self.clients.shutdown() == Shutdown::No {
+            self.retarget(true)
+        } else {
+            // Whoever comes after this process has the login budget.
+            self.current.borrow_mut().targets = before.targets;
+            Vec::new()
+        };
         let in_force = self.in_force();
-        let pools = self.pools.borrow();
+        let stuck: HashMap<_, _> = stuck.into_iter().collect();
         let ended = self.clients.each(|_, presence| {
             presence.judge(&in_force);
-            if presence.console.is_none() && !pools.contains_key(&presence.pool) {
-                presence.end(Ending::NoTarget);
+            if presence.console.is_some() {
+                return;
+            }
+            match stuck.get(&presence.pool) {
+                Some(Stuck::All(ending)) => presence.end(*ending),
+                Some(Stuck::Leased) if matches!(presence.activity.get(), Activity::Active(_)) => {
+                    presence.end(Ending::Moved);
+                }
+                Some(Stuck::Tied) if !presence.pins.get().is_empty() => presence.end(Ending::Moved),
+                Some(Stuck::Leased | Stuck::Tied) | None => {}
             }
         });
-        drop(pools);
         let rules = in_force.rules.len();
         info!(ended, "the configuration was changed: these clients have to go");
         self.shared.audit.record(|| Event::Rules { rules, ended });
@@ -358,13 +399,26 @@ impl Shard {
         let pools = self.pools.borrow();
         let warm = |pool: &Rc<ServerPool>| pool.target().pool.min_idle > 0;
         Readiness {
-            settled: pools.values().all(|pool| !warm(pool) || pool.has_settled()),
+            settled: pools
+                .values()
+                .all(|pool| !warm(pool) || pool.may_be_missing() || pool.has_settled()),
             usable: pools
                 .values()
-                .filter(|pool| warm(pool))
+                .filter(|pool| warm(pool) && !pool.may_be_missing())
                 .all(|pool| pool.is_usable()),
         }
     }
+}
+
+/// Whose server connections lead to where their database was.
+#[derive(Clone, Copy, Debug)]
+enum Stuck {
+    /// Those of clients that are tied to one; the others move along.
+    Tied,
+    /// Those of clients that have one.
+    Leased,
+    /// Those of all.
+    All(Ending),
 }
 
 /// Whether clients can be served.

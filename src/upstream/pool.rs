@@ -70,6 +70,12 @@ pub struct ServerPool {
     entries: RefCell<Vec<Weak<Entry>>>,
     usage: Rc<Usage>,
     is_disabled: Cell<bool>,
+    /// Where its clients go from now on.
+    successor: RefCell<Option<Rc<Self>>>,
+    /// Another shows in the metrics by its name.
+    is_replaced: Cell<bool>,
+    /// It wasn't there when the gateway began.
+    is_added: bool,
     greetings: RefCell<Greetings>,
     texts: KnownTexts,
     catalogs: catalog::Watch,
@@ -98,13 +104,15 @@ struct Trouble {
 pub enum LeaseError {
     /// None could be opened.
     Open(Rc<OpenError>),
+    /// The pool's clients go to another one: ask that.
+    Moved,
     /// None came free in time; the last failed attempt, if attempts fail.
     TimedOut(Duration, Option<Rc<OpenError>>),
 }
 
 impl ServerPool {
-    /// An empty pool, which begins to open its minimum.
-    pub fn new(key: PoolKey, target: Arc<Target>, services: Services) -> Rc<Self> {
+    /// An empty pool, which begins to open its minimum. `is_added`: it wasn't there when the gateway began.
+    pub fn new(key: PoolKey, target: Arc<Target>, services: Services, is_added: bool) -> Rc<Self> {
         let metrics = services.metrics.pool.of(&key);
         metrics.size.set(target.pool.size as i64);
         let limits = limits(&target.pool);
@@ -117,6 +125,9 @@ impl ServerPool {
             entries: RefCell::default(),
             usage: Rc::default(),
             is_disabled: Cell::new(false),
+            successor: RefCell::default(),
+            is_replaced: Cell::new(false),
+            is_added,
             greetings: RefCell::default(),
             texts: KnownTexts::default(),
             catalogs: catalog::Watch::default(),
@@ -139,20 +150,12 @@ impl ServerPool {
         self.target.borrow().clone()
     }
 
-    /// Goes on with what the configuration says of its target now, but for whether clients are understood. If that is elsewhere, connections
-    /// are replaced as they come free.
+    /// Goes on with what the configuration says of its target now, which is [where](Target::is_where) it was, and whose clients are understood
+    /// if they were.
     pub fn retarget(self: &Rc<Self>, target: Arc<Target>) {
         self.metrics.size.set(target.pool.size as i64);
-        let now = Instant::now();
-        let before = self.target.replace(target.clone());
-        let mut members = self.members.borrow_mut();
-        members.set_limits(limits(&target.pool));
-        if !are_at_one_place(&before, &target) {
-            members.retire(now);
-        }
-        drop(members);
-        // What was wrong may not be any more.
-        *self.trouble.borrow_mut() = None;
+        self.members.borrow_mut().set_limits(limits(&target.pool));
+        *self.target.borrow_mut() = target;
         self.tend();
     }
 
@@ -162,14 +165,55 @@ impl ServerPool {
         look(&self.target.borrow())
     }
 
-    /// Opens none ahead any more: it is only there for the clients that it has.
-    pub fn dwindle(self: &Rc<Self>) {
+    /// Newcomers don't come to it any more, and it opens nothing ahead: it is only there for the clients that it has. With a `successor`, these
+    /// go there as soon as they have no connection, and it opens nothing at all; another that `replaces` it shows in the metrics.
+    pub fn leave(self: &Rc<Self>, successor: Option<Rc<Self>>, is_replaced: bool) {
         let mut target = (*self.target()).clone();
         target.pool.min_idle = 0;
-        self.metrics.size.set(0);
-        self.members.borrow_mut().set_limits(limits(&target.pool));
+        self.is_replaced.set(is_replaced);
+        if !is_replaced {
+            self.metrics.size.set(0);
+            self.metrics.paused.set(0);
+        }
+        let is_moving = successor.is_some();
+        *self.successor.borrow_mut() = successor;
+        let waiting: Vec<Waiter> = {
+            let mut members = self.members.borrow_mut();
+            members.set_limits(limits(&target.pool));
+            if is_moving {
+                members.retire(Instant::now());
+                members.abandon_all().collect()
+            } else {
+                Vec::new()
+            }
+        };
+        // They ask again, there.
+        drop(waiting);
         *self.target.borrow_mut() = Arc::new(target);
         self.tend();
+    }
+
+    /// The pool where its clients go: itself, unless it was left.
+    pub fn current(self: &Rc<Self>) -> Rc<Self> {
+        let mut current = self.clone();
+        loop {
+            let next = current.successor.borrow().clone();
+            match next {
+                Some(next) => current = next,
+                None => return current,
+            }
+        }
+    }
+
+    /// Whether its clients go to another.
+    #[inline]
+    pub fn is_moving(&self) -> bool {
+        self.successor.borrow().is_some()
+    }
+
+    /// Whether the gateway is ready without it: it came later, and has had no connection yet.
+    pub fn may_be_missing(&self) -> bool {
+        self.is_added && !self.has_succeeded.get()
     }
 
     /// Whether it has ever had a connection, or is known to be unable to get one.
@@ -243,6 +287,7 @@ impl ServerPool {
     /// The first connection that comes free or is opened.
     pub async fn lease(self: &Rc<Self>) -> Result<Lease, LeaseError> {
         match self.known_trouble() {
+            _ if self.is_moving() => Err(LeaseError::Moved),
             Some(error) => Err(LeaseError::Open(error)),
             None => self.wait().await,
         }
@@ -264,6 +309,7 @@ impl ServerPool {
                 Ok(lease)
             }
             Ok(Ok(Err(error))) => Err(LeaseError::Open(error)),
+            Ok(Err(_)) if self.is_moving() => Err(LeaseError::Moved),
             Ok(Err(_)) | Err(_) => {
                 self.metrics.timeouts.inc();
                 let error = self
@@ -433,7 +479,7 @@ impl ServerPool {
     /// How many attempts may begin: while they fail, one at a time, after a pause.
     fn may_open(&self, now: Instant, census: Census) -> usize {
         match &*self.trouble.borrow() {
-            _ if self.is_closing.get() => 0,
+            _ if self.is_closing.get() || self.is_moving() => 0,
             None => usize::MAX,
             Some(trouble) => usize::from(now >= trouble.retry_at && census.opening == 0),
         }
@@ -449,8 +495,7 @@ impl ServerPool {
         let logins = self.services.metrics.login.of(&self.key.target);
         opening.pool = None;
         match opened {
-            // Meanwhile it may have become another's.
-            Ok(connection) if !are_at_one_place(&target, &self.target()) => {
+            Ok(connection) if self.is_moving() => {
                 logins.ended("ok");
                 self.members.borrow_mut().open_failed();
                 connection.close();
@@ -458,7 +503,7 @@ impl ServerPool {
             Ok(connection) => {
                 logins.ended("ok");
                 debug!(pool = %self.key, took = ?began.elapsed(), "server connection opened");
-                self.opened(connection);
+                self.opened(connection, began);
                 self.look_at_catalogs();
             }
             Err(error) => {
@@ -469,7 +514,7 @@ impl ServerPool {
         self.tend();
     }
 
-    fn opened(self: &Rc<Self>, mut connection: Connection) {
+    fn opened(self: &Rc<Self>, mut connection: Connection, began: Instant) {
         self.has_succeeded.set(true);
         *self.trouble.borrow_mut() = None;
         let known = self.greeting(&[]);
@@ -480,7 +525,7 @@ impl ServerPool {
         self.learn(&Settings::default(), &mut connection.session.parameters);
         connection.session.known_as_of(self.texts.surprises());
         let expires_at = Instant::now() + jittered(self.target.borrow().pool.lifetime);
-        let entry = Entry::of(&connection, self.usage.clone());
+        let entry = Entry::of(&connection, began, self.usage.clone());
         let mut entries = self.entries.borrow_mut();
         entries.retain(|entry| entry.strong_count() > 0);
         entries.push(Rc::downgrade(&entry));
@@ -562,6 +607,9 @@ impl ServerPool {
     }
 
     fn publish(&self) {
+        if self.is_replaced.get() {
+            return;
+        }
         let census = self.members.borrow().census();
         self.metrics.idle.set(census.idle as i64);
         self.metrics.leased.set(census.leased as i64);
@@ -592,11 +640,6 @@ impl Drop for Opening {
             pool.members.borrow_mut().open_failed();
         }
     }
-}
-
-/// Whether connections to one are as good as connections to the other.
-fn are_at_one_place(one: &Target, other: &Target) -> bool {
-    one.endpoint == other.endpoint && one.dial_address == other.dial_address
 }
 
 /// The bounds that a configuration has.

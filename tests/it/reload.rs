@@ -372,3 +372,135 @@ fn where_clients_connect_is_fixed() {
     };
     reload(&gateway, budget, "changes of targets.orders.iam need a restart");
 }
+
+/// Everything to the same server by another name.
+fn elsewhere(lab: &Lab) -> impl Fn(&str) -> String {
+    let writer = lab.endpoint_host().to_owned();
+    move |text: &str| text.replacen(&writer, READER, 1)
+}
+
+#[test]
+fn clients_move_along_with_their_database() {
+    let (lab, gateway) = started("mode = \"auto\"\nsize = 1", "");
+    let (mut holds, _) = Raw::login(&gateway, "app_ro");
+    let (mut waits, _) = Raw::login(&gateway, "app_ro");
+    let (mut tied, _) = Raw::login(&gateway, "app_rw");
+    tied.query("listen news");
+    holds.query("begin");
+    waits.message('Q', b"select 4\0");
+    let mut console = console(&gateway);
+    let mut sees = |what: &str, is_it: &dyn Fn(&[std::collections::HashMap<String, String>]) -> bool| {
+        let is_seen = (0..500).any(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            is_it(&rows(&console.query(what)))
+        });
+        assert!(is_seen, "{what}");
+    };
+    sees("show pins", &|pins| pins.len() == 1);
+    sees("show pools", &|pools| {
+        pools.iter().any(|pool| pool["cl_waiting"] == "1")
+    });
+    // Code that the catalogs of before don't have.
+    lab.superuser_sql(
+        "create function whoami() returns text language sql as $$ select set_config('app.who', 'somebody', false) $$",
+    )
+    .unwrap();
+    reload(&gateway, elsewhere(&lab), "these clients have to go ended=1");
+    assert!(
+        waits.until('Z').iter().any(|answer| answer.tag == 'D'),
+        "the one of before isn't free"
+    );
+    let end = tied.until('\0').pop().unwrap();
+    assert!(end.field(b'M').unwrap().contains("elsewhere now"), "{end:?}");
+    waits.query("select whoami()");
+    let (mut other, _) = Raw::login(&gateway, "app_ro");
+    let seen = other.query("select current_setting('app.who', true)");
+    assert!(
+        seen.iter()
+            .all(|answer| !answer.body.windows(8).any(|bytes| bytes == b"somebody"))
+    );
+    // A transaction that had begun goes on where it was, and the next is there where it is now.
+    for sql in ["select 1", "commit", "select 2"] {
+        assert!(holds.query(sql).iter().all(|answer| answer.tag != 'E'), "{sql}");
+    }
+    let old = lab
+        .superuser_sql("select count(*) from pg_stat_activity where usename = 'app_ro'")
+        .unwrap();
+    assert!(old.trim().parse::<u32>().unwrap() <= 1, "{old}");
+}
+
+#[test]
+fn what_was_paused_or_disabled_stays_so() {
+    let (lab, gateway) = started("mode = \"auto\"", "");
+    let (mut client, _) = Raw::login(&gateway, "app_ro");
+    let mut console = console(&gateway);
+    console.query("pause");
+    client.message('Q', b"select 3\0");
+    console.query("disable orders");
+    reload(&gateway, elsewhere(&lab), COUNT_NOW);
+    let database = &rows(&console.query("show databases"))[0];
+    assert_eq!(
+        (database["paused"].as_str(), database["disabled"].as_str()),
+        ("1", "1")
+    );
+    assert_eq!(console.query("resume")[0].body, b"RESUME\0");
+    assert!(client.until('Z').iter().any(|answer| answer.tag == 'D'));
+    gateway.wait_for_metric("postern_pool_paused", &[], 0.0);
+}
+
+#[test]
+fn rules_do_not_count_for_an_identity_that_does_not() {
+    let (_lab, gateway) = started("mode = \"auto\"", "");
+    let other = |text: &str| {
+        text.replace("sources = [\"trust\"]", "sources = [\"ssm\"]")
+            .replace("trust:", "arn:*")
+    };
+    reload(&gateway, other, "identity can only be changed by a restart");
+    assert_eq!(Raw::login(&gateway, "app_ro").1.last().unwrap().tag, 'Z');
+}
+
+#[test]
+fn a_gateway_that_goes_down_opens_nothing_new() {
+    let (lab, gateway) = started("mode = \"auto\"", "");
+    let (mut within, _) = Raw::login(&gateway, "app_rw");
+    within.query("begin");
+    gateway.signal("TERM");
+    gateway.wait_for_metric("postern_ready", &[], 0.0);
+    let before = lab.logins().len();
+    let more = reports(&lab).replace("users", "pool.min_idle = 5\nusers");
+    reload(&gateway, |text| format!("{text}\n{more}"), COUNT_NOW);
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(lab.logins().len(), before);
+    assert!(within.query("select 1").iter().any(|answer| answer.tag == 'D'));
+}
+
+#[test]
+fn a_new_target_that_cannot_be_reached_is_nobody_elses_trouble() {
+    let (lab, gateway) = started("mode = \"auto\"", "");
+    let dead = reports(&lab).replace(&lab.dial_address().to_string(), "127.0.0.1:1");
+    reload(&gateway, |text| format!("{text}\n{dead}"), COUNT_NOW);
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(gateway.page("/readyz").unwrap().0, 200);
+    assert_eq!(gateway.page("/startupz").unwrap().0, 200);
+}
+
+#[test]
+fn other_authorities_replace_connections() {
+    let (lab, gateway) = started("mode = \"auto\"\nmin_idle = 1", "");
+    let mut console = console(&gateway);
+    let mut servers = || -> Vec<String> {
+        let all = rows(&console.query("show servers"));
+        all.iter().map(|row| row["id"].clone()).collect()
+    };
+    let before = servers();
+    assert!(!before.is_empty());
+    let ca = std::fs::read_to_string(lab.ca_file()).unwrap();
+    std::fs::write(lab.ca_file(), format!("{ca}\n# The same, written otherwise.\n")).unwrap();
+    reload(&gateway, str::to_owned, COUNT_NOW);
+    let are_replaced = (0..200).any(|_| {
+        std::thread::sleep(Duration::from_millis(50));
+        let now = servers();
+        !now.is_empty() && now.iter().all(|id| !before.contains(id))
+    });
+    assert!(are_replaced);
+}

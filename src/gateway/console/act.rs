@@ -28,18 +28,26 @@ impl Act {
     /// Does it. PAUSE and WAIT_CLOSE take until servers are free of clients; who goes meanwhile leaves things as they are then.
     pub(super) async fn run(&self, shard: &Rc<Shard>) -> Outcome {
         match self {
-            Self::KillClient(id) => kill(shard, |session, _| session == id),
-            Self::KillPerson(name) => kill(shard, |_, presence| {
+            // Also one at the console.
+            Self::KillClient(id) => {
+                let ended = shard.clients.each(|session, presence| {
+                    if session.to_string() == *id {
+                        presence.end(Ending::Killed);
+                    }
+                });
+                done(&format!("KILL {ended}"))
+            }
+            Self::KillPerson(name) => kill(shard, |presence| {
                 presence.principal.person() == Some(name) || presence.principal.to_string() == *name
             }),
-            Self::KillSession(id) => kill(shard, |_, presence| {
+            Self::KillSession(id) => kill(shard, |presence| {
                 let session = presence.session.as_ref();
                 session.is_some_and(|session| *session.id == **id)
             }),
             Self::Kill(database) => {
                 let pools = pools(shard, database.as_deref())?;
                 pools.iter().for_each(|pool| pool.pause());
-                kill(shard, |_, presence| {
+                kill(shard, |presence| {
                     pools.iter().any(|pool| *pool.key() == presence.pool)
                 })
             }
@@ -146,7 +154,8 @@ fn pools(shard: &Shard, named: Option<&str>) -> Result<Vec<Rc<ServerPool>>, Box<
         let key = pool.key();
         named.is_none_or(|named| key.target.as_str() == named || name(key) == named)
     };
-    let pools: Vec<_> = shard.pools().into_iter().filter(is_meant).collect();
+    let all = shard.pools().into_iter().chain(shard.leaving());
+    let pools: Vec<_> = all.filter(is_meant).collect();
     if pools.is_empty() {
         let message = format!("there is no database \"{}\"", named.unwrap_or_default());
         let hint = "SHOW DATABASES has the names; that of a target stands for all of its databases.";
@@ -156,9 +165,9 @@ fn pools(shard: &Shard, named: Option<&str>) -> Result<Vec<Rc<ServerPool>>, Box<
 }
 
 /// Ends the connections that are meant, but for those to the console. The tag has their number.
-fn kill(shard: &Shard, is_meant: impl Fn(&str, &Presence) -> bool) -> Outcome {
-    let ended = shard.clients.each(|session, presence| {
-        if presence.console.is_none() && is_meant(&session.to_string(), presence) {
+fn kill(shard: &Shard, is_meant: impl Fn(&Presence) -> bool) -> Outcome {
+    let ended = shard.clients.each(|_, presence| {
+        if presence.console.is_none() && is_meant(presence) {
             presence.end(Ending::Killed);
         }
     });

@@ -76,6 +76,9 @@ pub(super) const RULES: &[Column] = &[
     int("clients"),
 ];
 
+/// As much of a name is shown as PostgreSQL keeps of one (`NAMEDATALEN`, `pg_config_manual.h`).
+const MAX_NAME_CHARS: usize = 63;
+
 /// A time as PgBouncer writes it.
 pub(super) fn clock(time: SystemTime) -> Value {
     let time = humantime::format_rfc3339_seconds(time).to_string();
@@ -168,7 +171,8 @@ fn application_name(presence: &Presence) -> Value {
     let settings = presence.settings.get();
     let mut named = settings.into_iter().flat_map(|settings| settings.iter());
     let found = named.find(|(name, _)| name == "application_name");
-    found.map(|(_, value)| value.as_str()).into()
+    let cut = |value: &str| value.chars().take(MAX_NAME_CHARS).collect::<String>();
+    found.map(|(_, value)| cut(value)).into()
 }
 
 pub(super) fn pins(shard: &Shard, table: &mut Table) {

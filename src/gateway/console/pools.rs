@@ -305,43 +305,25 @@ pub(super) fn config(shard: &Shard, table: &mut Table) {
     let rules = shard.in_force().rules.len().to_string();
     let all = shard.targets();
     let targets: Vec<_> = all.iter().map(|target| target.name.as_str()).collect();
-    let mut add = |key: &str, value: String, default: Option<&str>, is_changeable: bool| {
-        let changeable = if is_changeable { "yes" } else { "no" };
-        table.add([key.into(), value.into(), default.into(), changeable.into()]);
+    let mut add = |key: &str, value: String, default: Option<&str>| {
+        table.add([key.into(), value.into(), default.into(), "yes".into()]);
     };
     // By PgBouncer's name, for who looks for that.
-    add(
-        "max_client_conn",
-        limits.max_clients.to_string(),
-        Some("10000"),
-        false,
-    );
+    add("max_client_conn", limits.max_clients.to_string(), Some("10000"));
     add(
         "listen.max_clients",
         limits.max_clients.to_string(),
         Some("10000"),
-        false,
     );
-    add(
-        "listen.login_timeout",
-        seconds(limits.login_timeout),
-        Some("1m"),
-        false,
-    );
+    add("listen.login_timeout", seconds(limits.login_timeout), Some("1m"));
     add(
         "listen.silent_timeout",
         seconds(limits.silent_timeout),
         Some("20m"),
-        false,
     );
-    add(
-        "listen.drain_timeout",
-        seconds(limits.drain_timeout),
-        Some("30s"),
-        false,
-    );
-    add("targets", targets.join(", "), None, false);
-    add("rules", rules, None, true);
+    add("listen.drain_timeout", seconds(limits.drain_timeout), Some("30s"));
+    add("targets", targets.join(", "), None);
+    add("rules", rules, None);
 }
 
 /// Never the tokens themselves.

@@ -1,8 +1,7 @@
 //! One visit: messages come, and each is answered before the next is looked at.
 
-use std::future::{pending, poll_fn};
+use std::future::pending;
 use std::rc::Rc;
-use std::task::Poll;
 
 use bytes::BytesMut;
 use tokio::task::yield_now;
@@ -13,7 +12,6 @@ use super::command::Command;
 use super::extended::{Portal, Prepared, Wrong};
 use super::show::Show;
 use super::{Visit, no_such_command, run, wrong};
-use crate::gateway::attach::is_gone;
 use crate::gateway::clients::Client;
 use crate::gateway::deadlines::Late;
 use crate::gateway::error::ClientError;
@@ -22,6 +20,12 @@ use crate::gateway::serve::{Departure, say};
 use crate::gateway::shard::{Shard, Shutdown};
 use crate::wire::frame::HEADER_BYTES;
 use crate::wire::reply::{self, Format};
+
+/// As much may be said while a command is carried out.
+const MAX_AHEAD_BYTES: usize = 65_536;
+
+/// A Terminate message.
+const TERMINATE: [u8; 5] = [b'X', 0, 0, 0, 4];
 
 /// The longest command.
 const MAX_COMMAND_BYTES: usize = 4_096;
@@ -91,7 +95,7 @@ impl Visit {
 
     /// Answers one message; whether that went well.
     async fn answer(
-        &self,
+        &mut self,
         shard: &Rc<Shard>,
         client: &Client,
         tag: u8,
@@ -138,7 +142,7 @@ impl Visit {
 
     /// Does what a command says. What takes as long as clients like ends when the visitor goes.
     async fn execute(
-        &self,
+        &mut self,
         shard: &Rc<Shard>,
         client: &Client,
         portal: &Portal,
@@ -149,17 +153,24 @@ impl Visit {
         if !portal.command.waits() {
             return Ok(done.await);
         }
-        let gone = poll_fn(|cx| {
-            if is_gone(&self.stream, cx) {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
+        let Self {
+            stream,
+            received,
+            ends,
+            ..
+        } = self;
+        let gone = async {
+            // What it says meanwhile is answered later, unless it is goodbye, or too much.
+            while received.len() < MAX_AHEAD_BYTES && !received.ends_with(&TERMINATE) {
+                if !matches!(stream.read_into(received).await, Ok(read) if read > 0) {
+                    return;
+                }
             }
-        });
+        };
         tokio::select! {
             // It is begun also if the visitor has gone already.
             biased;
-            done = unless_over(client, self.ends, done) => done.map_err(Left::Told),
+            done = unless_over(client, *ends, done) => done.map_err(Left::Told),
             () = gone => Err(Left::Gone),
         }
     }

@@ -22,7 +22,7 @@ pub struct Entry {
     pub local: Option<SocketAddr>,
     /// When it was opened.
     pub since: SystemTime,
-    /// The same.
+    /// When that began: where it leads is what was said then.
     pub opened_at: Instant,
     lent: Cell<Option<Instant>>,
     client: Cell<SessionId>,
@@ -54,7 +54,7 @@ fn add<T: Copy + std::ops::Add<Output = T>>(count: &Cell<T>, more: T) {
 }
 
 impl Entry {
-    pub(super) fn of(connection: &Connection, usage: Rc<Usage>) -> Rc<Self> {
+    pub(super) fn of(connection: &Connection, began: Instant, usage: Rc<Usage>) -> Rc<Self> {
         static LAST: AtomicU64 = AtomicU64::new(0);
         let tcp = connection.stream.tcp();
         let key = connection.cancellable().map(|server| &server.key);
@@ -64,7 +64,7 @@ impl Entry {
             remote: tcp.peer_addr().ok(),
             local: tcp.local_addr().ok(),
             since: SystemTime::now(),
-            opened_at: Instant::now(),
+            opened_at: began,
             lent: Cell::new(None),
             client: Cell::new(SessionId(0)),
             usage,

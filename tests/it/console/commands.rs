@@ -105,10 +105,11 @@ fn pause_waits_for_transactions() {
     assert_eq!(console.until('Z')[0].body, b"PAUSE\0");
     other.query("resume");
     assert!(client.query("select 1").iter().any(|answer| answer.tag == 'D'));
-    // Who goes while it waits leaves it paused.
+    // Who goes while it waits leaves it paused, and goes also if he says goodbye.
     client.query("begin");
-    console.message('Q', b"pause\0");
-    drop(console);
+    console.message('Q', b"  pause     \0");
+    console.message('X', b"");
+    assert!(console.is_closed());
     while rows(&other.query("show clients"))
         .iter()
         .filter(|row| row["database"] == "postern")
