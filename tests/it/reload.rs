@@ -389,17 +389,15 @@ fn clients_move_along_with_their_database() {
     holds.query("begin");
     waits.message('Q', b"select 4\0");
     let mut console = console(&gateway);
-    let mut sees = |what: &str, is_it: &dyn Fn(&[std::collections::HashMap<String, String>]) -> bool| {
+    let mut sees = |what: &str, column: &str, value: &str| {
         let is_seen = (0..500).any(|_| {
             std::thread::sleep(Duration::from_millis(10));
-            is_it(&rows(&console.query(what)))
+            rows(&console.query(what)).iter().any(|row| row[column] == value)
         });
         assert!(is_seen, "{what}");
     };
-    sees("show pins", &|pins| pins.len() == 1);
-    sees("show pools", &|pools| {
-        pools.iter().any(|pool| pool["cl_waiting"] == "1")
-    });
+    sees("show pins", "user", "app_rw");
+    sees("show pools", "cl_waiting", "1");
     // Code that the catalogs of before don't have.
     lab.superuser_sql(
         "create function whoami() returns text language sql as $$ select set_config('app.who', 'somebody', false) $$",
