@@ -315,7 +315,9 @@ impl Shard {
         });
         let rules = in_force.rules.len();
         info!(ended, "the configuration was changed: these clients have to go");
-        self.shared.audit.record(|| Event::Rules { rules, ended });
+        if ended > 0 || !Arc::ptr_eq(&before.in_force.rules, &in_force.rules) {
+            self.shared.audit.record(|| Event::Rules { rules, ended });
+        }
         self.hurry_later();
     }
 
