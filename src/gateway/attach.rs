@@ -22,7 +22,7 @@ use crate::session::parameters::Parameters;
 use crate::session::settings::Settings;
 use crate::session::tracker::Tracker;
 use crate::upstream::connection::{Farewell, SettingsError};
-use crate::upstream::pool::{Lease, LeaseError, ServerPool};
+use crate::upstream::pool::{Lease, ServerPool};
 use crate::wire::reply;
 use crate::wire::startup::CancelKey;
 
@@ -41,8 +41,6 @@ pub(super) enum NoServer {
     ClientGone,
     /// Its session has to end.
     Late,
-    /// The pool's clients go to another one.
-    Moved,
 }
 
 /// Leases a connection from `pool` for the client on `stream`, which is told when that takes long, and
@@ -50,17 +48,13 @@ pub(super) enum NoServer {
 pub(super) async fn attach(
     stream: &mut Stream,
     client: &Client,
-    pool: &mut Rc<ServerPool>,
+    pool: &Rc<ServerPool>,
     settings: &Settings,
     ends: Option<Instant>,
 ) -> Result<Lease, NoServer> {
     let mut attempts = ATTEMPTS;
     loop {
-        *pool = pool.current();
-        let mut lease = match checked_out(stream, client, pool, ends).await {
-            Err(NoServer::Moved) => continue,
-            lease => lease?,
-        };
+        let mut lease = checked_out(stream, client, pool, ends).await?;
         attempts -= 1;
         match lease.apply(client.session, settings, false).await {
             Ok(()) => {
@@ -120,10 +114,7 @@ async fn wait(
             return Poll::Ready(Err(NoServer::Refused(Box::new(client.farewell()))));
         }
         if let Poll::Ready(result) = lease.as_mut().poll(cx) {
-            let refused = |error| match error {
-                LeaseError::Moved => NoServer::Moved,
-                error => NoServer::Refused(Box::new(ClientError::lease(&error, user.as_str()))),
-            };
+            let refused = |error| NoServer::Refused(Box::new(ClientError::lease(&error, user.as_str())));
             return Poll::Ready(result.map_err(refused));
         }
         if is_gone(stream, cx) {

@@ -363,7 +363,6 @@ impl ClientError {
 
     pub(super) fn lease(error: &LeaseError, user: &str) -> Self {
         match error {
-            LeaseError::Moved => Self::internal(),
             LeaseError::Open(error) => Self::open(error, user),
             LeaseError::TimedOut(_, Some(error)) => Self::open(error, user),
             LeaseError::TimedOut(waited, None) => Self::new(
@@ -478,7 +477,7 @@ impl ClientError {
             ),
             Ending::Moved => (
                 "terminating connection because its database is elsewhere now",
-                "Reconnect. Clients that nothing ties to a server connection don't notice.",
+                "Reconnect; the configuration of this gateway was changed.",
             ),
             Ending::Drained => (
                 "terminating connection because its database is drained",

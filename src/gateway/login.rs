@@ -252,7 +252,7 @@ async fn welcome(shard: &Rc<Shard>, client: &Client, admitted: Admitted) -> Opti
         terms,
         ends,
     } = admitted;
-    let (Some(mut pool), Some(key)) = (
+    let (Some(pool), Some(key)) = (
         shard.pool(&presence.pool),
         shard.shared.cancels.register(version, presence.session.as_ref()),
     ) else {
@@ -283,7 +283,7 @@ async fn welcome(shard: &Rc<Shard>, client: &Client, admitted: Admitted) -> Opti
         None => {
             // What follows may take its time; the client learns that it was let in.
             conversation.flush().await.ok()?;
-            match attach(&mut conversation.stream, client, &mut pool, &settings, ends).await {
+            match attach(&mut conversation.stream, client, &pool, &settings, ends).await {
                 Ok(lease) => {
                     let parameters = lease.session.parameters.clone();
                     // Whoever logs in and asks nothing keeps no server.
@@ -294,7 +294,7 @@ async fn welcome(shard: &Rc<Shard>, client: &Client, admitted: Admitted) -> Opti
                     }
                     (settings, parameters)
                 }
-                Err(NoServer::ClientGone | NoServer::Moved) => return None,
+                Err(NoServer::ClientGone) => return None,
                 Err(NoServer::Late) => {
                     refuse(shard, client, conversation, &ClientError::late(Late::Session)).await;
                     return None;

@@ -17,7 +17,7 @@ use super::cancel::Registered;
 use super::clients::{Client, Counted};
 use super::deadlines::{Deadlines, Late};
 use super::error::ClientError;
-use super::presence::{Activity, Ending};
+use super::presence::Activity;
 use super::pump::{End, Traffic, end_of};
 use super::shard::Shutdown;
 use crate::ids::SessionId;
@@ -53,7 +53,7 @@ pub(super) struct Sharer<'a> {
     pub(super) stream: &'a mut Stream,
     pub(super) client: &'a Client,
     pub(super) key: &'a Registered,
-    pub(super) pool: Rc<ServerPool>,
+    pub(super) pool: &'a Rc<ServerPool>,
     pub(super) session: ClientSession,
     /// When it gives its server connection back.
     pub(super) mode: PoolMode,
@@ -100,16 +100,8 @@ impl Sharer<'_> {
             if let Err(end) = self.message(&mut pending).await {
                 return Ended::alone(end);
             }
-            let lease = loop {
-                self.pool = self.pool.current();
-                match checked_out(self.stream, self.client, &self.pool, self.ends).await {
-                    Err(NoServer::Moved) => {}
-                    lease => break lease,
-                }
-            };
-            let lease = match lease {
+            let lease = match checked_out(self.stream, self.client, self.pool, self.ends).await {
                 Ok(lease) => lease,
-                Err(NoServer::Moved) => continue,
                 Err(NoServer::ClientGone) => return Ended::alone(End::ClientLost),
                 Err(NoServer::Late) => return Ended::alone(End::Late(Late::Session)),
                 Err(NoServer::Refused(error)) => {
@@ -280,11 +272,6 @@ impl Sharer<'_> {
                     return Err(Box::new(ClientError::not_shareable(reason)));
                 }
                 (PoolMode::Transaction | PoolMode::Auto, None) => return Ok(None),
-            }
-            if self.pool.is_moving()
-                && let Some(presence) = self.client.presence()
-            {
-                presence.end(Ending::Moved);
             }
             if self.client.shutdown_now() != Shutdown::No {
                 return Ok(Some(End::Shutdown));

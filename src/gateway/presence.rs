@@ -126,7 +126,7 @@ pub(super) enum Ending {
     NoTarget,
     /// Its database is to be free of clients.
     Drained,
-    /// The configuration was changed, its database is elsewhere, and it keeps a connection to where that was.
+    /// The configuration was changed, and its database is on another server now.
     Moved,
 }
 

@@ -238,7 +238,7 @@ impl Session {
         let mut lease = match Box::pin(attach(
             &mut self.stream,
             client,
-            &mut self.pool,
+            &self.pool,
             &self.settings,
             self.ends,
         ))
@@ -247,7 +247,6 @@ impl Session {
             Ok(lease) => lease,
             Err(NoServer::ClientGone) => return Ok(End::ClientLost),
             Err(NoServer::Late) => return Ok(End::Late(Late::Session)),
-            Err(NoServer::Moved) => return Ok(End::Shutdown),
             Err(NoServer::Refused(error)) => return Err(error),
         };
         if client.shutdown_now() != Shutdown::No {
@@ -295,7 +294,7 @@ impl Session {
             stream: &mut self.stream,
             client,
             key: &self.key,
-            pool: self.pool.clone(),
+            pool: &self.pool,
             session: ClientSession::new(
                 client.session,
                 self.settings.clone(),

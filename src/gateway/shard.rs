@@ -19,7 +19,7 @@ use super::cancel::Cancels;
 use super::clients::Clients;
 use super::console::Averages;
 use super::identify::{Asked, Identifier};
-use super::presence::{Activity, Current, Ending, InForce};
+use super::presence::{Current, Ending, InForce};
 use crate::audit::{Audit, Event};
 use crate::config::{Identity, Limits, Target};
 use crate::ids::{PoolKey, SessionId};
@@ -27,7 +27,7 @@ use crate::metrics::Metrics;
 use crate::net::listener::bind;
 use crate::tls::Acceptor;
 use crate::upstream::Services;
-use crate::upstream::pool::ServerPool;
+use crate::upstream::pool::{ServerPool, Since};
 
 /// Between two looks at idle connections, lifetimes and minima.
 const TICK: Duration = Duration::from_secs(1);
@@ -145,15 +145,15 @@ impl Shard {
             changes,
             averages: RefCell::default(),
         });
-        shard.retarget(false);
+        shard.retarget(Since::Start);
         shard
     }
 
-    /// Makes the pools those of the targets that count: changed ones go on with their clients, who move along if it is another server, and
-    /// those that are gone are only there for the clients that they have. Who of which pools can't move along.
-    fn retarget(&self, is_added: bool) -> Vec<(PoolKey, Stuck)> {
+    /// Makes the pools those of the targets that count: changed ones go on with their clients, and those that are gone, or whose target is
+    /// another server now, are only there until these have gone. Of which pools they have to go, and why.
+    fn retarget(&self, since: Since) -> HashMap<PoolKey, Ending> {
         let mut gone = std::mem::take(&mut *self.pools.borrow_mut());
-        let mut stuck = Vec::new();
+        let mut ends = HashMap::new();
         for target in &*self.targets() {
             for (database, user, pool) in target.pools() {
                 let key = PoolKey {
@@ -169,52 +169,39 @@ impl Shard {
                 // Clients that are understood go on to be.
                 target.pool.is_shared |= known.as_ref().is_some_and(|known| known.is_shared());
                 let target = Arc::new(target);
+                let services = self.services.clone();
                 let pool = match known {
-                    Some(known) => self.go_on(known, target, &mut stuck),
-                    None => ServerPool::new(key.clone(), target, self.services.clone(), is_added),
+                    None => ServerPool::new(key.clone(), target, services, since, None),
+                    Some(known) => {
+                        // What is known of one server is nothing on another, and a client's statements were judged by that.
+                        let is_elsewhere = !known.target().is_where(&target);
+                        if is_elsewhere {
+                            ends.insert(key.clone(), Ending::Moved);
+                        }
+                        if is_elsewhere || known.is_shared() != target.pool.is_shared {
+                            let new = Since::Replaced;
+                            let new = ServerPool::new(key.clone(), target, services, new, Some(&known));
+                            self.leave(known, true, is_elsewhere);
+                            new
+                        } else {
+                            known.retarget(target);
+                            known
+                        }
+                    }
                 };
                 self.pools.borrow_mut().insert(key, pool);
             }
         }
         for pool in gone.into_values() {
-            stuck.push((pool.key().clone(), Stuck::All(Ending::NoTarget)));
-            pool.leave(None, false);
-            self.leaving.borrow_mut().push(pool);
+            ends.insert(pool.key().clone(), Ending::NoTarget);
+            self.leave(pool, false, false);
         }
-        stuck
+        ends
     }
 
-    /// The same pool with what its target is now, or another in its place: for another server, or for clients that are understood from now on.
-    fn go_on(
-        &self,
-        known: Rc<ServerPool>,
-        target: Arc<Target>,
-        stuck: &mut Vec<(PoolKey, Stuck)>,
-    ) -> Rc<ServerPool> {
-        let is_there = known.target().is_where(&target);
-        let is_alike = known.is_shared() == target.pool.is_shared;
-        if is_there && is_alike {
-            known.retarget(target);
-            return known;
-        }
-        let key = known.key().clone();
-        let new = ServerPool::new(key.clone(), target, self.services.clone(), true);
-        new.disable(known.is_disabled());
-        if known.is_paused() {
-            new.pause();
-        }
-        if !is_there {
-            // Those who wait for a server, or need none now, ask the new one if they can.
-            let who = match (is_alike, known.is_shared()) {
-                (true, true) => Stuck::Tied,
-                (true, false) => Stuck::Leased,
-                (false, _) => Stuck::All(Ending::Moved),
-            };
-            stuck.push((key, who));
-        }
-        known.leave((!is_there && is_alike).then(|| new.clone()), true);
-        self.leaving.borrow_mut().push(known);
-        new
+    fn leave(&self, pool: Rc<ServerPool>, is_replaced: bool, is_elsewhere: bool) {
+        pool.leave(is_replaced, is_elsewhere);
+        self.leaving.borrow_mut().push(pool);
     }
 
     /// Binds the addresses.
@@ -287,30 +274,23 @@ impl Shard {
 
     /// Makes count what was changed, and ends the connections of those whom the rules don't admit any more, or on other terms, or whose
     /// database isn't there any more.
-    fn enforce(self: &Rc<Self>) {
+    pub(super) fn enforce(self: &Rc<Self>) {
         let now = self.changes.borrow().clone();
         let before = self.current.replace(now);
-        let stuck = if self.clients.shutdown() == Shutdown::No {
-            self.retarget(true)
+        let ends = if self.clients.shutdown() == Shutdown::No {
+            self.retarget(Since::Added)
         } else {
             // Whoever comes after this process has the login budget.
             self.current.borrow_mut().targets = before.targets;
-            Vec::new()
+            HashMap::new()
         };
         let in_force = self.in_force();
-        let stuck: HashMap<_, _> = stuck.into_iter().collect();
         let ended = self.clients.each(|_, presence| {
             presence.judge(&in_force);
-            if presence.console.is_some() {
-                return;
-            }
-            match stuck.get(&presence.pool) {
-                Some(Stuck::All(ending)) => presence.end(*ending),
-                Some(Stuck::Leased) if matches!(presence.activity.get(), Activity::Active(_)) => {
-                    presence.end(Ending::Moved);
-                }
-                Some(Stuck::Tied) if !presence.pins.get().is_empty() => presence.end(Ending::Moved),
-                Some(Stuck::Leased | Stuck::Tied) | None => {}
+            if presence.console.is_none()
+                && let Some(ending) = ends.get(&presence.pool)
+            {
+                presence.end(*ending);
             }
         });
         let rules = in_force.rules.len();
@@ -410,17 +390,6 @@ impl Shard {
                 .all(|pool| pool.is_usable()),
         }
     }
-}
-
-/// Whose server connections lead to where their database was.
-#[derive(Clone, Copy, Debug)]
-enum Stuck {
-    /// Those of clients that are tied to one; the others move along.
-    Tied,
-    /// Those of clients that have one.
-    Leased,
-    /// Those of all.
-    All(Ending),
 }
 
 /// Whether clients can be served.

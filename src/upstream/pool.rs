@@ -70,12 +70,9 @@ pub struct ServerPool {
     entries: RefCell<Vec<Weak<Entry>>>,
     usage: Rc<Usage>,
     is_disabled: Cell<bool>,
-    /// Where its clients go from now on.
-    successor: RefCell<Option<Rc<Self>>>,
     /// Another shows in the metrics by its name.
     is_replaced: Cell<bool>,
-    /// It wasn't there when the gateway began.
-    is_added: bool,
+    since: Since,
     greetings: RefCell<Greetings>,
     texts: KnownTexts,
     catalogs: catalog::Watch,
@@ -89,6 +86,17 @@ pub struct ServerPool {
 /// What servers report to a client with these settings, so that its login needs no server. Without settings it is what
 /// they report to Postern.
 type Greetings = HashMap<Settings, Rc<Parameters>>;
+
+/// Since when a pool is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// Since the gateway's start.
+    Start,
+    /// Since the configuration was read again, which has it anew.
+    Added,
+    /// The same, in the place of another.
+    Replaced,
+}
 
 /// The last attempt to open a connection has failed.
 #[derive(Debug)]
@@ -104,15 +112,19 @@ struct Trouble {
 pub enum LeaseError {
     /// None could be opened.
     Open(Rc<OpenError>),
-    /// The pool's clients go to another one: ask that.
-    Moved,
     /// None came free in time; the last failed attempt, if attempts fail.
     TimedOut(Duration, Option<Rc<OpenError>>),
 }
 
 impl ServerPool {
-    /// An empty pool, which begins to open its minimum. `is_added`: it wasn't there when the gateway began.
-    pub fn new(key: PoolKey, target: Arc<Target>, services: Services, is_added: bool) -> Rc<Self> {
+    /// An empty pool, which begins to open its minimum; in the place of `before`, it is paused and disabled if that is.
+    pub fn new(
+        key: PoolKey,
+        target: Arc<Target>,
+        services: Services,
+        since: Since,
+        before: Option<&Self>,
+    ) -> Rc<Self> {
         let metrics = services.metrics.pool.of(&key);
         metrics.size.set(target.pool.size as i64);
         let limits = limits(&target.pool);
@@ -125,9 +137,8 @@ impl ServerPool {
             entries: RefCell::default(),
             usage: Rc::default(),
             is_disabled: Cell::new(false),
-            successor: RefCell::default(),
             is_replaced: Cell::new(false),
-            is_added,
+            since,
             greetings: RefCell::default(),
             texts: KnownTexts::default(),
             catalogs: catalog::Watch::default(),
@@ -136,6 +147,12 @@ impl ServerPool {
             has_succeeded: Cell::new(false),
             is_closing: Cell::new(false),
         });
+        if let Some(before) = before {
+            pool.is_disabled.set(before.is_disabled());
+            if before.is_paused() {
+                pool.pause();
+            }
+        }
         pool.tend();
         pool
     }
@@ -165,9 +182,9 @@ impl ServerPool {
         look(&self.target.borrow())
     }
 
-    /// Newcomers don't come to it any more, and it opens nothing ahead: it is only there for the clients that it has. With a `successor`, these
-    /// go there as soon as they have no connection, and it opens nothing at all; another that `replaces` it shows in the metrics.
-    pub fn leave(self: &Rc<Self>, successor: Option<Rc<Self>>, is_replaced: bool) {
+    /// Newcomers don't come to it any more, and it opens nothing ahead: it is only there for the clients that it has, and to these it lends
+    /// nothing new if its server isn't the target's any more (`is_elsewhere`). `is_replaced`: another shows in the metrics by its name.
+    pub fn leave(self: &Rc<Self>, is_replaced: bool, is_elsewhere: bool) {
         let mut target = (*self.target()).clone();
         target.pool.min_idle = 0;
         self.is_replaced.set(is_replaced);
@@ -175,45 +192,23 @@ impl ServerPool {
             self.metrics.size.set(0);
             self.metrics.paused.set(0);
         }
-        let is_moving = successor.is_some();
-        *self.successor.borrow_mut() = successor;
-        let waiting: Vec<Waiter> = {
-            let mut members = self.members.borrow_mut();
-            members.set_limits(limits(&target.pool));
-            if is_moving {
-                members.retire(Instant::now());
-                members.abandon_all().collect()
-            } else {
-                Vec::new()
-            }
-        };
-        // They ask again, there.
-        drop(waiting);
+        self.members.borrow_mut().set_limits(limits(&target.pool));
         *self.target.borrow_mut() = Arc::new(target);
-        self.tend();
-    }
-
-    /// The pool where its clients go: itself, unless it was left.
-    pub fn current(self: &Rc<Self>) -> Rc<Self> {
-        let mut current = self.clone();
-        loop {
-            let next = current.successor.borrow().clone();
-            match next {
-                Some(next) => current = next,
-                None => return current,
-            }
+        if is_elsewhere {
+            self.close();
+            self.members.borrow_mut().retire(Instant::now());
         }
-    }
-
-    /// Whether its clients go to another.
-    #[inline]
-    pub fn is_moving(&self) -> bool {
-        self.successor.borrow().is_some()
+        self.tend();
     }
 
     /// Whether the gateway is ready without it: it came later, and has had no connection yet.
     pub fn may_be_missing(&self) -> bool {
-        self.is_added && !self.has_succeeded.get()
+        !self.has_succeeded.get()
+            && match self.since {
+                Since::Start => false,
+                Since::Added => true,
+                Since::Replaced => self.trouble.borrow().is_none(),
+            }
     }
 
     /// Whether it has ever had a connection, or is known to be unable to get one.
@@ -287,7 +282,6 @@ impl ServerPool {
     /// The first connection that comes free or is opened.
     pub async fn lease(self: &Rc<Self>) -> Result<Lease, LeaseError> {
         match self.known_trouble() {
-            _ if self.is_moving() => Err(LeaseError::Moved),
             Some(error) => Err(LeaseError::Open(error)),
             None => self.wait().await,
         }
@@ -309,7 +303,6 @@ impl ServerPool {
                 Ok(lease)
             }
             Ok(Ok(Err(error))) => Err(LeaseError::Open(error)),
-            Ok(Err(_)) if self.is_moving() => Err(LeaseError::Moved),
             Ok(Err(_)) | Err(_) => {
                 self.metrics.timeouts.inc();
                 let error = self
@@ -479,7 +472,7 @@ impl ServerPool {
     /// How many attempts may begin: while they fail, one at a time, after a pause.
     fn may_open(&self, now: Instant, census: Census) -> usize {
         match &*self.trouble.borrow() {
-            _ if self.is_closing.get() || self.is_moving() => 0,
+            _ if self.is_closing.get() => 0,
             None => usize::MAX,
             Some(trouble) => usize::from(now >= trouble.retry_at && census.opening == 0),
         }
@@ -495,11 +488,6 @@ impl ServerPool {
         let logins = self.services.metrics.login.of(&self.key.target);
         opening.pool = None;
         match opened {
-            Ok(connection) if self.is_moving() => {
-                logins.ended("ok");
-                self.members.borrow_mut().open_failed();
-                connection.close();
-            }
             Ok(connection) => {
                 logins.ended("ok");
                 debug!(pool = %self.key, took = ?began.elapsed(), "server connection opened");

@@ -124,9 +124,11 @@ impl Act {
     }
 }
 
-async fn reload(shard: &Shard) -> Outcome {
+async fn reload(shard: &Rc<Shard>) -> Outcome {
     match shard.shared.reload().await {
         Ok(told) => {
+            // Before it is answered.
+            shard.enforce();
             let notice = Report {
                 severity: Severity::Notice,
                 hint: None,
