@@ -29,16 +29,6 @@ fn rule(level: &str) -> String {
     format!("[[rules]]\nprincipals = [\"trust:\"]\nconsole = \"{level}\"")
 }
 
-fn visit(gateway: &Gateway) -> Raw {
-    let mut raw = Raw::connect(gateway);
-    raw.send(&postern::wire::startup::startup_message(
-        postern::wire::startup::ProtocolVersion::V3_0,
-        &[("user", "somebody"), ("database", "postern")],
-    ));
-    assert_eq!(raw.until('Z').last().unwrap().tag, 'Z');
-    raw
-}
-
 fn error(answers: &[Message]) -> String {
     let error = answers.iter().find(|message| message.tag == 'E').unwrap();
     error.field(b'C').unwrap()
@@ -52,7 +42,7 @@ fn who_may_act_sees_who_is_in_and_ends_connections() {
     let gateway = started(&lab, &rule("admin"), Some(&audit));
     let (mut reads, _) = Raw::login(&gateway, "app_ro");
     let (mut writes, _) = Raw::login(&gateway, "app_rw");
-    let shown = rows(&visit(&gateway).query("show clients"));
+    let shown = rows(&Raw::visit(&gateway).query("show clients"));
     let of = |user: &str| shown.iter().find(|row| row["user"] == user).unwrap();
     let has = |user: &str, columns: &[&str]| {
         columns
@@ -77,7 +67,7 @@ fn who_may_act_sees_who_is_in_and_ends_connections() {
     assert!(end.field(b'D').unwrap().contains("user \"app_ro\""));
     assert_eq!(writes.query("select 1").last().unwrap().tag, 'Z');
     // Nor is it still there to be ended.
-    let mut console = visit(&gateway);
+    let mut console = Raw::visit(&gateway);
     let again = console.query(&format!("KILL_CLIENT {id};"));
     assert_eq!(again[0].body, b"KILL 0\0");
     assert_eq!(
@@ -100,7 +90,7 @@ fn who_may_only_look_cannot_act_and_others_do_not_get_in() {
     let lab = Lab::start(LabConfig::default()).unwrap();
     let gateway = started(&lab, &rule("stats"), None);
     let (mut inside, _) = Raw::login(&gateway, "app_ro");
-    let mut console = visit(&gateway);
+    let mut console = Raw::visit(&gateway);
     for command in [
         "kill_client 00000001",
         "kill person x",
@@ -121,7 +111,7 @@ fn who_may_only_look_cannot_act_and_others_do_not_get_in() {
 
     // A rule for all databases is none for the console, but to see what it lets use.
     let gateway = started(&lab, "", None);
-    let mut console = visit(&gateway);
+    let mut console = Raw::visit(&gateway);
     for command in ["show clients", "kill_client 00000001", "reload"] {
         assert_eq!(error(&console.query(command)), "42501", "{command}");
     }
@@ -135,7 +125,7 @@ fn who_may_only_look_cannot_act_and_others_do_not_get_in() {
 fn what_the_console_does_not_understand() {
     let lab = Lab::start(LabConfig::default()).unwrap();
     let gateway = started(&lab, &rule("admin"), None);
-    let mut console = visit(&gateway);
+    let mut console = Raw::visit(&gateway);
     assert_eq!(error(&console.query("select 1")), "42601");
     assert_eq!(console.query("").first().unwrap().tag, 'I');
     // After an error everything up to Sync is skipped.
@@ -164,7 +154,7 @@ fn the_configuration_is_read_again_on_command() {
     let audit = directory.path().join("audit.jsonl");
     let gateway = started(&lab, &rule("admin"), Some(&audit));
     let (mut inside, _) = Raw::login(&gateway, "app_ro");
-    let mut console = visit(&gateway);
+    let mut console = Raw::visit(&gateway);
     let told = console.query("reload");
     let notice = told.iter().find(|message| message.tag == 'N').unwrap();
     assert_eq!(notice.field(b'M').unwrap(), "2 rule(s) and 1 target(s) count now");
@@ -218,7 +208,7 @@ fn who_is_about_to_come_in_can_be_ended_as_well() {
             &[("user", "app_rw"), ("database", "orders"), ("work_mem", "77MB")],
         ));
         waits.message('Q', b"insert into w values (1)\0");
-        let mut console = visit(&gateway);
+        let mut console = Raw::visit(&gateway);
         let is_shown = (0..100).any(|_| {
             std::thread::sleep(std::time::Duration::from_millis(20));
             console
@@ -246,7 +236,7 @@ fn who_asks_without_reading_costs_only_himself() {
     let lab = Lab::start(LabConfig::default()).unwrap();
     let gateway = started(&lab, &rule("stats"), None);
     let clients: Vec<_> = (0..100).map(|_| Raw::login(&gateway, "app_ro").0).collect();
-    let mut floods: Vec<_> = (0..7).map(|_| visit(&gateway)).collect();
+    let mut floods: Vec<_> = (0..7).map(|_| Raw::visit(&gateway)).collect();
     let before = gateway.private_kib();
     let storm = frame('Q', b"show clients\0").repeat(3_000);
     std::thread::scope(|scope| {
@@ -264,7 +254,7 @@ fn who_asks_without_reading_costs_only_himself() {
     let grown = gateway.private_kib() - before;
     assert!(grown < 15_000, "{grown} KiB");
     // More aren't let in of one and the same.
-    let _eighth = visit(&gateway);
+    let _eighth = Raw::visit(&gateway);
     let mut refused = Raw::connect(&gateway);
     refused.send(&postern::wire::startup::startup_message(
         postern::wire::startup::ProtocolVersion::V3_0,
@@ -278,7 +268,7 @@ fn who_asks_without_reading_costs_only_himself() {
 fn a_configuration_that_hangs_holds_up_nobody() {
     let lab = Lab::start(LabConfig::default()).unwrap();
     let gateway = started(&lab, &rule("admin"), None);
-    let mut console = visit(&gateway);
+    let mut console = Raw::visit(&gateway);
     std::fs::remove_file(gateway.config()).unwrap();
     let made = std::process::Command::new("mkfifo")
         .arg(gateway.config())

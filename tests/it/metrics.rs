@@ -92,6 +92,26 @@ fn the_exposition_is_what_the_readme_says() {
 }
 
 #[test]
+fn every_kind_of_error_is_in_the_readme() {
+    let (_lab, gateway) = busy();
+    let (_, page) = gateway.page("/metrics").unwrap();
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let row = readme
+        .lines()
+        .find(|line| line.starts_with("| `postern_client_errors_total`"))
+        .unwrap();
+    let kinds = page.lines().filter_map(|line| {
+        line.strip_prefix("postern_client_errors_total{kind=\"")?
+            .split_once('"')
+    });
+    let kinds: Vec<_> = kinds.map(|(kind, _)| kind).collect();
+    assert!(kinds.len() > 15);
+    for kind in kinds {
+        assert!(row.contains(&format!("`{kind}`")), "{kind}");
+    }
+}
+
+#[test]
 fn alerts_and_dashboard_look_at_metrics_that_there_are() {
     let documented = documented();
     for file in ["prometheus/alerts.yml", "grafana/postern.json"] {

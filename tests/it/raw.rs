@@ -48,13 +48,25 @@ impl Raw {
 
     /// Logs in by trust; returns what came up to ReadyForQuery.
     pub(crate) fn login(gateway: &Gateway, user: &str) -> (Self, Vec<Message>) {
+        Self::login_to(gateway, user, "orders")
+    }
+
+    /// The same to another database.
+    pub(crate) fn login_to(gateway: &Gateway, user: &str, database: &str) -> (Self, Vec<Message>) {
         let mut raw = Self::connect(gateway);
         raw.send(&startup_message(
             ProtocolVersion::V3_0,
-            &[("user", user), ("database", "orders")],
+            &[("user", user), ("database", database)],
         ));
         let messages = raw.until('Z');
         (raw, messages)
+    }
+
+    /// Somebody at the console.
+    pub(crate) fn visit(gateway: &Gateway) -> Self {
+        let (visitor, messages) = Self::login_to(gateway, "somebody", "postern");
+        assert_eq!(messages.last().unwrap().tag, 'Z', "{messages:?}");
+        visitor
     }
 
     pub(crate) fn send(&mut self, bytes: &[u8]) {

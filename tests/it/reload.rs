@@ -32,16 +32,6 @@ fn started(pool: &'static str, tls: &str) -> (Lab, Gateway) {
     (lab, gateway)
 }
 
-fn console(gateway: &Gateway) -> Raw {
-    let mut raw = Raw::connect(gateway);
-    raw.send(&postern::wire::startup::startup_message(
-        postern::wire::startup::ProtocolVersion::V3_0,
-        &[("user", "somebody"), ("database", "postern")],
-    ));
-    raw.until('Z');
-    raw
-}
-
 /// Another target of the same server.
 fn reports(lab: &Lab) -> String {
     format!(
@@ -210,19 +200,9 @@ fn targets_come_and_go() {
     reload(&gateway, |text| format!("{text}\n{reports}"), COUNT_NOW);
     let connection = "host=127.0.0.1 user=app_ro dbname=reports/orders";
     assert_eq!(stdout(&gateway.psql(connection, "select 5")), "5");
-    let mut inside = Raw::connect(&gateway);
-    inside.send(&postern::wire::startup::startup_message(
-        postern::wire::startup::ProtocolVersion::V3_0,
-        &[("user", "app_ro"), ("database", "reports/orders")],
-    ));
-    inside.until('Z');
+    let (mut inside, _) = Raw::login_to(&gateway, "app_ro", "reports/orders");
     inside.query("begin");
-    let mut other = Raw::connect(&gateway);
-    other.send(&postern::wire::startup::startup_message(
-        postern::wire::startup::ProtocolVersion::V3_0,
-        &[("user", "app_rw"), ("database", "orders/orders")],
-    ));
-    other.until('Z');
+    let (mut other, _) = Raw::login_to(&gateway, "app_rw", "orders/orders");
     reload(
         &gateway,
         |text| text.replace(&reports, ""),
@@ -241,7 +221,7 @@ fn targets_come_and_go() {
     assert!(refused.contains("no rule admits"), "{refused}");
     assert_eq!(other.query("select 1").last().unwrap().tag, 'Z');
     // Nor are its server connections there for long.
-    let mut console = console(&gateway);
+    let mut console = Raw::visit(&gateway);
     let is_gone = (0..200).any(|_| {
         std::thread::sleep(Duration::from_millis(50));
         rows(&console.query("show servers"))
@@ -262,12 +242,7 @@ fn a_transaction_that_takes_too_long_is_ended() {
         )
     };
     reload(&gateway, brief, COUNT_NOW);
-    let mut inside = Raw::connect(&gateway);
-    inside.send(&postern::wire::startup::startup_message(
-        postern::wire::startup::ProtocolVersion::V3_0,
-        &[("user", "app_ro"), ("database", "reports/orders")],
-    ));
-    inside.until('Z');
+    let (mut inside, _) = Raw::login_to(&gateway, "app_ro", "reports/orders");
     inside.query("begin");
     reload(
         &gateway,
@@ -287,7 +262,7 @@ fn drained_databases_lose_their_clients_between_transactions() {
     let (mut idle, _) = Raw::login(&gateway, "app_rw");
     let (mut busy, _) = Raw::login(&gateway, "app_ro");
     busy.query("begin");
-    let mut console = console(&gateway);
+    let mut console = Raw::visit(&gateway);
     assert_eq!(console.query("drain orders")[0].body, b"DRAIN 2\0");
     assert!(
         idle.until('\0')
@@ -315,7 +290,7 @@ fn drained_databases_lose_their_clients_between_transactions() {
 #[test]
 fn sizes_count_at_once() {
     let (_lab, gateway) = started("mode = \"auto\"\nsize = 4\nmin_idle = 4", "");
-    let mut console = console(&gateway);
+    let mut console = Raw::visit(&gateway);
     let mut servers = |wanted: usize| {
         let has = (0..200).any(|_| {
             std::thread::sleep(Duration::from_millis(50));
@@ -388,7 +363,7 @@ fn clients_go_when_their_database_is_elsewhere() {
     let (mut idle, _) = Raw::login(&gateway, "app_rw");
     holds.query("begin");
     waits.message('Q', b"select 4\0");
-    let mut console = console(&gateway);
+    let mut console = Raw::visit(&gateway);
     let is_seen = (0..500).any(|_| {
         std::thread::sleep(Duration::from_millis(10));
         rows(&console.query("show pools"))
@@ -443,7 +418,7 @@ fn clients_go_when_their_database_is_elsewhere() {
 fn what_was_paused_or_disabled_stays_so() {
     let (lab, gateway) = started("mode = \"auto\"", "");
     let (mut client, _) = Raw::login(&gateway, "app_ro");
-    let mut console = console(&gateway);
+    let mut console = Raw::visit(&gateway);
     console.query("pause");
     console.query("disable orders");
     reload(&gateway, elsewhere(&lab), COUNT_NOW);
@@ -507,7 +482,7 @@ fn a_new_target_that_cannot_be_reached_is_nobody_elses_trouble() {
 #[test]
 fn other_authorities_replace_connections() {
     let (lab, gateway) = started("mode = \"auto\"\nmin_idle = 1", "");
-    let mut console = console(&gateway);
+    let mut console = Raw::visit(&gateway);
     let mut servers = || -> Vec<String> {
         let all = rows(&console.query("show servers"));
         all.iter().map(|row| row["id"].clone()).collect()
@@ -523,4 +498,42 @@ fn other_authorities_replace_connections() {
         !now.is_empty() && now.iter().all(|id| !before.contains(id))
     });
     assert!(are_replaced);
+}
+
+#[test]
+fn a_reload_does_not_end_the_pause_after_a_failed_login() {
+    let lab = Lab::start(LabConfig::default()).unwrap();
+    let options = Options {
+        users: &["app_ro", "ghost"],
+        pool: "mode = \"auto\"",
+        rules: RULES,
+        not_ready: true,
+        ..Options::default()
+    };
+    let gateway = Gateway::start(&lab, &options);
+    let of_ghost = || lab.logins().iter().filter(|login| login.user == "ghost").count();
+    while of_ghost() == 0 {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    for _ in 0..30 {
+        reload(&gateway, str::to_owned, COUNT_NOW);
+    }
+    assert!(of_ghost() < 15, "{}", of_ghost());
+}
+
+#[test]
+fn the_time_to_drain_is_that_of_the_last_reload() {
+    let lab = Lab::start(LabConfig::default()).unwrap();
+    let options = Options {
+        listen: "drain_timeout = \"10m\"",
+        rules: RULES,
+        ..Options::default()
+    };
+    let mut gateway = Gateway::start(&lab, &options);
+    let (mut inside, _) = Raw::login(&gateway, "app_ro");
+    inside.query("begin");
+    reload(&gateway, |text| text.replace("\"10m\"", "\"1s\""), COUNT_NOW);
+    gateway.signal("TERM");
+    assert_eq!(inside.until('\0').pop().unwrap().field(b'C').unwrap(), "57P01");
+    assert!(gateway.wait().success());
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use postern_lab::{Lab, LabConfig};
 
-use super::{error, rule, started, visit};
+use super::{error, rule, started};
 use crate::gateway::{Gateway, Options, PATIENCE};
 use crate::raw::{Raw, rows};
 
@@ -65,7 +65,7 @@ fn pause_holds_clients_and_resume_lets_them_go_on() {
     let lab = Lab::start(LabConfig::default()).unwrap();
     let gateway = small(&lab);
     let asked = under_load(&gateway, |asked| {
-        let mut console = visit(&gateway);
+        let mut console = Raw::visit(&gateway);
         for _ in 0..5 {
             goes_on(asked);
             assert_eq!(console.query("pause orders")[0].body, b"PAUSE\0");
@@ -94,9 +94,9 @@ fn pause_waits_for_transactions() {
     let gateway = small(&lab);
     let (mut client, _) = Raw::login(&gateway, "app_ro");
     client.query("begin");
-    let mut console = visit(&gateway);
+    let mut console = Raw::visit(&gateway);
     console.message('Q', b"pause\0");
-    let mut other = visit(&gateway);
+    let mut other = Raw::visit(&gateway);
     while pool(&mut other, "cl_active") != "1" || rows(&other.query("show state"))[1]["value"] != "yes" {
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -131,7 +131,7 @@ fn reconnect_replaces_every_server_and_nobody_notices() {
         of.map(|row| row["id"].clone()).collect()
     };
     under_load(&gateway, |asked| {
-        let mut console = visit(&gateway);
+        let mut console = Raw::visit(&gateway);
         for _ in 0..5 {
             goes_on(asked);
             let before = servers(&mut console);
@@ -153,7 +153,7 @@ fn kill_ends_clients_and_holds_newcomers() {
     let gateway = small(&lab);
     let (mut client, _) = Raw::login(&gateway, "app_ro");
     client.message('Q', b"select pg_sleep(60)\0");
-    let mut console = visit(&gateway);
+    let mut console = Raw::visit(&gateway);
     while pool(&mut console, "sv_active") != "1" {
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -176,7 +176,7 @@ fn disabled_databases_take_nobody_new() {
     let lab = Lab::start(LabConfig::default()).unwrap();
     let gateway = small(&lab);
     let (mut client, _) = Raw::login(&gateway, "app_ro");
-    let mut console = visit(&gateway);
+    let mut console = Raw::visit(&gateway);
     assert_eq!(console.query("disable orders/orders")[0].body, b"DISABLE\0");
     assert!(client.query("select 1").iter().any(|answer| answer.tag == 'D'));
     let (_, answers) = Raw::login(&gateway, "app_ro");
@@ -192,7 +192,7 @@ fn shutdown_ends_the_gateway() {
     let mut gateway = small(&lab);
     let (mut client, _) = Raw::login(&gateway, "app_ro");
     client.query("begin");
-    let mut console = visit(&gateway);
+    let mut console = Raw::visit(&gateway);
     console.message('Q', b"shutdown wait_for_servers\0");
     // A transaction may end, and no longer.
     while gateway.page("/readyz").is_none_or(|(status, _)| status == 200) {
@@ -206,7 +206,7 @@ fn shutdown_ends_the_gateway() {
     let mut gateway = small(&lab);
     let (mut client, _) = Raw::login(&gateway, "app_ro");
     client.query("begin");
-    visit(&gateway).message('Q', b"shutdown\0");
+    Raw::visit(&gateway).message('Q', b"shutdown\0");
     assert_eq!(client.until('\0').pop().unwrap().field(b'C').unwrap(), "57P01");
     assert!(gateway.wait().success());
 }
@@ -267,7 +267,7 @@ fn each_command_is_for_those_whom_it_is_for() {
     let lab = Lab::start(LabConfig::default()).unwrap();
     for (level, rule) in ["".to_owned(), rule("stats"), rule("admin")].iter().enumerate() {
         let gateway = started(&lab, rule, None);
-        let mut console = visit(&gateway);
+        let mut console = Raw::visit(&gateway);
         for (command, needed) in COMMANDS {
             let answers = console.query(command);
             let refused = answers.iter().find(|answer| answer.tag == 'E');
@@ -276,4 +276,72 @@ fn each_command_is_for_those_whom_it_is_for() {
             assert_eq!(state, expected, "{command} with {rule:?}");
         }
     }
+}
+
+#[test]
+fn what_takes_long_is_recorded_when_it_begins() {
+    let directory = tempfile::tempdir().unwrap();
+    let audit = directory.path().join("audit.jsonl");
+    let lab = Lab::start(LabConfig::default()).unwrap();
+    let gateway = started(&lab, &rule("admin"), Some(&audit));
+    let (mut client, _) = Raw::login(&gateway, "app_ro");
+    client.query("begin");
+    // Its name can't be pushed out of the record.
+    let mut console = Raw::visit(&gateway);
+    console.message(
+        'Q',
+        format!("{}pause{}orders\0", " ".repeat(300), " ".repeat(300)).as_bytes(),
+    );
+    drop(console);
+    let is_recorded = (0..200).any(|_| {
+        std::thread::sleep(Duration::from_millis(50));
+        let log = std::fs::read_to_string(&audit).unwrap();
+        log.contains("\"command\":\"pause orders\",\"outcome\":\"begun\"")
+    });
+    assert!(is_recorded);
+}
+
+#[test]
+fn visits_can_be_ended_too() {
+    let lab = Lab::start(LabConfig::default()).unwrap();
+    let gateway = small(&lab);
+    let mut one = Raw::visit(&gateway);
+    let visits = rows(&one.query("show clients"));
+    let id = visits.iter().find(|row| row["database"] == "postern").unwrap()["id"].clone();
+    let mut other = Raw::visit(&gateway);
+    assert_eq!(other.query(&format!("kill_client {id}"))[0].body, b"KILL 1\0");
+    assert_eq!(one.until('\0').pop().unwrap().field(b'C').unwrap(), "57P01");
+    assert_eq!(other.query("show version").last().unwrap().tag, 'Z');
+}
+
+#[test]
+fn reconnect_is_about_connections_that_are_being_opened_too() {
+    let lab = Lab::start(LabConfig::default()).unwrap();
+    lab.faults()
+        .change(|faults| faults.latency = postern_lab::Latency::FixedMs(1_500));
+    let rules = format!(
+        "[[rules]]\nprincipals = [\"trust:\"]\ntargets = [\"*\"]\nusers = [\"*\"]\n{}",
+        rule("admin")
+    );
+    let options = Options {
+        pool: "mode = \"auto\"\nsize = 1\nmin_idle = 0",
+        users: &["app_ro"],
+        rules: rules.leak(),
+        ..Options::default()
+    };
+    let gateway = Gateway::start(&lab, &options);
+    let mut console = Raw::visit(&gateway);
+    std::thread::scope(|scope| {
+        let login = scope.spawn(|| Raw::login(&gateway, "app_ro").1.last().unwrap().tag);
+        while lab.logins().is_empty() && pool(&mut console, "sv_login") != "1" {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        console.query("reconnect");
+        assert_eq!(login.join().unwrap(), 'Z');
+    });
+    assert_eq!(
+        lab.logins().len(),
+        2,
+        "the first led to where the server was before"
+    );
 }

@@ -3,7 +3,7 @@
 use postern_lab::{Lab, LabConfig};
 use tokio_postgres::NoTls;
 
-use super::{error, rule, started, visit};
+use super::{error, rule, started};
 use crate::raw::{Raw, columns, rows};
 
 /// PgBouncer's SHOW commands with its columns (its documentation, "Show commands", 1.25, and `stats.c` where that doesn't name them).
@@ -65,7 +65,7 @@ const PART: &str = "database server_assignment_count xact_count query_count byte
 fn every_column_of_pgbouncers_is_there() {
     let lab = Lab::start(LabConfig::default()).unwrap();
     let gateway = started(&lab, &rule("stats"), None);
-    let mut console = visit(&gateway);
+    let mut console = Raw::visit(&gateway);
     for (show, expected) in PGBOUNCERS {
         let answers = console.query(&format!("SHOW {show};"));
         let names = columns(&answers[0]);
@@ -91,7 +91,7 @@ fn what_goes_through_is_shown() {
     }
     client.query("begin");
     client.query("select 2");
-    let mut console = visit(&gateway);
+    let mut console = Raw::visit(&gateway);
     let mut shows = |what: &str, column: &str, value: &str| {
         let mut looks = 0..500;
         let found = looks.find_map(|_| {
@@ -157,7 +157,7 @@ fn what_goes_through_is_shown() {
 fn pgbouncers_exporter_finds_what_it_looks_for() {
     let lab = Lab::start(LabConfig::default()).unwrap();
     let gateway = started(&lab, &rule("stats"), None);
-    let mut console = visit(&gateway);
+    let mut console = Raw::visit(&gateway);
     assert_eq!(console.query("SHOW STATS").last().unwrap().tag, 'Z');
     let version = rows(&console.query("SHOW VERSION;"));
     assert!(version[0]["version"].starts_with("Postern "));
