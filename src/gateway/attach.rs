@@ -89,9 +89,9 @@ pub(super) async fn checked_out(
     if let Some(lease) = pool.try_lease() {
         return Ok(lease);
     }
-    client.is_at(Activity::Waiting(std::time::Instant::now()));
+    client.note_activity(Activity::Waiting(std::time::Instant::now()));
     let waited = Box::pin(wait(stream, client, pool, ends)).await;
-    client.is_at(Activity::Idle);
+    client.note_activity(Activity::Idle);
     waited
 }
 

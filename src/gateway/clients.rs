@@ -190,7 +190,7 @@ impl Client {
 
     /// Notes what it is doing.
     #[inline]
-    pub(super) fn is_at(&self, activity: Activity) {
+    pub(super) fn note_activity(&self, activity: Activity) {
         if let Some(presence) = self.presence.get() {
             presence.activity.set(activity);
         }

@@ -164,8 +164,8 @@ impl Sharer<'_> {
     async fn lease(&mut self, mut lease: Lease, first: Vec<u8>) -> Option<Ended> {
         self.key.attach(lease.cancellable());
         lease.touch();
-        lease.is_for(self.client.session);
-        self.client.is_at(Activity::Active(lease.id()));
+        lease.note_client(self.client.session);
+        self.client.note_activity(Activity::Active(lease.id()));
         // What came first was counted when it came.
         let before = (self.traffic.received - first.len() as u64, self.traffic.sent);
         let mut exchange = Exchange::default();
@@ -175,7 +175,7 @@ impl Sharer<'_> {
         let (received, sent) = (received - before.0, sent - before.1);
         self.pool
             .used(exchange.transactions(), exchange.answered(), received, sent);
-        self.client.is_at(Activity::Idle);
+        self.client.note_activity(Activity::Idle);
         match served {
             Ok(None) => {
                 self.traffic.answers += exchange.answered();

@@ -255,8 +255,8 @@ impl Session {
         }
         self.key.attach(lease.cancellable());
         lease.touch();
-        lease.is_for(client.session);
-        client.is_at(Activity::Active(lease.id()));
+        lease.note_client(client.session);
+        client.note_activity(Activity::Active(lease.id()));
         let corrections = corrections(&lease.session.parameters, &self.greeted);
         let sent = poll_fn(|cx| Poll::Ready(lease.stream.poll_send(cx, &first))).await;
         let corrected = poll_fn(|cx| Poll::Ready(self.stream.poll_send(cx, &corrections))).await;

@@ -219,12 +219,17 @@ fn connections<'a>(pools: impl IntoIterator<Item = &'a Rc<ServerPool>>) -> usize
         .sum()
 }
 
+/// How many of the `clients` are these pools'.
+fn count(clients: &HashMap<PoolKey, Clients>, pools: &[Rc<ServerPool>]) -> u64 {
+    let of = pools.iter().filter_map(|pool| clients.get(pool.key()));
+    of.map(|clients| clients.active + clients.waiting).sum()
+}
+
 pub(super) fn databases(shard: &Shard, table: &mut Table) {
     let clients = clients(shard);
     for (name, pools) in by_database(shard) {
         let Some(first) = pools.first() else { continue };
         let Target { endpoint, pool, .. } = &*first.target();
-        let of = pools.iter().filter_map(|pool| clients.get(pool.key()));
         let all = |is: fn(&ServerPool) -> bool| i64::from(pools.iter().all(|pool| is(pool)));
         let most = |size: fn(&ServerPool) -> usize| pools.iter().map(|pool| size(pool)).max().unwrap_or(0);
         table.add([
@@ -242,9 +247,7 @@ pub(super) fn databases(shard: &Shard, table: &mut Table) {
             0.into(),
             connections(&pools).into(),
             0.into(),
-            of.map(|clients| clients.active + clients.waiting)
-                .sum::<u64>()
-                .into(),
+            count(&clients, &pools).into(),
             all(ServerPool::is_paused).into(),
             all(ServerPool::is_disabled).into(),
         ]);
@@ -258,7 +261,6 @@ pub(super) fn users(shard: &Shard, table: &mut Table) {
         users.entry(pool.key().user.to_string()).or_default().push(pool);
     }
     for (user, pools) in users {
-        let of = pools.iter().filter_map(|pool| clients.get(pool.key()));
         table.add([
             user.into(),
             Value::Null,
@@ -267,9 +269,7 @@ pub(super) fn users(shard: &Shard, table: &mut Table) {
             0.into(),
             connections(&pools).into(),
             0.into(),
-            of.map(|clients| clients.active + clients.waiting)
-                .sum::<u64>()
-                .into(),
+            count(&clients, &pools).into(),
         ]);
     }
 }

@@ -82,17 +82,17 @@ impl Entry {
     }
 
     #[inline]
-    pub(super) fn is_lent(&self, now: Instant) {
+    pub(super) fn note_lent(&self, now: Instant) {
         self.lent.set(Some(now));
     }
 
     #[inline]
-    pub(super) fn is_for(&self, client: SessionId) {
+    pub(super) fn note_client(&self, client: SessionId) {
         self.client.set(client);
     }
 
     #[inline]
-    pub(super) fn is_back(&self, now: Instant) {
+    pub(super) fn note_back(&self, now: Instant) {
         self.client.set(SessionId(0));
         if let Some(since) = self.lent.take() {
             add(&self.usage.lent, now.saturating_duration_since(since));
@@ -102,7 +102,7 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.is_back(Instant::now());
+        self.note_back(Instant::now());
         add(&self.usage.closed, 1);
         add(&self.usage.lifetime, self.opened_at.elapsed());
     }

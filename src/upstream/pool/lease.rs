@@ -24,7 +24,7 @@ pub struct Lease {
 
 impl Lease {
     pub(super) fn of(member: Member<Held>, pool: Rc<ServerPool>, now: Instant) -> Self {
-        member.connection.entry.is_lent(now);
+        member.connection.entry.note_lent(now);
         Self {
             member: Some(member),
             pool,
@@ -38,9 +38,9 @@ impl Lease {
 
     /// Notes whose it is.
     #[inline]
-    pub fn is_for(&self, client: SessionId) {
+    pub fn note_client(&self, client: SessionId) {
         if let Some(member) = &self.member {
-            member.connection.entry.is_for(client);
+            member.connection.entry.note_client(client);
         }
     }
 
@@ -105,7 +105,7 @@ impl Lease {
     fn park(&mut self) {
         if let Some(member) = self.member.take() {
             let now = Instant::now();
-            member.connection.entry.is_back(now);
+            member.connection.entry.note_back(now);
             let placement = self.pool.members.borrow_mut().returned(member, now);
             self.pool.place(placement);
             self.pool.tend();
