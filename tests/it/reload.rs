@@ -537,3 +537,33 @@ fn the_time_to_drain_is_that_of_the_last_reload() {
     assert_eq!(inside.until('\0').pop().unwrap().field(b'C').unwrap(), "57P01");
     assert!(gateway.wait().success());
 }
+
+#[test]
+fn commands_reach_clients_of_a_pool_that_was_replaced() {
+    let (_lab, gateway) = started("mode = \"session\"", "");
+    let (mut before, _) = Raw::login(&gateway, "app_ro");
+    before.query("select 1");
+    reload(
+        &gateway,
+        |text| text.replace("mode = \"session\"", "mode = \"auto\""),
+        COUNT_NOW,
+    );
+    assert!(
+        before.query("select 2").iter().any(|answer| answer.tag == 'D'),
+        "it goes on"
+    );
+    let (mut waits, mut sees) = (Raw::visit(&gateway), Raw::visit(&gateway));
+    waits.message('Q', b"pause\0");
+    while rows(&sees.query("show databases"))[0]["paused"] != "1" {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    waits.tcp.set_nonblocking(true).unwrap();
+    let is_answered = waits.tcp.peek(&mut [0]).is_ok();
+    waits.tcp.set_nonblocking(false).unwrap();
+    assert!(!is_answered, "a client has a server yet");
+    drop(before);
+    assert_eq!(waits.until('Z')[0].body, b"PAUSE\0");
+    sees.query("resume");
+    let (mut after, _) = Raw::login(&gateway, "app_ro");
+    assert!(after.query("select 3").iter().any(|answer| answer.tag == 'D'));
+}

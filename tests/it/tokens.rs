@@ -28,7 +28,11 @@ fn assert_sound(lab: &Lab) {
             matches!(login.outcome, Outcome::Accepted | Outcome::Pending),
             "{login:?}"
         );
-        let token = login.token.as_ref().unwrap();
+        // One that is under way when the test ends may not have come to its password yet.
+        let Some(token) = &login.token else {
+            assert_eq!(login.outcome, Outcome::Pending, "{login:?}");
+            continue;
+        };
         assert!(
             token.key_expires.is_none_or(|end| login.wall < end),
             "a token older than its credentials: {login:?}"
