@@ -3,6 +3,7 @@
 //! One data thread serves clients. The control thread, which is the one that calls [`run`], has the AWS credentials, the
 //! login governors, HTTP and the signals; a data thread waits for it only when it opens a server connection.
 
+pub mod discovery;
 mod reload;
 
 use std::io;
@@ -21,6 +22,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::admin::http::{self, Health, Pages};
@@ -30,6 +32,7 @@ use crate::aws::credentials::{CredentialCache, Load, Observer};
 use crate::aws::ssm::Sessions;
 use crate::aws::sts::{NotVouched, Sts};
 use crate::config::{Config, Origin};
+use crate::discovery::{Found, Search};
 use crate::gateway::{Asked, Asker, Current, ErrorKind, Readiness, Shard, Shared, Shutdown};
 use crate::identity;
 use crate::identity::ssm::Unattributed;
@@ -38,6 +41,7 @@ use crate::metrics::Metrics;
 use crate::upstream::Services;
 use crate::upstream::gate::Gates;
 use crate::upstream::tokens::Tokens;
+use discovery::{Explorer, FIRST_LOOK_WITHIN, searches, tell_discovered};
 use reload::{Reloader, Running};
 
 /// File descriptors for listeners, runtimes, logs, AWS calls and cancel requests.
@@ -52,17 +56,24 @@ pub fn run(config: Config, origin: Option<Origin>) -> anyhow::Result<()> {
     control.block_on(supervise(config, origin))
 }
 
-async fn supervise(mut config: Config, origin: Option<Origin>) -> anyhow::Result<()> {
+async fn supervise(written: Config, origin: Option<Origin>) -> anyhow::Result<()> {
     no_core_dumps();
-    raise_file_limit(&mut config);
-    if config.identity.sources.contains(&identity::Source::Trust) {
+    if written.identity.sources.contains(&identity::Source::Trust) {
         warn!(
             "identity.sources contains \"trust\": whoever reaches a listening port is let in without being asked who they are"
         );
     }
     let metrics = Arc::new(Metrics::new().context("cannot register the metrics")?);
-    begin_at_zero(&metrics, &config);
     let (credentials, keep_fresh) = CredentialCache::new(Arc::new(CredentialObserver(metrics.clone())));
+    tokio::spawn(keep_fresh);
+    let (wanted, mut found) = explore(&written, &credentials, &metrics).await;
+    let (mut config, remarks) = written.with_found(&found.borrow_and_update());
+    for remark in &remarks {
+        warn!("{remark}");
+    }
+    tell_discovered(&[], &config);
+    raise_file_limit(&mut config);
+    begin_at_zero(&metrics, &config);
     let gates = Arc::new(Gates::new());
     gates.watch_over(config.targets.iter());
     let asked = asked(&config, &credentials).context("AWS can't be asked who somebody is")?;
@@ -85,6 +96,10 @@ async fn supervise(mut config: Config, origin: Option<Origin>) -> anyhow::Result
         origin: origin.map(Arc::new),
         metrics: metrics.clone(),
         running: Running::of(&config),
+        written,
+        wanted,
+        found,
+        remarks,
         current,
         gates: gates.clone(),
         reopen: writer.as_ref().map(Writer::reopening),
@@ -92,7 +107,6 @@ async fn supervise(mut config: Config, origin: Option<Origin>) -> anyhow::Result
     let (ends, asked_to_end) = mpsc::channel(2);
     let hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
     tokio::spawn(reloader.run(hangup, asked_to_reload));
-    tokio::spawn(keep_fresh);
 
     let (shutdown, told) = watch::channel(Shutdown::No);
     let (readiness, ready) = watch::channel(Readiness::default());
@@ -159,6 +173,28 @@ async fn supervise(mut config: Config, origin: Option<Origin>) -> anyhow::Result
         .map_err(|_| anyhow::anyhow!("the data thread panicked"))?;
     info!("ended");
     Ok(())
+}
+
+/// Begins to look for targets, and waits for the first look for a while. Where to say what is wanted, and what was found.
+async fn explore(
+    config: &Config,
+    credentials: &CredentialCache,
+    metrics: &Arc<Metrics>,
+) -> (watch::Sender<Vec<Search>>, watch::Receiver<Found>) {
+    let searches = searches(config);
+    let (wanted, to_look_for) = watch::channel(searches.clone());
+    let (finds, mut found) = watch::channel(Found::default());
+    let explorer = Explorer {
+        credentials: credentials.clone(),
+        metrics: metrics.clone(),
+        wanted: to_look_for,
+        found: finds,
+    };
+    tokio::spawn(explorer.run());
+    let is_done = |found: &Found| searches.iter().all(|search| found.is_asked(search));
+    // Whoever comes before it is done is told so.
+    let _ = timeout(FIRST_LOOK_WITHIN, found.wait_for(is_done)).await;
+    (wanted, found)
 }
 
 /// What of AWS is asked who somebody is.
@@ -261,7 +297,7 @@ fn health(readiness: Readiness, shutdown: Shutdown) -> Health {
     let reason = match (shutdown, readiness.settled, readiness.usable) {
         (Shutdown::Drain | Shutdown::Now, ..) => "going down",
         (_, false, _) => "the first server connections are still being opened",
-        (_, true, false) => "no target can be reached; see the log",
+        (_, true, false) => "a target can't be reached; see the log",
         _ => "",
     };
     Health {
@@ -274,6 +310,7 @@ fn health(readiness: Readiness, shutdown: Shutdown) -> Health {
 /// Series that exist from the start can be alerted on.
 fn begin_at_zero(metrics: &Metrics, config: &Config) {
     metrics.client.limit.set(config.limits.max_clients as i64);
+    metrics.discovery.absent.set(config.absent.len() as i64);
     for kind in ErrorKind::ALL {
         metrics.client.errors.with_label_values(&[kind.label()]);
     }

@@ -5,6 +5,7 @@
 //! so that one fault is told once. No user logs in to an endpoint more than once.
 
 mod account;
+mod discovered;
 mod endpoint;
 mod host;
 mod login;
@@ -63,12 +64,15 @@ pub(super) struct Check {
 impl Check {
     pub(super) fn execute(self) -> anyhow::Result<()> {
         let config = self.file.load()?;
-        let targets = self.targets(&config)?;
         let runtime = Builder::new_current_thread()
             .enable_all()
             .build_local(LocalOptions::default())?;
         let findings = runtime.block_on(async {
-            timeout(ENDS_WITHIN, findings(&config, &targets, self.gateways.into())).await
+            timeout(
+                ENDS_WITHIN,
+                findings(config, self.target.as_deref(), self.gateways.into()),
+            )
+            .await
         });
         // A look-up that hangs in the resolver isn't waited for.
         runtime.shutdown_background();
@@ -87,37 +91,46 @@ impl Check {
             (failed, all) => bail!("{failed} of {all} checks failed"),
         }
     }
-
-    fn targets<'a>(&self, config: &'a Config) -> anyhow::Result<Vec<&'a Arc<Target>>> {
-        let Some(name) = &self.target else {
-            return Ok(config.targets.iter().collect());
-        };
-        let named = config.targets.iter().find(|target| target.name.as_str() == name);
-        let names: Vec<&str> = config.targets.iter().map(|target| target.name.as_str()).collect();
-        let named = named
-            .with_context(|| format!("there is no target \"{name}\"; there are: {}", names.join(", ")))?;
-        Ok(vec![named])
-    }
 }
 
-async fn findings(
-    config: &Config,
-    targets: &[&Arc<Target>],
-    gateways: usize,
-) -> anyhow::Result<Vec<Finding>> {
-    let mut findings = vec![host::files(config)];
-    findings.extend(host::ports(config));
-    let region = targets
-        .first()
-        .map(|target| region_of(&target.endpoint.host).unwrap_or(&target.region))
-        .context("there is no target")?;
+/// Those of `among` that are to be looked at: all, or the one of that name.
+fn named<'a>(among: &'a [Arc<Target>], name: Option<&str>) -> Vec<&'a Arc<Target>> {
+    let is_meant = |target: &&Arc<Target>| name.is_none_or(|name| target.name.as_str() == name);
+    among.iter().filter(is_meant).collect()
+}
+
+async fn findings(config: Config, name: Option<&str>, gateways: usize) -> anyhow::Result<Vec<Finding>> {
+    let mut findings = vec![host::files(&config)];
+    findings.extend(host::ports(&config));
+    let fixed = named(&config.targets, name);
+    let regions = fixed
+        .iter()
+        .map(|target| region_of(&target.endpoint.host).unwrap_or(&target.region));
+    let searched = config
+        .discoveries
+        .iter()
+        .filter_map(|discovery| discovery.search.region.as_deref());
+    let region = match regions.chain(searched).next() {
+        Some(region) => region.to_owned(),
+        None => discovered::own_region().await,
+    };
     let ssm = async {
         match config.identity.sources.contains(&Source::Ssm) {
             true => ssm::check(&config.identity.ssm).await,
             false => Vec::new(),
         }
     };
-    let (ssm, account, ways) = tokio::join!(ssm, Box::pin(account::check(config, region)), ways(targets));
+    let (ssm, account, mut ways_there) =
+        tokio::join!(ssm, Box::pin(account::check(&config, &region)), ways(&fixed));
+    let (config, of_discovery) = discovered::look(&config, &account.keys).await;
+    let targets = named(&config.targets, name);
+    if let (Some(name), []) = (name, targets.as_slice()) {
+        let names: Vec<&str> = config.targets.iter().map(|target| target.name.as_str()).collect();
+        bail!("there is no target \"{name}\"; there are: {}", names.join(", "));
+    }
+    let (_, found) = targets.split_at(ways_there.len());
+    ways_there.extend(ways(found).await);
+    let (config, ways) = (&config, ways_there);
     findings.extend(ssm);
     let gates = Arc::new(Gates::new());
     gates.watch_over(config.targets.iter());
@@ -133,7 +146,7 @@ async fn findings(
         services,
         gateways,
     };
-    let servers = servers(config, targets);
+    let servers = servers(config, &targets);
     let ways: Rc<HashMap<_, _>> = Rc::new(ways.into_iter().collect());
     let one_each = servers
         .into_iter()
@@ -142,7 +155,8 @@ async fn findings(
     let of_servers: Vec<Finding> = of_servers.into_iter().flatten().collect();
     findings.extend(account.findings);
     findings.extend(sessions);
-    for target in targets {
+    findings.extend(of_discovery);
+    for target in &targets {
         findings.extend(ways.get(&target.name).into_iter().flatten().cloned());
     }
     explain_by_rds(&mut findings, &of_servers);

@@ -83,7 +83,8 @@ impl Run {
             }],
             targets: vec![file::Target {
                 name,
-                endpoint: endpoint.to_owned(),
+                endpoint: Some(endpoint.to_owned()),
+                discover: None,
                 listen: Vec::new(),
                 dial_address: None,
                 region: None,

@@ -21,7 +21,7 @@ use super::console::Averages;
 use super::identify::{Asked, Identifier};
 use super::presence::{Current, Ending, InForce};
 use crate::audit::{Audit, Event};
-use crate::config::{Identity, Limits, Target};
+use crate::config::{Absent, Identity, Limits, Target};
 use crate::ids::{PoolKey, SessionId};
 use crate::metrics::Metrics;
 use crate::net::listener::bind;
@@ -262,6 +262,11 @@ impl Shard {
         self.current.borrow().targets.clone()
     }
 
+    /// Those that it isn't known where they are.
+    pub(super) fn absent(&self) -> Arc<[Absent]> {
+        self.current.borrow().absent.clone()
+    }
+
     /// The certificate for clients.
     pub(super) fn acceptor(&self) -> Acceptor {
         self.current.borrow().acceptor.clone()
@@ -387,7 +392,8 @@ impl Shard {
             usable: pools
                 .values()
                 .filter(|pool| warm(pool) && !pool.may_be_missing())
-                .all(|pool| pool.is_usable()),
+                .all(|pool| pool.is_usable())
+                && self.absent().is_empty(),
         }
     }
 }
@@ -397,6 +403,6 @@ impl Shard {
 pub struct Readiness {
     /// Every pool that opens connections ahead has opened one, or has failed to.
     pub settled: bool,
-    /// Every such pool has a server to lend.
+    /// Every such pool has a server to lend, and of every target it is known where it is.
     pub usable: bool,
 }

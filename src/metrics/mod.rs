@@ -5,6 +5,7 @@
 
 mod audit;
 mod client;
+mod discovery;
 mod iam;
 mod login;
 mod pool;
@@ -13,6 +14,7 @@ use prometheus::{Encoder as _, IntCounterVec, IntGauge, IntGaugeVec, Opts, Regis
 
 pub use audit::AuditMetrics;
 pub use client::ClientMetrics;
+pub use discovery::DiscoveryMetrics;
 pub use iam::IamMetrics;
 pub use login::{LoginMetrics, TargetLogins};
 pub use pool::{OnePool, PoolMetrics};
@@ -29,6 +31,8 @@ pub struct Metrics {
     pub login: LoginMetrics,
     /// Credentials, tokens, the login budget.
     pub iam: IamMetrics,
+    /// Looking for databases.
+    pub discovery: DiscoveryMetrics,
     /// The audit log.
     pub audit: AuditMetrics,
     /// How often the configuration was read again: `ok` or `refused`.
@@ -72,6 +76,7 @@ impl Metrics {
             pool: PoolMetrics::register(&registry)?,
             login: LoginMetrics::register(&registry)?,
             iam: IamMetrics::register(&registry)?,
+            discovery: DiscoveryMetrics::register(&registry)?,
             audit: AuditMetrics::register(&registry)?,
             registry,
         })
