@@ -5,9 +5,10 @@
 
 pub mod discovery;
 mod reload;
+mod start;
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -22,6 +23,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_local;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
@@ -33,7 +35,7 @@ use crate::aws::ssm::Sessions;
 use crate::aws::sts::{NotVouched, Sts};
 use crate::config::{Config, Origin};
 use crate::discovery::{Found, Search};
-use crate::gateway::{Asked, Asker, Current, ErrorKind, Readiness, Shard, Shared, Shutdown};
+use crate::gateway::{Asked, Asker, Current, ErrorKind, Failing, Readiness, Shard, Shared, Shutdown};
 use crate::identity;
 use crate::identity::ssm::Unattributed;
 use crate::identity::sts::BadProof;
@@ -44,19 +46,22 @@ use crate::upstream::tokens::Tokens;
 use discovery::{Explorer, FIRST_LOOK_WITHIN, searches, tell_discovered};
 use reload::{Reloader, Running};
 
+pub use start::{Checked, StartCheck, Started};
+
 /// File descriptors for listeners, runtimes, logs, AWS calls and cancel requests.
 const OTHER_FILES: usize = 256;
 
-/// Runs the gateway until a signal ends it and its clients are gone. `origin`: where the configuration can be read again.
-pub fn run(config: Config, origin: Option<Origin>) -> anyhow::Result<()> {
+/// Runs the gateway until a signal ends it and its clients are gone. `origin`: where the configuration can be read again; `check`: what looks
+/// at everything once, after the start.
+pub fn run(config: Config, origin: Option<Origin>, check: StartCheck) -> anyhow::Result<()> {
     let control = Builder::new_current_thread()
         .enable_all()
-        .build()
+        .build_local(LocalOptions::default())
         .context("cannot start the control thread")?;
-    control.block_on(supervise(config, origin))
+    control.block_on(supervise(config, origin, check))
 }
 
-async fn supervise(written: Config, origin: Option<Origin>) -> anyhow::Result<()> {
+async fn supervise(written: Config, origin: Option<Origin>, check: StartCheck) -> anyhow::Result<()> {
     no_core_dumps();
     if written.identity.sources.contains(&identity::Source::Trust) {
         warn!(
@@ -77,7 +82,7 @@ async fn supervise(written: Config, origin: Option<Origin>) -> anyhow::Result<()
     let gates = Arc::new(Gates::new());
     gates.watch_over(config.targets.iter());
     let asked = asked(&config, &credentials).context("AWS can't be asked who somebody is")?;
-    let tokens = Arc::new(Tokens::new(credentials, metrics.clone()));
+    let tokens = Arc::new(Tokens::new(credentials.clone(), metrics.clone()));
     let services = Services {
         tokens: tokens.clone(),
         gates: gates.clone(),
@@ -119,6 +124,12 @@ async fn supervise(written: Config, origin: Option<Origin>) -> anyhow::Result<()
         None => None,
     };
     let limits = changes.clone();
+    let started = Started {
+        config: config.clone(),
+        services: services.clone(),
+        credentials,
+        readiness: ready.clone(),
+    };
     let (bound, listening) = tokio::sync::oneshot::channel();
     let data = Data {
         config,
@@ -139,8 +150,10 @@ async fn supervise(written: Config, origin: Option<Origin>) -> anyhow::Result<()
     listening
         .await
         .context("the data thread ended before it listened")??;
+    let checked = Arc::new(OnceLock::new());
+    spawn_local(start::look(check, started, metrics.clone(), checked.clone()));
     if let Some(listener) = admin {
-        let health = Box::new(move || health(*ready.borrow(), *told.borrow()));
+        let health = Box::new(move || health(&ready.borrow(), *told.borrow(), checked.get()));
         tokio::spawn(http::serve(
             listener,
             Arc::new(Pages {
@@ -293,17 +306,30 @@ impl Data {
     }
 }
 
-fn health(readiness: Readiness, shutdown: Shutdown) -> Health {
+fn health(readiness: &Readiness, shutdown: Shutdown, checked: Option<&Checked>) -> Health {
     let reason = match (shutdown, readiness.settled, readiness.usable) {
-        (Shutdown::Drain | Shutdown::Now, ..) => "going down",
-        (_, false, _) => "the first server connections are still being opened",
-        (_, true, false) => "a target can't be reached; see the log",
-        _ => "",
+        (Shutdown::Drain | Shutdown::Now, ..) => "going down".to_owned(),
+        (_, false, _) => "the first server connections are still being opened".to_owned(),
+        (_, true, true) => String::new(),
+        (_, true, false) => match &*readiness.failing {
+            [] => "a target can't be reached, or isn't known where it is; see the log".to_owned(),
+            [Failing { pool, error }, more @ ..] => format!("{pool}: {error}{}", others(more.len())),
+        },
     };
     Health {
-        started: readiness.settled,
+        started: checked.is_some(),
         ready: reason.is_empty(),
         reason,
+        report: checked
+            .map_or("the checks are not done yet", |checked| &checked.report)
+            .to_owned(),
+    }
+}
+
+fn others(more: usize) -> String {
+    match more {
+        0 => String::new(),
+        more => format!("; and {more} more; see the log"),
     }
 }
 

@@ -264,7 +264,8 @@ impl Gateway {
             .unwrap()
     }
 
-    fn wait_for(&self, path: &str) {
+    /// Waits until that page says that all is well.
+    pub(crate) fn wait_for(&self, path: &str) {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match self.page(path) {

@@ -206,7 +206,7 @@ fn page<'a>(all: &'a [String], form: &BTreeMap<String, String>) -> (&'a [String]
         true => element("Marker", &to.to_string()),
         false => String::new(),
     };
-    (&all[from..to], marker)
+    (all.get(from..to).unwrap_or_default(), marker)
 }
 
 /// The values of `Filters.Filter.N` with this name.
