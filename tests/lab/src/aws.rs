@@ -6,6 +6,7 @@
 
 mod authorization;
 mod control;
+mod image;
 mod imds;
 mod rds;
 mod ssm;
@@ -33,6 +34,7 @@ use crate::Shared;
 use crate::clock::http_date;
 use crate::sigv4::parse_query;
 
+pub use image::ImageModel;
 pub use imds::Imds;
 pub use rds::{Cluster, Instance, RdsModel};
 pub use ssm::SsmSession;
@@ -68,6 +70,7 @@ pub(crate) struct AwsState {
     pub(crate) imds: Mutex<ImdsState>,
     pub(crate) rds: Mutex<RdsModel>,
     pub(crate) sessions: Mutex<Vec<SsmSession>>,
+    pub(crate) image: Mutex<ImageModel>,
     pub(crate) fault: Mutex<AwsFault>,
     requests: Mutex<BTreeMap<String, u64>>,
 }
@@ -78,6 +81,7 @@ impl AwsState {
             imds: Mutex::default(),
             rds: Mutex::new(rds),
             sessions: Mutex::default(),
+            image: Mutex::default(),
             fault: Mutex::default(),
             requests: Mutex::default(),
         }
@@ -200,6 +204,8 @@ async fn api(shared: &Shared, parts: &Parts, body: &[u8]) -> Result<Answer, Hung
         ("sts", "GetCallerIdentity") => sts::caller_identity(&caller.key, speaks_json),
         ("rds", "DescribeDBInstances") => rds::describe_instances(&lock(&shared.aws.rds), region, &form),
         ("rds", "DescribeDBClusters") => rds::describe_clusters(&lock(&shared.aws.rds), region, &form),
+        ("ssm", "GetParameter") => image::parameter(&lock(&shared.aws.image), body),
+        ("autoscaling", "CompleteLifecycleAction") => image::complete(&mut lock(&shared.aws.image), &form),
         ("ssm", "DescribeSessions") => ssm::describe_sessions(&lock(&shared.aws.sessions), body),
         _ => error(
             StatusCode::BAD_REQUEST,

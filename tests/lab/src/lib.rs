@@ -37,7 +37,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context as _;
 use tokio::runtime::{Builder, Runtime};
 
-pub use aws::{AwsFault, Cluster, Imds, Instance, RdsModel, SsmSession};
+pub use aws::{AwsFault, Cluster, ImageModel, Imds, Instance, RdsModel, SsmSession};
 pub use config::{Database, LabConfig, User};
 pub use faults::{FaultSet, Faults, Latency, LoginFault, Throttle};
 pub use keys::{ACCOUNT, INSTANCE_ID, Key, ROLE};

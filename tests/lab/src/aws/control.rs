@@ -23,6 +23,7 @@ pub(super) fn answer(shared: &Shared, parts: &Parts, body: &[u8]) -> Answer {
         (&Method::POST, "/lab/faults") => faults(shared, body),
         (&Method::POST, "/lab/imds") => imds(shared, body),
         (&Method::POST, "/lab/aws") => api(shared, body),
+        (&Method::POST, "/lab/image") => image(shared, body),
         (&Method::POST, "/lab/clock") => clock(shared, body),
         (&Method::POST, "/lab/sessions") => sessions(shared, body),
         _ => return respond(StatusCode::NOT_FOUND, TEXT, format!("{HELP}\n")),
@@ -76,6 +77,30 @@ fn faults(shared: &Shared, body: &[u8]) -> anyhow::Result<Value> {
         shared.faults.reset_connections();
     }
     Ok(serde_json::to_value(shared.faults.current())?)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ImageOrders {
+    /// A new version of a parameter: its name and its value.
+    parameter: Option<(String, String)>,
+    /// The group and the hook of a lifecycle action that begins to wait.
+    waits: Option<(String, String)>,
+}
+
+fn image(shared: &Shared, body: &[u8]) -> anyhow::Result<Value> {
+    let orders: ImageOrders = serde_json::from_slice(body)?;
+    let mut image = lock(&shared.aws.image);
+    if let Some((name, value)) = orders.parameter {
+        image.parameters.entry(name).or_default().push(value);
+    }
+    if let Some(waits) = orders.waits {
+        image.waits = Some(waits);
+        image.completed = None;
+    }
+    Ok(
+        json!({ "parameters": image.parameters.keys().collect::<Vec<_>>(), "waits": image.waits, "completed": image.completed }),
+    )
 }
 
 #[derive(Deserialize)]
@@ -183,4 +208,4 @@ fn token(shared: &Shared, query: &str) -> Answer {
 
 const TEXT: &str = "text/plain";
 const HELP: &str = "GET /lab/status /lab/logins /lab/faults /lab/token?user=NAME\n\
-    POST /lab/faults /lab/imds /lab/aws /lab/clock /lab/sessions";
+    POST /lab/faults /lab/imds /lab/aws /lab/image /lab/clock /lab/sessions";

@@ -1,0 +1,158 @@
+# Images of a bastion, for arm64 and x86_64, of Amazon Linux 2023. ami/README.md says how they are made.
+
+packer {
+  required_version = ">= 1.11"
+
+  required_plugins {
+    amazon = {
+      source  = "github.com/hashicorp/amazon"
+      version = "~> 1.3"
+    }
+  }
+}
+
+variable "region" {
+  type        = string
+  description = "Region that the images are made in."
+}
+
+variable "version" {
+  type        = string
+  description = "Version of the packages in target/package."
+}
+
+variable "vpc_id" {
+  type        = string
+  default     = null
+  description = "VPC of the machines that the images are made on; the default VPC if null."
+}
+
+variable "subnet_id" {
+  type        = string
+  default     = null
+  description = "A subnet of it, from which the packages of Amazon Linux can be reached."
+}
+
+variable "kms_key_id" {
+  type        = string
+  default     = null
+  description = "Key for the images; AWS' own for EBS if null."
+}
+
+variable "share_with" {
+  type        = list(string)
+  default     = []
+  description = "Accounts that may start the images. They need the key as well."
+}
+
+variable "with_shells" {
+  type        = bool
+  default     = false
+  description = "Leaves shells and commands by Session Manager possible."
+}
+
+locals {
+  # As Debian, RPM and AWS each call the architecture.
+  architectures = {
+    arm64  = { rpm = "aarch64", instance_type = "t4g.small" }
+    x86_64 = { rpm = "x86_64", instance_type = "t3.small" }
+  }
+  made = formatdate("YYYYMMDD-hhmm", timestamp())
+}
+
+source "amazon-ebs" "bastion" {
+  region                      = var.region
+  vpc_id                      = var.vpc_id
+  subnet_id                   = var.subnet_id
+  associate_public_ip_address = false
+  ami_users                   = var.share_with
+  encrypt_boot                = true
+  kms_key_id                  = var.kms_key_id
+
+  # Neither the machine that the image is made on nor those that are made of it take version 1 of the metadata service.
+  imds_support = "v2.0"
+
+  metadata_options {
+    http_endpoint               = "enabled"
+    http_tokens                 = "required"
+    http_put_response_hop_limit = 1
+  }
+
+  # Through Session Manager, so that no port is open here either; whoever runs this needs the plugin, and the profile what it takes to be managed.
+  communicator                              = "ssh"
+  ssh_username                              = "ec2-user"
+  ssh_interface                             = "session_manager"
+  temporary_iam_instance_profile_policy_document {
+    Version = "2012-10-17"
+
+    Statement {
+      Effect = "Allow"
+      Action = [
+        "ssm:UpdateInstanceInformation",
+        "ssmmessages:CreateControlChannel",
+        "ssmmessages:CreateDataChannel",
+        "ssmmessages:OpenControlChannel",
+        "ssmmessages:OpenDataChannel",
+      ]
+      Resource = ["*"]
+    }
+  }
+
+  tags = {
+    Name            = "postern ${var.version}"
+    postern_version = var.version
+    source_ami      = "{{ .SourceAMI }}"
+  }
+}
+
+build {
+  dynamic "source" {
+    for_each = local.architectures
+    labels   = ["amazon-ebs.bastion"]
+
+    content {
+      name          = source.key
+      ami_name      = "postern-${var.version}-${source.key}-${local.made}"
+      instance_type = source.value.instance_type
+
+      source_ami_filter {
+        owners      = ["amazon"]
+        most_recent = true
+
+        filters = {
+          name                = "al2023-ami-2023.*-kernel-*-${source.key}"
+          architecture        = source.key
+          virtualization-type = "hvm"
+          root-device-type    = "ebs"
+        }
+      }
+    }
+  }
+
+  provisioner "shell" {
+    inline = ["mkdir -p /tmp/postern"]
+  }
+
+  provisioner "file" {
+    source      = "${path.root}/"
+    destination = "/tmp/postern"
+  }
+
+  provisioner "file" {
+    source      = "${path.root}/../target/package/postern-${var.version}.${local.architectures[source.name].rpm}.rpm"
+    destination = "/tmp/postern/postern.rpm"
+  }
+
+  # The session that this comes through goes on; the next boot has neither sshd nor shells.
+  provisioner "shell" {
+    inline = [
+      "sudo dnf upgrade --releasever=latest --security -y --quiet",
+      "sudo /tmp/postern/provision ${var.with_shells ? "--with-shells" : ""} /tmp/postern/postern.rpm",
+      "rm -rf /tmp/postern",
+    ]
+  }
+
+  post-processor "manifest" {
+    output = "${path.root}/../target/image/manifest.json"
+  }
+}
