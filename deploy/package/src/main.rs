@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! postern-package             prints deploy/CONFIGURATION.md
-//! postern-package DIRECTORY   writes man pages, completions and the schema of the configuration there
+//! postern-package DIRECTORY   writes man pages, completions, the schema of the configuration, and others' notices there
 //! ```
 
 mod manual;
 mod markdown;
+mod notices;
 mod reference;
 
 use std::fs;
@@ -22,7 +23,7 @@ use reference::Reference;
 /// Make from the code what packages have besides the program.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Write man pages, completions and the schema there; without it, print the reference of the configuration
+    /// Write man pages, completions, the schema and others' notices there; without it, print the reference of the configuration
     directory: Option<PathBuf>,
 }
 
@@ -54,6 +55,7 @@ fn write(directory: &Path, reference: &Reference) -> anyhow::Result<()> {
         )?;
     }
     fs::write(directory.join("postern.schema.json"), reference.schema())?;
+    fs::write(directory.join("third-party.notices"), notices::page()?)?;
     Ok(())
 }
 
