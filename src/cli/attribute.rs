@@ -7,7 +7,8 @@ use std::{fs, io};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use rustix::fs::{AtFlags, CWD, Mode, Uid, chownat};
+use rustix::fs::{AtFlags, CWD, Mode, Uid, chmod, chownat};
+use rustix::io::Errno;
 use rustix::process::umask;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -22,8 +23,8 @@ pub(super) struct Attribute {
     /// Where to listen: identity.ssm.socket of the gateway's configuration
     #[arg(long, value_name = "PATH", default_value = "/run/postern/attribute.sock")]
     socket: PathBuf,
-    /// The user id that the gateway runs as; nobody else is answered
-    #[arg(long, value_name = "UID")]
+    /// The user that the gateway runs as, by number or by a name of /etc/passwd; nobody else is answered
+    #[arg(long, value_name = "USER", value_parser = uid_of)]
     uid: u32,
     /// Executable of the agent's session workers; may be given more than once, `*` and `?` as in rules
     #[arg(long, value_name = "PATH", default_values = [
@@ -105,8 +106,54 @@ impl Attribute {
             UnixListener::bind(&self.socket).with_context(|| format!("cannot listen on {shown}"))?;
         listener.set_nonblocking(true)?;
         let uid = Some(Uid::from_raw(self.uid));
-        chownat(CWD, &self.socket, uid, None, AtFlags::SYMLINK_NOFOLLOW)
-            .with_context(|| format!("cannot give {shown} to user {}", self.uid))?;
+        match chownat(CWD, &self.socket, uid, None, AtFlags::SYMLINK_NOFOLLOW) {
+            // Without CAP_CHOWN, the group that it is run with has to do: others of that may connect, and are turned away.
+            Err(Errno::PERM) => chmod(&self.socket, Mode::from_raw_mode(0o660)),
+            given => given,
+        }
+        .with_context(|| format!("cannot give {shown} to user {}", self.uid))?;
         Ok(listener)
+    }
+}
+
+/// The number of a user who is given by number or by name. Users of services are in this file; whatever else knows users would have
+/// code of others run here.
+fn uid_of(user: &str) -> Result<u32, String> {
+    if let Ok(uid) = user.parse() {
+        return Ok(uid);
+    }
+    let users = fs::read_to_string(PASSWD).map_err(|error| format!("cannot read {PASSWD}: {error}"))?;
+    uid_in(&users, user).ok_or_else(|| format!("there is no such user in {PASSWD}"))
+}
+
+fn uid_in(users: &str, name: &str) -> Option<u32> {
+    users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(name))
+            .then(|| fields.nth(1))
+            .flatten()?
+            .parse()
+            .ok()
+    })
+}
+
+/// Where users are.
+const PASSWD: &str = "/etc/passwd";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_a_number_or_a_name() {
+        let users = "root:x:0:0:root:/root:/bin/sh\n#postern:x:7:\npostern:x:987:986::/:/bin/false\nbad:x:\n";
+        assert_eq!(uid_in(users, "postern"), Some(987));
+        assert_eq!(uid_in(users, "root"), Some(0));
+        for nobody in ["poster", "post", "bad", "x", ""] {
+            assert_eq!(uid_in(users, nobody), None, "{nobody}");
+        }
+        assert_eq!(uid_of("12"), Ok(12));
+        assert_eq!(uid_of("root"), Ok(0));
+        assert!(uid_of("-1").is_err());
     }
 }

@@ -12,7 +12,7 @@ mod token;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 /// Exit status of a configuration that can't be used (`EX_CONFIG` of sysexits.h).
 const EXIT_CONFIG: u8 = 78;
@@ -76,6 +76,11 @@ struct ConfigFile {
     /// Configuration file. Any key can be overridden by a variable POSTERN_SECTION__KEY
     #[arg(long, short, value_name = "FILE", env = "POSTERN_CONFIG", default_value = DEFAULT_CONFIG)]
     config: PathBuf,
+}
+
+/// The command line as it is described, of which manual pages and completions are made.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Does what the command line asks for.
