@@ -109,7 +109,6 @@ resource "aws_ssm_parameter" "cloudwatch_agent" {
 }
 
 resource "aws_cloudwatch_log_group" "this" {
-  #checkov:skip=CKV_AWS_158: CloudWatch Logs encrypts with a key of its own; kms_key_arn has it use one of yours
   #checkov:skip=CKV_AWS_338: only the audit log is a record, and is kept for 400 days; the gateway's own log holds nothing that it doesn't
   for_each = local.log_groups
 

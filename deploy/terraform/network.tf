@@ -1,7 +1,6 @@
 # Nobody dials the bastion: its agent dials Session Manager. The bastion dials databases, and AWS.
 
 resource "aws_security_group" "bastion" {
-  #checkov:skip=CKV2_AWS_5: it is attached by the launch template
   name        = "${var.name}-bastion"
   description = "Bastion ${var.name}: nobody in, databases and AWS out"
   vpc_id      = var.vpc_id
@@ -81,7 +80,6 @@ locals {
 }
 
 resource "aws_security_group" "endpoints" {
-  #checkov:skip=CKV2_AWS_5: it is attached to the endpoints below
   count = local.has_interfaces ? 1 : 0
 
   name        = "${var.name}-endpoints"

@@ -3,8 +3,8 @@
     schema.py PACKAGE.tgz OUT.json TYPE…      TYPE: aws_vpc_endpoint, data.aws_region
 
 The package is generated from the provider, and has every argument and block by name, with its type and whether it is required.
-What it doesn't have: which optional arguments the provider fills in itself (but for id, all are taken not to be), how often
-a block may stand beyond once or often, and what values are right.
+What it doesn't have: which optional arguments the provider fills in itself (taken to be: id, and all of data sources), how often a
+block may stand beyond once or often, and what values are right.
 """
 
 import json
@@ -145,6 +145,9 @@ def main(package, out, *types):
         class_text = source.class_(classes[-1])
         hcl = class_text[class_text.index("synthesizeHclAttributes()") :]
         schemas[type_] = source.block(hcl, interface, class_text)
+        if type_.startswith("data."):
+            for attribute in schemas[type_]["attributes"].values():
+                attribute["computed"] = not attribute["required"]
     for type_ in unknown:
         print(f"the provider has no {type_}", file=sys.stderr)
     if unknown:
