@@ -39,16 +39,15 @@ resource "aws_launch_template" "this" {
 
   # No key pair: there is no SSH.
 
+  # Versions of the parameters, so that a change of them is a change of this, and going back is going back.
   user_data = base64encode(join("\n", ["#cloud-config", jsonencode({
     write_files = [{
       path        = "/etc/postern/first-boot.env"
       owner       = "root:root"
       permissions = "0644"
       content = join("", [for name, value in {
-        POSTERN_CONFIG_PARAMETER   = aws_ssm_parameter.config.name
-        POSTERN_CONFIG_SHA256      = sha256(local.config)
-        CLOUDWATCH_AGENT_PARAMETER = aws_ssm_parameter.cloudwatch_agent.name
-        CLOUDWATCH_AGENT_SHA256    = sha256(local.cloudwatch_agent)
+        POSTERN_CONFIG_PARAMETER   = "${aws_ssm_parameter.config.name}:${aws_ssm_parameter.config.version}"
+        CLOUDWATCH_AGENT_PARAMETER = "${aws_ssm_parameter.cloudwatch_agent.name}:${aws_ssm_parameter.cloudwatch_agent.version}"
         REGION                     = local.region
         AUTO_SCALING_GROUP         = var.name
         LAUNCH_HOOK                = "ready"

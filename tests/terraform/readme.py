@@ -58,7 +58,7 @@ def main():
     for name, table in tables().items():
         text = "\n".join(table)
         new, count = re.subn(
-            rf"(<!-- {name} -->\n).*?(\n<!-- end -->)", lambda found: found[1] + text + found[2], new, flags=re.S
+            rf"(<!-- {name} -->\n).*?(<!-- end -->)", lambda found: f"{found[1]}{text}\n{found[2]}", new, flags=re.S
         )
         if count != 1:
             sys.exit(f"README.md has {count} places for {name}")

@@ -1,6 +1,9 @@
 # Inputs that are refused, each for one reason.
 
 mock_provider "aws" {
+  mock_resource "aws_ssm_parameter" {
+    defaults = { version = 7 }
+  }
   mock_data "aws_partition" {
     defaults = { partition = "aws", dns_suffix = "amazonaws.com" }
   }

@@ -2,6 +2,9 @@
 # expected/, which other tests read: the gateway's own (`config check`), and those of policies.
 
 mock_provider "aws" {
+  mock_resource "aws_ssm_parameter" {
+    defaults = { version = 7 }
+  }
   mock_data "aws_partition" {
     defaults = { partition = "aws", dns_suffix = "amazonaws.com" }
   }
