@@ -1,6 +1,13 @@
 # What the bastion may do, and what people may. The texts are in policies/: tests read the same.
 
 locals {
+  # As the gateway has it: an endpoint of RDS says where it is.
+  regions = {
+    for target in var.targets : target.name => coalesce(
+      try(regex("\\.([a-z0-9-]+)\\.rds\\.amazonaws\\.com", target.endpoint)[0], null), target.region, local.region
+    )
+  }
+
   has_discovery = length([for target in var.targets : target if target.discover != null]) > 0
 
   # Statements that not every bastion has.
@@ -21,7 +28,7 @@ locals {
       for target in var.targets : [
         for id in target.resource_ids : [
           for user in target.users :
-          "arn:${local.partition}:rds-db:${coalesce(target.region, local.region)}:${local.account}:dbuser:${id}/${user}"
+          "arn:${local.partition}:rds-db:${local.regions[target.name]}:${local.account}:dbuser:${id}/${user}"
         ]
       ]
     ]))))
@@ -45,7 +52,7 @@ locals {
     tag_value = var.connect_tag.value
     databases = jsonencode(sort(distinct(flatten([
       for target in var.targets : [
-        for id in target.resource_ids : "arn:${local.partition}:rds-db:${coalesce(target.region, local.region)}:${local.account}:dbuser:${id}/*"
+        for id in target.resource_ids : "arn:${local.partition}:rds-db:${local.regions[target.name]}:${local.account}:dbuser:${id}/*"
       ]
     ]))))
   })

@@ -1,7 +1,7 @@
 # Where it stands.
 
 variable "name" {
-  description = "What all that is made here is called."
+  description = "What all that is made here is called. Some of it is the account's, so two gateways need two, also in two regions."
   type        = string
   default     = "postern"
   nullable    = false

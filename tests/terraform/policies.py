@@ -200,5 +200,13 @@ for policy in (person, bastion):
             checked = statement.get("Condition", {}).get("BoolIfExists", {}).get(CHECKED) == "true"
             expect(f"{statement['Sid']} starts sessions without a check of the document", not checked, False)
 
+# The module's security groups: nobody dials the bastion.
+for file in sorted(EXPECTED.parents[1].glob("*.tf")):
+    text = file.read_text(encoding="utf-8")
+    expect(f"{file.name} has rules within a group", re.search(r"^\s*(ingress|egress)\s*(=|\{)", text, re.M) is not None, False)
+    for name, body in re.findall(r'^resource "aws_vpc_security_group_ingress_rule" "(\w+)" \{\n(.*?)^\}', text, re.M | re.S):
+        group = re.search(r"^  security_group_id\s+= (.*)$", body, re.M)[1]
+        expect(f"by {name}, somebody dials the bastion", "aws_security_group.bastion" in group, False)
+
 if wrong:
     raise SystemExit(f"{len(wrong)} wrong: {'; '.join(wrong)}")

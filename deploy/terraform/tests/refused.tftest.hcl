@@ -1,4 +1,4 @@
-# Inputs that are refused, each for one reason.
+# Inputs that are refused, each for the reason that stands above it. As many stand in one run as there are inputs: each must be refused.
 
 mock_provider "aws" {
   mock_resource "aws_ssm_parameter" {
@@ -30,6 +30,7 @@ variables {
     {
       name         = "orders"
       endpoint     = "orders.cluster-abc.eu-west-1.rds.amazonaws.com:5432"
+      region       = "eu-west-1"
       resource_ids = ["cluster-ABCDEFGHIJKL"]
       databases    = ["orders", "says \"<hello>\" & é"]
       users        = ["app_ro", "app_rw"]
@@ -40,7 +41,6 @@ variables {
     {
       name         = "billing"
       endpoint     = "billing.abc.eu-central-1.rds.amazonaws.com"
-      region       = "eu-central-1"
       resource_ids = ["db-ABCDEFGHIJKL", "db-MNOPQRSTUVWX"]
       databases    = ["billing"]
       users        = ["app_ro"]
@@ -80,384 +80,216 @@ variables {
   https_egress = { cidrs = ["0.0.0.0/0"] }
 }
 
-run "a_name_with_capitals" {
+run "refused_1" {
   command = plan
 
   variables {
+    # A name with capitals.
     name = "Postern"
-  }
-
-  expect_failures = [var.name]
-}
-
-run "no_vpc" {
-  command = plan
-
-  variables {
+    # No VPC.
     vpc_id = "sg-1"
-  }
-
-  expect_failures = [var.vpc_id]
-}
-
-run "no_subnets" {
-  command = plan
-
-  variables {
+    # No subnets.
     subnet_ids = []
-  }
-
-  expect_failures = [var.subnet_ids]
-}
-
-run "no_image" {
-  command = plan
-
-  variables {
+    # No image.
     ami_id = "latest"
-  }
-
-  expect_failures = [var.ami_id]
-}
-
-run "images_of_anybody" {
-  command = plan
-
-  variables {
+    # Images of anybody.
     ami_owners = ["*"]
-  }
-
-  expect_failures = [var.ami_owners]
-}
-
-run "no_instance_type" {
-  command = plan
-
-  variables {
+    # No instance type.
     instance_type = "small"
-  }
-
-  expect_failures = [var.instance_type]
-}
-
-run "no_bastion" {
-  command = plan
-
-  variables {
+    # No bastion.
     capacity = 0
-  }
-
-  expect_failures = [var.capacity]
-}
-
-run "a_root_volume_that_is_too_small" {
-  command = plan
-
-  variables {
+    # A root volume that is too small.
     root_volume_gib = 4
-  }
-
-  expect_failures = [var.root_volume_gib]
-}
-
-run "an_alias_for_the_volumes_key" {
-  command = plan
-
-  variables {
+    # An alias for the volumes' key.
     ebs_kms_key_arn = "alias/aws/ebs"
-  }
-
-  expect_failures = [var.ebs_kms_key_arn]
-}
-
-run "no_time_to_start" {
-  command = plan
-
-  variables {
+    # No time to start.
     launch_seconds = 5
-  }
-
-  expect_failures = [var.launch_seconds]
-}
-
-run "no_time_to_drain" {
-  command = plan
-
-  variables {
+    # No time to drain.
     drain_seconds = 0
-  }
-
-  expect_failures = [var.drain_seconds]
-}
-
-run "no_boundary" {
-  command = plan
-
-  variables {
+    # No boundary.
     permissions_boundary_arn = "boundary"
-  }
-
-  expect_failures = [var.permissions_boundary_arn]
-}
-
-run "no_targets" {
-  command = plan
-
-  variables {
+    # No targets.
     targets = []
+    # No rules.
+    rules = []
+    # Whoever reaches the port.
+    identity = { sources = ["trust"] }
+    # A privileged port.
+    gateway_port = 22
+    # An unknown way when the audit log is full.
+    audit_on_full = "wait"
+    # No security groups.
+    database_security_groups = {}
+    # An unknown endpoint.
+    vpc_endpoints = ["ec2"]
+    # Endpoints for everybody.
+    vpc_endpoint_client_cidrs = ["0.0.0.0/0"]
+    # An account that is none.
+    vpc_endpoint_accounts = ["*"]
+    # A tag that matches others.
+    connect_tag = { key = "postern", value = "*" }
+    # An alias for the key.
+    kms_key_arn = "alias/mine"
+    # Days that CloudWatch has not.
+    audit_retention_days = 31
+    # The same for the journal.
+    journal_retention_days = 2
   }
 
-  expect_failures = [var.targets]
+  expect_failures = [var.name, var.vpc_id, var.subnet_ids, var.ami_id, var.ami_owners, var.instance_type, var.capacity, var.root_volume_gib, var.ebs_kms_key_arn, var.launch_seconds, var.drain_seconds, var.permissions_boundary_arn, var.targets, var.rules, var.identity, var.gateway_port, var.audit_on_full, var.database_security_groups, var.vpc_endpoints, var.vpc_endpoint_client_cidrs, var.vpc_endpoint_accounts, var.connect_tag, var.kms_key_arn, var.audit_retention_days, var.journal_retention_days]
 }
 
-run "two_targets_of_one_name" {
+run "refused_2" {
   command = plan
 
   variables {
+    # Two targets of one name.
     targets = [{ name = "orders", endpoint = "a.b.eu-west-1.rds.amazonaws.com", resource_ids = ["db-A"], databases = ["d"], users = ["u"] }, { name = "orders", endpoint = "a.b.eu-west-1.rds.amazonaws.com", resource_ids = ["db-A"], databases = ["d"], users = ["u"] }]
+    # A rule for nothing.
+    rules = [{ principals = ["*"] }]
+    # An unknown source of sessions.
+    identity = { ssm_source = "nobody" }
+    # A way out that is no range.
+    https_egress = { cidrs = ["everywhere"] }
   }
 
-  expect_failures = [var.targets]
+  expect_failures = [var.https_egress, var.targets, var.rules, var.identity]
 }
 
-run "every_database" {
+run "refused_3" {
   command = plan
 
   variables {
+    # Every database.
     targets = [{ name = "orders", endpoint = "a.b.eu-west-1.rds.amazonaws.com", resource_ids = ["*"], databases = ["d"], users = ["u"] }]
+    # A rule for two things.
+    rules = [{ principals = ["*"], console = "stats", targets = ["orders"], users = ["u"] }]
+    # STS without a name.
+    identity = { sources = ["sts"] }
   }
 
-  expect_failures = [var.targets]
+  expect_failures = [var.targets, var.rules, var.identity]
 }
 
-run "databases_by_a_wildcard" {
+run "refused_4" {
   command = plan
 
   variables {
+    # Databases by a wildcard.
     targets = [{ name = "orders", endpoint = "a.b.eu-west-1.rds.amazonaws.com", resource_ids = ["db-*"], databases = ["d"], users = ["u"] }]
   }
 
   expect_failures = [var.targets]
 }
 
-run "no_resource_ids" {
+run "refused_5" {
   command = plan
 
   variables {
+    # No resource ids.
     targets = [{ name = "orders", endpoint = "a.b.eu-west-1.rds.amazonaws.com", resource_ids = [], databases = ["d"], users = ["u"] }]
   }
 
   expect_failures = [var.targets]
 }
 
-run "an_endpoint_and_discovery" {
+run "refused_6" {
   command = plan
 
   variables {
+    # An endpoint and discovery.
     targets = [{ name = "orders", endpoint = "a.b.eu-west-1.rds.amazonaws.com", resource_ids = ["db-A"], databases = ["d"], users = ["u"], discover = { cluster = "x" } }]
   }
 
   expect_failures = [var.targets]
 }
 
-run "neither_endpoint_nor_discovery" {
+run "refused_7" {
   command = plan
 
   variables {
+    # Neither endpoint nor discovery.
     targets = [{ name = "orders", resource_ids = ["db-A"], databases = ["d"], users = ["u"] }]
   }
 
   expect_failures = [var.targets]
 }
 
-run "two_ways_of_discovery" {
+run "refused_8" {
   command = plan
 
   variables {
+    # Two ways of discovery.
     targets = [{ name = "orders", resource_ids = ["db-A"], databases = ["d"], users = ["u"], discover = { cluster = "x", instance = "y" } }]
   }
 
   expect_failures = [var.targets]
 }
 
-run "an_endpoint_with_a_scheme" {
+run "refused_9" {
   command = plan
 
   variables {
+    # An endpoint with a scheme.
     targets = [{ name = "orders", endpoint = "postgres://a.b", resource_ids = ["db-A"], databases = ["d"], users = ["u"] }]
   }
 
   expect_failures = [var.targets]
 }
 
-run "every_user" {
+run "refused_10" {
   command = plan
 
   variables {
+    # Every user.
     targets = [{ name = "orders", endpoint = "a.b.eu-west-1.rds.amazonaws.com", resource_ids = ["db-A"], databases = ["d"], users = ["*"] }]
   }
 
   expect_failures = [var.targets]
 }
 
-run "users_by_a_wildcard" {
+run "refused_11" {
   command = plan
 
   variables {
+    # Users by a wildcard.
     targets = [{ name = "orders", endpoint = "a.b.eu-west-1.rds.amazonaws.com", resource_ids = ["db-A"], databases = ["d"], users = ["app_?"] }]
   }
 
   expect_failures = [var.targets]
 }
 
-run "a_user_that_is_a_variable_of_iam" {
+run "refused_12" {
   command = plan
 
   variables {
+    # A user that is a variable of IAM.
     targets = [{ name = "orders", endpoint = "a.b.eu-west-1.rds.amazonaws.com", resource_ids = ["db-A"], databases = ["d"], users = ["$${aws:username}"] }]
   }
 
   expect_failures = [var.targets]
 }
 
-run "no_users" {
+run "refused_13" {
   command = plan
 
   variables {
+    # No users.
     targets = [{ name = "orders", endpoint = "a.b.eu-west-1.rds.amazonaws.com", resource_ids = ["db-A"], databases = ["d"], users = [] }]
   }
 
   expect_failures = [var.targets]
 }
 
-run "no_databases" {
+run "refused_14" {
   command = plan
 
   variables {
+    # No databases.
     targets = [{ name = "orders", endpoint = "a.b.eu-west-1.rds.amazonaws.com", resource_ids = ["db-A"], databases = [], users = ["u"] }]
   }
 
   expect_failures = [var.targets]
-}
-
-run "no_rules" {
-  command = plan
-
-  variables {
-    rules = []
-  }
-
-  expect_failures = [var.rules]
-}
-
-run "a_rule_for_nothing" {
-  command = plan
-
-  variables {
-    rules = [{ principals = ["*"] }]
-  }
-
-  expect_failures = [var.rules]
-}
-
-run "a_rule_for_two_things" {
-  command = plan
-
-  variables {
-    rules = [{ principals = ["*"], console = "stats", targets = ["orders"], users = ["u"] }]
-  }
-
-  expect_failures = [var.rules]
-}
-
-run "trust" {
-  command = plan
-
-  variables {
-    identity = { sources = ["trust"] }
-  }
-
-  expect_failures = [var.identity]
-}
-
-run "an_unknown_source_of_sessions" {
-  command = plan
-
-  variables {
-    identity = { ssm_source = "nobody" }
-  }
-
-  expect_failures = [var.identity]
-}
-
-run "sts_without_a_name" {
-  command = plan
-
-  variables {
-    identity = { sources = ["sts"] }
-  }
-
-  expect_failures = [var.identity]
-}
-
-run "a_privileged_port" {
-  command = plan
-
-  variables {
-    gateway_port = 22
-  }
-
-  expect_failures = [var.gateway_port]
-}
-
-run "an_unknown_way_when_the_audit_log_is_full" {
-  command = plan
-
-  variables {
-    audit_on_full = "wait"
-  }
-
-  expect_failures = [var.audit_on_full]
-}
-
-run "no_security_groups" {
-  command = plan
-
-  variables {
-    database_security_groups = {}
-  }
-
-  expect_failures = [var.database_security_groups]
-}
-
-run "an_unknown_endpoint" {
-  command = plan
-
-  variables {
-    vpc_endpoints = ["ec2"]
-  }
-
-  expect_failures = [var.vpc_endpoints]
-}
-
-run "endpoints_for_everybody" {
-  command = plan
-
-  variables {
-    vpc_endpoint_client_cidrs = ["0.0.0.0/0"]
-  }
-
-  expect_failures = [var.vpc_endpoint_client_cidrs]
-}
-
-run "an_account_that_is_none" {
-  command = plan
-
-  variables {
-    vpc_endpoint_accounts = ["*"]
-  }
-
-  expect_failures = [var.vpc_endpoint_accounts]
 }
 
 run "no_way_to_session_manager" {
@@ -468,46 +300,6 @@ run "no_way_to_session_manager" {
   }
 
   expect_failures = [var.https_egress]
-}
-
-run "a_tag_that_matches_others" {
-  command = plan
-
-  variables {
-    connect_tag = { key = "postern", value = "*" }
-  }
-
-  expect_failures = [var.connect_tag]
-}
-
-run "an_alias_for_the_key" {
-  command = plan
-
-  variables {
-    kms_key_arn = "alias/mine"
-  }
-
-  expect_failures = [var.kms_key_arn]
-}
-
-run "days_that_cloudwatch_has_not" {
-  command = plan
-
-  variables {
-    audit_retention_days = 31
-  }
-
-  expect_failures = [var.audit_retention_days]
-}
-
-run "days_that_cloudwatch_has_not_for_the_journal" {
-  command = plan
-
-  variables {
-    journal_retention_days = 2
-  }
-
-  expect_failures = [var.journal_retention_days]
 }
 
 run "no_route_table_for_s3" {

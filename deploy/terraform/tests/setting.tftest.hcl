@@ -31,6 +31,7 @@ variables {
     {
       name         = "orders"
       endpoint     = "orders.cluster-abc.eu-west-1.rds.amazonaws.com:5432"
+      region       = "eu-west-1"
       resource_ids = ["cluster-ABCDEFGHIJKL"]
       databases    = ["orders", "says \"<hello>\" & é"]
       users        = ["app_ro", "app_rw"]
@@ -41,7 +42,6 @@ variables {
     {
       name         = "billing"
       endpoint     = "billing.abc.eu-central-1.rds.amazonaws.com"
-      region       = "eu-central-1"
       resource_ids = ["db-ABCDEFGHIJKL", "db-MNOPQRSTUVWX"]
       databases    = ["billing"]
       users        = ["app_ro"]
