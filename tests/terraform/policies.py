@@ -134,7 +134,8 @@ expect(
 ADMIN = {"Statement": [*person["Statement"], {"Sid": "All", "Effect": "Allow", "Action": "*", "Resource": "*"}]}
 for who, policy in (("people", person), ("people who may do all else", ADMIN)):
     ours = {"ssm:resourceTag/postern": "bastion", "aws:ResourceTag/postern": "bastion"}
-    expect(f"{who} run commands on the bastion", may(policy, "ssm:SendCommand", INSTANCE, more=ours), False)
+    for action in ("ssm:SendCommand", "ssm:CreateAssociation"):
+        expect(f"{who} run commands on the bastion by {action}", may(policy, action, INSTANCE, more=ours), False)
     expect(f"{who} bring a key", may(policy, "ec2-instance-connect:SendSSHPublicKey", INSTANCE, more=ours), False)
     expect(
         f"{who} come by the serial console", may(policy, "ec2-instance-connect:SendSerialConsoleSSHPublicKey", INSTANCE, more=ours), False
