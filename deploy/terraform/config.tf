@@ -12,6 +12,7 @@ locals {
         target.discover.tags == null ? [] : ["tags = { ${join(", ", [
           for key, value in target.discover.tags : "${jsonencode(key)} = ${jsonencode(value)}"
         ])} }"],
+        target.discover.endpoint == null ? [] : ["endpoint = ${jsonencode(target.discover.endpoint)}"],
       )),
       " }",
     ])

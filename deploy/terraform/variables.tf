@@ -148,7 +148,7 @@ variable "permissions_boundary_arn" {
 # What it leads to. Names and meanings are those of postern.toml.
 
 variable "targets" {
-  description = "The databases, as `[[targets]]` in postern.toml, with either `endpoint` or `discover`. `resource_ids` (`db-…` of an instance, `cluster-…` of a cluster, `prx-…` of a proxy) are what the role may log in to, as `users`, and nothing else."
+  description = "The databases, as `[[targets]]` in postern.toml, with either `endpoint` or `discover`. `resource_ids` (`db-…` of an instance, `cluster-…` of a cluster, `prx-…` of a proxy) are what the role may log in to, as `users`, and nothing else: what is found by tags and isn't among them stays closed."
   type = list(object({
     name         = string
     resource_ids = list(string)
@@ -157,6 +157,7 @@ variable "targets" {
       cluster  = optional(string)
       instance = optional(string)
       tags     = optional(map(string))
+      endpoint = optional(string)
     }))
     region      = optional(string)
     tls_ca_file = optional(string)
@@ -191,9 +192,12 @@ variable "targets" {
     condition = (
       length(var.targets) > 0
       && length(distinct(var.targets[*].name)) == length(var.targets)
-      && alltrue([for target in var.targets : can(regex("^[A-Za-z0-9._-]+$", target.name))])
+      && alltrue([
+        for target in var.targets :
+        can(regex(try(length(target.discover.tags), 0) > 0 ? "^[A-Za-z0-9._-]*[*]?[A-Za-z0-9._-]*$" : "^[A-Za-z0-9._-]+$", target.name))
+      ])
     )
-    error_message = "Expected at least one target, each with a name of its own of letters, digits, \"-\", \"_\" and \".\"."
+    error_message = "Expected at least one target, each with a name of its own of letters, digits, \"-\", \"_\" and \".\", and with discover.tags one \"*\"."
   }
 
   validation {
@@ -219,6 +223,11 @@ variable "targets" {
       ]) == 1
     ])
     error_message = "Expected in discover one of cluster, instance and tags."
+  }
+
+  validation {
+    condition     = alltrue([for target in var.targets : contains(["writer", "reader"], try(coalesce(target.discover.endpoint), "writer"))])
+    error_message = "Expected as discover.endpoint \"writer\" or \"reader\"."
   }
 
   validation {

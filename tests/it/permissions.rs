@@ -287,15 +287,13 @@ fn connecting_finds_the_bastion_that_terraform_makes() {
 
 #[test]
 fn what_terraform_writes_is_a_configuration() {
-    let file = root().join("deploy/terraform/tests/expected/postern.toml");
-    let checked = Command::new(env!("CARGO_BIN_EXE_postern"))
-        .args(["config", "check", "--config"])
-        .arg(&file)
-        .output()
-        .unwrap();
-    assert!(
-        checked.status.success(),
-        "{}",
-        String::from_utf8_lossy(&checked.stderr)
-    );
+    for file in ["postern.toml", "discovered.toml"] {
+        let checked = Command::new(env!("CARGO_BIN_EXE_postern"))
+            .args(["config", "check", "--config"])
+            .arg(root().join("deploy/terraform/tests/expected").join(file))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&checked.stderr);
+        assert!(checked.status.success(), "{file}: {said}");
+    }
 }

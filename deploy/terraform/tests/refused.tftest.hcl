@@ -311,3 +311,23 @@ run "no_route_table_for_s3" {
 
   expect_failures = [var.route_table_ids]
 }
+
+run "an_endpoint_that_no_cluster_has" {
+  command = plan
+
+  variables {
+    targets = [{ name = "orders", discover = { cluster = "x", endpoint = "any" }, resource_ids = ["db-A"], databases = ["d"], users = ["u"] }]
+  }
+
+  expect_failures = [var.targets]
+}
+
+run "a_name_for_many_of_one" {
+  command = plan
+
+  variables {
+    targets = [{ name = "orders-*", discover = { cluster = "x" }, resource_ids = ["db-A"], databases = ["d"], users = ["u"] }]
+  }
+
+  expect_failures = [var.targets]
+}

@@ -173,8 +173,8 @@ run "what_is_discovered_may_be_described" {
         users        = ["app_ro"]
       },
       {
-        name         = "some"
-        discover     = { tags = { postern = "yes", "with \"quotes\"" = "" } }
+        name         = "some-*"
+        discover     = { tags = { postern = "yes", "with \"quotes\"" = "" }, endpoint = "reader" }
         resource_ids = ["db-ABCDEFGHIJKL"]
         databases    = ["orders"]
         users        = ["app_ro"]
@@ -188,11 +188,8 @@ run "what_is_discovered_may_be_described" {
   }
 
   assert {
-    condition = (
-      strcontains(aws_ssm_parameter.config.value, "discover = { cluster = \"orders\" }\n")
-      && strcontains(aws_ssm_parameter.config.value, "discover = { tags = { \"postern\" = \"yes\", \"with \\\"quotes\\\"\" = \"\" } }\n")
-    )
-    error_message = "It isn't said what to discover:\n${aws_ssm_parameter.config.value}"
+    condition     = aws_ssm_parameter.config.value == file("tests/expected/discovered.toml")
+    error_message = "postern.toml isn't discovered.toml of tests/expected, but:\n${aws_ssm_parameter.config.value}"
   }
 }
 
