@@ -82,6 +82,13 @@ resource "aws_iam_role_policy" "bastion" {
     Version   = local.bastion_policy.Version
     Statement = [for statement in local.bastion_policy.Statement : statement if lookup(local.statements, statement.Sid, true)]
   })
+
+  lifecycle {
+    precondition {
+      condition     = length(jsonencode(local.bastion_policy)) <= 10240
+      error_message = "The role's policy is longer than the 10,240 characters that IAM takes: divide the targets among several gateways."
+    }
+  }
 }
 
 resource "aws_iam_instance_profile" "bastion" {
@@ -95,6 +102,13 @@ resource "aws_iam_policy" "person" {
   description = "Connects to databases through the bastion ${var.name}, and does nothing else there"
   policy      = jsonencode(jsondecode(local.person_policy))
   tags        = var.tags
+
+  lifecycle {
+    precondition {
+      condition     = length(jsonencode(jsondecode(local.person_policy))) <= 6144
+      error_message = "The people's policy is longer than the 6,144 characters that IAM takes: divide the targets among several gateways."
+    }
+  }
 }
 
 # The only way in: to one port of the bastion's loopback.

@@ -145,6 +145,10 @@ resource "aws_autoscaling_group" "this" {
     }
   }
 
+  timeouts {
+    delete = "${ceil(var.drain_seconds / 60) + 15}m"
+  }
+
   # A bastion that starts before it may do all of its work isn't ready.
   depends_on = [
     aws_iam_role_policy.bastion,

@@ -76,7 +76,7 @@ variable "instance_type" {
 }
 
 variable "capacity" {
-  description = "Bastions at a time. Each has its own pools, so the databases see that many times the connections."
+  description = "Bastions at a time. People get to the one that was started last, the others stand by. Each has its own pools, so the databases see that many times the connections."
   type        = number
   default     = 1
   nullable    = false

@@ -274,6 +274,14 @@ fn what_a_check_says_to_add_is_what_the_policy_has() {
         }
     }
     assert!(seen >= 4, "only {seen} statements are seen");
+    // Named, and not written out.
+    for name in ["BeManaged", "CarrySessions"] {
+        assert!(read("src/cli/check/ssm.rs").contains(name));
+        assert!(
+            statements("bastion").contains_key(name),
+            "{name} is called otherwise"
+        );
+    }
 }
 
 #[test]

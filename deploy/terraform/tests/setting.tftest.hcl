@@ -259,3 +259,19 @@ run "a_configuration_that_no_parameter_holds" {
 
   expect_failures = [aws_ssm_parameter.config]
 }
+
+run "policies_that_iam_does_not_take" {
+  command = plan
+
+  variables {
+    targets = [for number in range(100) : {
+      name         = "orders-${number}"
+      endpoint     = "orders.abc.eu-west-1.rds.amazonaws.com"
+      resource_ids = ["db-ABCDEFGHIJKL${number}"]
+      databases    = ["orders"]
+      users        = ["app_ro", "app_rw"]
+    }]
+  }
+
+  expect_failures = [aws_iam_role_policy.bastion, aws_iam_policy.person, aws_ssm_parameter.config]
+}
