@@ -1,8 +1,8 @@
 # The configuration, which the bastion reads when it starts, and what is shipped from there.
 
 locals {
-  audit_file   = "/var/log/postern/audit.jsonl"
-  journal_file = "/var/log/postern/postern.log"
+  audit_file   = "/var/log/postern/live/audit.jsonl"
+  journal_file = "/var/log/postern.log"
 
   discover_toml = {
     for target in var.targets : target.name => target.discover == null ? null : join("", [

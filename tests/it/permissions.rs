@@ -295,6 +295,10 @@ fn connecting_finds_the_bastion_that_terraform_makes() {
 
 #[test]
 fn what_terraform_writes_is_a_configuration() {
+    // The unit lets the gateway write nowhere else.
+    let audit_log = "file = \"/var/log/postern/live/audit.jsonl\"";
+    assert!(read("deploy/package/postern.toml").contains(audit_log));
+    assert!(read("deploy/terraform/tests/expected/postern.toml").contains(audit_log));
     for file in ["postern.toml", "discovered.toml"] {
         let checked = Command::new(env!("CARGO_BIN_EXE_postern"))
             .args(["config", "check", "--config"])
