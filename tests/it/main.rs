@@ -28,6 +28,7 @@ mod leak_hunt;
 mod leaks;
 mod login;
 mod metrics;
+mod permissions;
 mod pipelines;
 mod pool;
 mod proofs;

@@ -160,8 +160,9 @@ fn agent(attribute: &Attribute) -> Finding {
     let Some(instance) = instance else {
         return finding("empty".to_owned()).but(
             State::Failed,
-            "the agent has never registered this host: it isn't running, or the role lacks AmazonSSMManagedInstanceCore",
-            "systemctl status amazon-ssm-agent; give the role the policy AmazonSSMManagedInstanceCore",
+            "the agent has never registered this host: it isn't running, or the role lacks ssm:UpdateInstanceInformation and ssmmessages:*",
+            "systemctl status amazon-ssm-agent; give the role the statements BeManaged and CarrySessions of deploy/terraform/policies/bastion.json.tftpl \
+             (the policy AmazonSSMManagedInstanceCore has them, and ssm:GetParameter of everything besides)",
         );
     };
     if !attribute.workers().any(exists) {
