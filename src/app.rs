@@ -3,10 +3,12 @@
 //! One data thread serves clients. The control thread, which is the one that calls [`run`], has the AWS credentials, the
 //! login governors, HTTP and the signals; a data thread waits for it only when it opens a server connection.
 
+pub mod discovery;
 mod reload;
+mod start;
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -21,6 +23,8 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_local;
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::admin::http::{self, Health, Pages};
@@ -30,7 +34,8 @@ use crate::aws::credentials::{CredentialCache, Load, Observer};
 use crate::aws::ssm::Sessions;
 use crate::aws::sts::{NotVouched, Sts};
 use crate::config::{Config, Origin};
-use crate::gateway::{Asked, Asker, Current, ErrorKind, Readiness, Shard, Shared, Shutdown};
+use crate::discovery::{Found, Search};
+use crate::gateway::{Asked, Asker, Current, ErrorKind, Failing, Readiness, Shard, Shared, Shutdown};
 use crate::identity;
 use crate::identity::ssm::Unattributed;
 use crate::identity::sts::BadProof;
@@ -38,35 +43,46 @@ use crate::metrics::Metrics;
 use crate::upstream::Services;
 use crate::upstream::gate::Gates;
 use crate::upstream::tokens::Tokens;
+use discovery::{Explorer, FIRST_LOOK_WITHIN, searches, tell_discovered};
 use reload::{Reloader, Running};
+
+pub use start::{Checked, StartCheck, Started};
 
 /// File descriptors for listeners, runtimes, logs, AWS calls and cancel requests.
 const OTHER_FILES: usize = 256;
 
-/// Runs the gateway until a signal ends it and its clients are gone. `origin`: where the configuration can be read again.
-pub fn run(config: Config, origin: Option<Origin>) -> anyhow::Result<()> {
+/// Runs the gateway until a signal ends it and its clients are gone. `origin`: where the configuration can be read again; `check`: what looks
+/// at everything once, after the start.
+pub fn run(config: Config, origin: Option<Origin>, check: StartCheck) -> anyhow::Result<()> {
     let control = Builder::new_current_thread()
         .enable_all()
-        .build()
+        .build_local(LocalOptions::default())
         .context("cannot start the control thread")?;
-    control.block_on(supervise(config, origin))
+    control.block_on(supervise(config, origin, check))
 }
 
-async fn supervise(mut config: Config, origin: Option<Origin>) -> anyhow::Result<()> {
+async fn supervise(written: Config, origin: Option<Origin>, check: StartCheck) -> anyhow::Result<()> {
     no_core_dumps();
-    raise_file_limit(&mut config);
-    if config.identity.sources.contains(&identity::Source::Trust) {
+    if written.identity.sources.contains(&identity::Source::Trust) {
         warn!(
             "identity.sources contains \"trust\": whoever reaches a listening port is let in without being asked who they are"
         );
     }
     let metrics = Arc::new(Metrics::new().context("cannot register the metrics")?);
-    begin_at_zero(&metrics, &config);
     let (credentials, keep_fresh) = CredentialCache::new(Arc::new(CredentialObserver(metrics.clone())));
+    tokio::spawn(keep_fresh);
+    let (wanted, mut found) = explore(&written, &credentials, &metrics).await;
+    let (mut config, remarks) = written.with_found(&found.borrow_and_update());
+    for remark in &remarks {
+        warn!("{remark}");
+    }
+    tell_discovered(&[], &config);
+    raise_file_limit(&mut config);
+    begin_at_zero(&metrics, &config);
     let gates = Arc::new(Gates::new());
     gates.watch_over(config.targets.iter());
     let asked = asked(&config, &credentials).context("AWS can't be asked who somebody is")?;
-    let tokens = Arc::new(Tokens::new(credentials, metrics.clone()));
+    let tokens = Arc::new(Tokens::new(credentials.clone(), metrics.clone()));
     let services = Services {
         tokens: tokens.clone(),
         gates: gates.clone(),
@@ -85,6 +101,10 @@ async fn supervise(mut config: Config, origin: Option<Origin>) -> anyhow::Result
         origin: origin.map(Arc::new),
         metrics: metrics.clone(),
         running: Running::of(&config),
+        written,
+        wanted,
+        found,
+        remarks,
         current,
         gates: gates.clone(),
         reopen: writer.as_ref().map(Writer::reopening),
@@ -92,7 +112,6 @@ async fn supervise(mut config: Config, origin: Option<Origin>) -> anyhow::Result
     let (ends, asked_to_end) = mpsc::channel(2);
     let hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
     tokio::spawn(reloader.run(hangup, asked_to_reload));
-    tokio::spawn(keep_fresh);
 
     let (shutdown, told) = watch::channel(Shutdown::No);
     let (readiness, ready) = watch::channel(Readiness::default());
@@ -105,6 +124,12 @@ async fn supervise(mut config: Config, origin: Option<Origin>) -> anyhow::Result
         None => None,
     };
     let limits = changes.clone();
+    let started = Started {
+        config: config.clone(),
+        services: services.clone(),
+        credentials,
+        readiness: ready.clone(),
+    };
     let (bound, listening) = tokio::sync::oneshot::channel();
     let data = Data {
         config,
@@ -125,8 +150,10 @@ async fn supervise(mut config: Config, origin: Option<Origin>) -> anyhow::Result
     listening
         .await
         .context("the data thread ended before it listened")??;
+    let checked = Arc::new(OnceLock::new());
+    spawn_local(start::look(check, started, metrics.clone(), checked.clone()));
     if let Some(listener) = admin {
-        let health = Box::new(move || health(*ready.borrow(), *told.borrow()));
+        let health = Box::new(move || health(&ready.borrow(), *told.borrow(), checked.get()));
         tokio::spawn(http::serve(
             listener,
             Arc::new(Pages {
@@ -159,6 +186,28 @@ async fn supervise(mut config: Config, origin: Option<Origin>) -> anyhow::Result
         .map_err(|_| anyhow::anyhow!("the data thread panicked"))?;
     info!("ended");
     Ok(())
+}
+
+/// Begins to look for targets, and waits for the first look for a while. Where to say what is wanted, and what was found.
+async fn explore(
+    config: &Config,
+    credentials: &CredentialCache,
+    metrics: &Arc<Metrics>,
+) -> (watch::Sender<Vec<Search>>, watch::Receiver<Found>) {
+    let searches = searches(config);
+    let (wanted, to_look_for) = watch::channel(searches.clone());
+    let (finds, mut found) = watch::channel(Found::default());
+    let explorer = Explorer {
+        credentials: credentials.clone(),
+        metrics: metrics.clone(),
+        wanted: to_look_for,
+        found: finds,
+    };
+    tokio::spawn(explorer.run());
+    let is_done = |found: &Found| searches.iter().all(|search| found.is_asked(search));
+    // Whoever comes before it is done is told so.
+    let _ = timeout(FIRST_LOOK_WITHIN, found.wait_for(is_done)).await;
+    (wanted, found)
 }
 
 /// What of AWS is asked who somebody is.
@@ -257,23 +306,37 @@ impl Data {
     }
 }
 
-fn health(readiness: Readiness, shutdown: Shutdown) -> Health {
+fn health(readiness: &Readiness, shutdown: Shutdown, checked: Option<&Checked>) -> Health {
     let reason = match (shutdown, readiness.settled, readiness.usable) {
-        (Shutdown::Drain | Shutdown::Now, ..) => "going down",
-        (_, false, _) => "the first server connections are still being opened",
-        (_, true, false) => "no target can be reached; see the log",
-        _ => "",
+        (Shutdown::Drain | Shutdown::Now, ..) => "going down".to_owned(),
+        (_, false, _) => "the first server connections are still being opened".to_owned(),
+        (_, true, true) => String::new(),
+        (_, true, false) => match &*readiness.failing {
+            [] => "a target can't be reached, or isn't known where it is; see the log".to_owned(),
+            [Failing { pool, error }, more @ ..] => format!("{pool}: {error}{}", others(more.len())),
+        },
     };
     Health {
-        started: readiness.settled,
+        started: checked.is_some(),
         ready: reason.is_empty(),
         reason,
+        report: checked
+            .map_or("the checks are not done yet", |checked| &checked.report)
+            .to_owned(),
+    }
+}
+
+fn others(more: usize) -> String {
+    match more {
+        0 => String::new(),
+        more => format!("; and {more} more; see the log"),
     }
 }
 
 /// Series that exist from the start can be alerted on.
 fn begin_at_zero(metrics: &Metrics, config: &Config) {
     metrics.client.limit.set(config.limits.max_clients as i64);
+    metrics.discovery.absent.set(config.absent.len() as i64);
     for kind in ErrorKind::ALL {
         metrics.client.errors.with_label_values(&[kind.label()]);
     }

@@ -10,7 +10,7 @@
 //! | layer | modules | may touch |
 //! |---|---|---|
 //! | 0 words | [`wire`], [`sql`], [`ids`] | bytes |
-//! | 1 decisions | [`session`], [`pin`], [`pool`], [`identity`], [`policy`], [`iam`] | time and randomness that are passed in |
+//! | 1 decisions | [`session`], [`pin`], [`pool`], [`identity`], [`policy`], [`iam`], [`discovery`] | time and randomness that are passed in |
 //! | 2 adapters | [`net`], [`tls`], [`aws`], [`peer`], [`config`] | sockets, rustls, the AWS SDK, files |
 //! | 3 services | [`upstream`], [`metrics`], [`admin`], [`telemetry`] | tokio |
 //! | 4 gateway | [`gateway`], [`app`], [`cli`] | all of it |
@@ -26,6 +26,7 @@ pub mod audit;
 pub mod aws;
 pub mod cli;
 pub mod config;
+pub mod discovery;
 pub mod gateway;
 pub mod iam;
 pub mod identity;

@@ -46,7 +46,9 @@ pub struct Health {
     /// New clients can be served.
     pub ready: bool,
     /// What is missing.
-    pub reason: &'static str,
+    pub reason: String,
+    /// What the checks at the start have found, a line for each.
+    pub report: String,
 }
 
 /// Serves `pages` on `listener` for as long as it is polled.
@@ -94,7 +96,6 @@ impl Pages {
         if method != Method::GET && method != Method::HEAD {
             return page(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered\n");
         }
-        let health = || (self.health)();
         match path {
             "/metrics" => {
                 self.look_up();
@@ -107,8 +108,17 @@ impl Pages {
                 response
             }
             "/livez" => page(StatusCode::OK, "alive\n"),
-            "/readyz" => verdict(health().ready, "ready", health().reason),
-            "/startupz" => verdict(health().started, "started", health().reason),
+            "/readyz" => {
+                let Health { ready, reason, .. } = (self.health)();
+                verdict(ready, "ready", &reason)
+            }
+            "/startupz" => {
+                let Health { started, report, .. } = (self.health)();
+                match started {
+                    true => page(StatusCode::OK, format!("started\n{report}")),
+                    false => verdict(false, "started", &report),
+                }
+            }
             _ => page(
                 StatusCode::NOT_FOUND,
                 "there are /metrics, /livez, /readyz and /startupz\n",

@@ -12,8 +12,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+use super::discovery::{FIRST_LOOK_WITHIN, searches, tell_discovered};
 use super::raise_file_limit;
-use crate::config::{Config, Endpoint, Origin, Target};
+use crate::config::{Config, Endpoint, Origin, Remark, Target};
+use crate::discovery::{Found, Search};
 use crate::gateway::{Asker, Current};
 use crate::iam::Budget;
 use crate::ids::TargetName;
@@ -27,8 +29,15 @@ const READ_WITHIN: Duration = Duration::from_secs(5);
 pub(super) struct Reloader {
     /// Nothing if there is no file.
     pub(super) origin: Option<Arc<Origin>>,
-    /// What runs.
+    /// What the file says.
+    pub(super) written: Config,
+    /// What of it runs.
     pub(super) running: Running,
+    /// What is to be looked for, and what of that was found.
+    pub(super) wanted: watch::Sender<Vec<Search>>,
+    pub(super) found: watch::Receiver<Found>,
+    /// What was told of it.
+    pub(super) remarks: Vec<Remark>,
     pub(super) current: watch::Sender<Current>,
     pub(super) gates: Arc<Gates>,
     pub(super) metrics: Arc<Metrics>,
@@ -50,7 +59,7 @@ impl Running {
     pub(super) fn of(config: &Config) -> Self {
         Self {
             has_audit: config.audit.is_some(),
-            addresses: addresses(config),
+            addresses: config.addresses(),
             budgets: budgets(config).collect(),
             has_certificate: config.has_certificate,
         }
@@ -69,21 +78,6 @@ impl Running {
     }
 }
 
-fn addresses(config: &Config) -> Vec<(Option<TargetName>, SocketAddr)> {
-    let own = config.targets.iter().flat_map(|target| {
-        let named = |address: &SocketAddr| (Some(target.name.clone()), *address);
-        target.listen.iter().map(named)
-    });
-    let mut addresses: Vec<_> = config
-        .listen
-        .iter()
-        .map(|address| (None, *address))
-        .chain(own)
-        .collect();
-    addresses.sort();
-    addresses
-}
-
 fn budgets(config: &Config) -> impl Iterator<Item = (Endpoint, Budget)> {
     let targets = config.targets.iter();
     targets.map(|target| (target.endpoint.clone(), target.budget))
@@ -96,6 +90,10 @@ impl Reloader {
             let asker = tokio::select! {
                 Some(()) = hangup.recv() => None,
                 Some(asker) = asked.recv() => Some(asker),
+                Ok(()) = self.found.changed() => {
+                    self.publish();
+                    continue;
+                }
                 else => return,
             };
             if let Some(reopen) = &self.reopen {
@@ -118,7 +116,7 @@ impl Reloader {
         let Some(origin) = &self.origin else {
             return Err("there is no configuration file to read again".to_owned());
         };
-        let (mut config, sections) = read_again(origin.clone()).await?;
+        let (config, sections) = read_again(origin.clone()).await?;
         if !self.running.has_audit && config.rules.record_statements() {
             return Err("rules have statements, and there is no audit log yet: restart".to_owned());
         }
@@ -126,7 +124,7 @@ impl Reloader {
             // The rules are written for it: by another, they may let in anybody.
             return Err("identity can only be changed by a restart".to_owned());
         }
-        if self.running.addresses != addresses(&config) {
+        if self.running.addresses != config.addresses() {
             // Whoever came to a target's own address might come to another.
             return Err(
                 "where clients connect (listen.addresses, targets.listen) can only be changed by a restart"
@@ -134,15 +132,32 @@ impl Reloader {
             );
         }
         let differs = self.running.budgets_differ(&config);
+        self.written = config;
+        let searches = searches(&self.written);
+        // Whoever reloads wants to have what there is now.
+        self.wanted.send_replace(searches.clone());
+        let is_done = |found: &Found| searches.iter().all(|search| found.is_asked(search));
+        let _ = timeout(FIRST_LOOK_WITHIN, self.found.wait_for(is_done)).await;
+        let counts = self.publish();
+        let needs: Vec<_> = sections.into_iter().chain(differs).collect();
+        Ok(if needs.is_empty() {
+            counts
+        } else {
+            format!("{counts}; changes of {} need a restart", needs.join(", "))
+        })
+    }
+
+    /// Makes count what is written, with the targets that were found. What counts then.
+    fn publish(&mut self) -> String {
+        let (mut config, remarks) = self.written.with_found(&self.found.borrow_and_update());
         raise_file_limit(&mut config);
+        self.tell(&config, remarks);
         self.gates.watch_over(config.targets.iter());
-        self.running.budgets.extend(
-            budgets(&config)
-                .filter(|(endpoint, _)| !self.running.budgets.contains_key(endpoint))
-                .collect::<Vec<_>>(),
-        );
-        let (rules, targets) = (config.rules.len(), config.targets.len());
+        for (endpoint, budget) in budgets(&config) {
+            self.running.budgets.entry(endpoint).or_insert(budget);
+        }
         self.metrics.client.limit.set(config.limits.max_clients as i64);
+        self.metrics.discovery.absent.set(config.absent.len() as i64);
         let mut current = Current::of(&config);
         let before = self.current.borrow().clone();
         // Who is in by the same rules stays, whatever the time of day.
@@ -155,13 +170,22 @@ impl Reloader {
         }
         self.running.has_certificate = config.has_certificate;
         self.current.send_replace(current);
+        let (rules, targets) = (config.rules.len(), config.targets.len());
         let counts = format!("{rules} rule(s) and {targets} target(s) count now");
-        let needs: Vec<_> = sections.into_iter().chain(differs).collect();
-        Ok(if needs.is_empty() {
-            counts
-        } else {
-            format!("{counts}; changes of {} need a restart", needs.join(", "))
-        })
+        let absent: Vec<_> = config.absent.iter().map(|absent| absent.name.as_str()).collect();
+        match absent.as_slice() {
+            [] => counts,
+            names => format!("{counts}; it isn't known where these are: {}", names.join(", ")),
+        }
+    }
+
+    /// Logs what wasn't told yet of targets that are discovered.
+    fn tell(&mut self, config: &Config, remarks: Vec<Remark>) {
+        for remark in remarks.iter().filter(|remark| !self.remarks.contains(remark)) {
+            warn!("{remark}");
+        }
+        self.remarks = remarks;
+        tell_discovered(&self.current.borrow().targets, config);
     }
 }
 

@@ -1,49 +1,20 @@
-//! What RDS says of the database behind an endpoint: DescribeDBInstances and DescribeDBClusters.
+//! What RDS says of databases: DescribeDBInstances and DescribeDBClusters.
 
 use std::time::Duration;
 
+use aws_config::default_provider::region::DefaultRegionChain;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region};
 use aws_sdk_rds::Client;
 use aws_sdk_rds::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_rds::types::{DbCluster, DbInstance};
+use aws_sdk_rds::types::{DbCluster, DbInstance, Filter, Tag};
 
 use super::credentials::{Keys, chain_of};
+use crate::discovery::{Described, Kind, Selector};
 
 /// How long one call may take.
 const CALL_WITHIN: Duration = Duration::from_secs(3);
-
-/// A database as RDS knows it.
-#[derive(Clone, Debug)]
-pub struct Described {
-    /// An instance, or a cluster, which an instance may be a member of.
-    pub kind: Kind,
-    /// What it is called.
-    pub identifier: String,
-    /// What `rds-db:connect` is about: `db-…` of an instance, `cluster-…` of a cluster (RDS User Guide, "Creating and using an IAM policy for
-    /// IAM database access").
-    pub resource_id: String,
-    /// Its ARN.
-    pub arn: String,
-    /// Whether IAM database authentication is on.
-    pub has_iam: bool,
-    /// `postgres`, `aurora-postgresql`, …
-    pub engine: String,
-    /// `available`, `failing-over`, …
-    pub status: String,
-    /// The port of the endpoint.
-    pub port: Option<u16>,
-}
-
-/// What a [`Described`] is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// An instance of its own.
-    Instance,
-    /// A cluster, of Aurora or Multi-AZ.
-    Cluster,
-}
 
 /// RDS says nothing of the database.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -95,15 +66,7 @@ fn named(host: &str) -> Option<Named<'_>> {
 /// Asks the RDS of `region` what is behind the endpoint `host`.
 pub async fn describe(keys: &Keys, region: &str, host: &str) -> Result<Described, NotDescribed> {
     let named = named(host).ok_or_else(|| NotDescribed::OtherName(host.to_owned()))?;
-    let timeouts = TimeoutConfig::builder().operation_timeout(CALL_WITHIN).build();
-    let config = aws_config::defaults(BehaviorVersion::latest())
-        .region(Region::new(region.to_owned()))
-        .credentials_provider(keys.credentials.clone())
-        .timeout_config(timeouts)
-        .retry_config(RetryConfig::standard().with_max_attempts(2))
-        .load()
-        .await;
-    let client = Client::new(&config);
+    let client = client(keys, region).await;
     match named {
         Named::Cluster(name) => cluster(&client, name).await,
         Named::Custom => custom(&client, host).await,
@@ -123,6 +86,101 @@ pub async fn describe(keys: &Keys, region: &str, host: &str) -> Result<Described
             }
         }
     }
+}
+
+/// The region of this host: from the environment, a profile, or the metadata service.
+pub async fn own_region() -> Option<String> {
+    let region = DefaultRegionChain::builder().build().region().await;
+    region.map(|region| region.to_string())
+}
+
+/// Asks the RDS of `region` for all that `selectors` may select: everything if one goes by tags, else what is called so and the members of
+/// such clusters. At most three calls, or one for each hundred clusters and instances.
+pub async fn list(
+    keys: &Keys,
+    region: &str,
+    selectors: &[&Selector],
+) -> Result<Vec<Described>, NotDescribed> {
+    let client = client(keys, region).await;
+    let (mut clusters, mut instances) = (Vec::new(), Vec::new());
+    for selector in selectors {
+        match selector {
+            Selector::Tags(_) => return listed(&client, Wanted::All, Wanted::All).await,
+            Selector::Cluster(name) => clusters.push(name.clone()),
+            Selector::Instance(name) => instances.push(name.clone()),
+        }
+    }
+    let members = filter("db-cluster-id", &clusters);
+    let mut all = listed(&client, filter("db-cluster-id", &clusters), members).await?;
+    let of_name = filter("db-instance-id", &instances);
+    all.extend(listed(&client, Wanted::Nothing, of_name).await?);
+    Ok(all)
+}
+
+/// What of a list is asked for.
+enum Wanted {
+    All,
+    Nothing,
+    Only(Filter),
+}
+
+fn filter(name: &str, values: &[String]) -> Wanted {
+    match values {
+        [] => Wanted::Nothing,
+        _ => Wanted::Only(
+            Filter::builder()
+                .name(name)
+                .set_values(Some(values.to_vec()))
+                .build(),
+        ),
+    }
+}
+
+async fn listed(
+    client: &Client,
+    clusters: Wanted,
+    instances: Wanted,
+) -> Result<Vec<Described>, NotDescribed> {
+    let mut all = Vec::new();
+    if let Some(filters) = clusters.filters() {
+        let asked = client.describe_db_clusters().set_filters(filters);
+        let found: Result<Vec<_>, _> = asked.into_paginator().items().send().collect().await;
+        let found = found.map_err(|error| not_described("rds:DescribeDBClusters", "cluster", &error))?;
+        all.extend(found.into_iter().filter_map(|cluster| of_cluster(cluster).ok()));
+    }
+    if let Some(filters) = instances.filters() {
+        let asked = client.describe_db_instances().set_filters(filters);
+        let found: Result<Vec<_>, _> = asked.into_paginator().items().send().collect().await;
+        let found = found.map_err(|error| not_described("rds:DescribeDBInstances", "instance", &error))?;
+        all.extend(
+            found
+                .into_iter()
+                .filter_map(|instance| of_instance(instance).ok()),
+        );
+    }
+    Ok(all)
+}
+
+impl Wanted {
+    fn filters(self) -> Option<Option<Vec<Filter>>> {
+        match self {
+            Self::Nothing => None,
+            Self::All => Some(None),
+            Self::Only(filter) => Some(Some(vec![filter])),
+        }
+    }
+}
+
+async fn client(keys: &Keys, region: &str) -> Client {
+    let timeouts = TimeoutConfig::builder().operation_timeout(CALL_WITHIN).build();
+    let config = aws_config::defaults(BehaviorVersion::latest())
+        .region(Region::new(region.to_owned()))
+        .credentials_provider(keys.credentials.clone())
+        .timeout_config(timeouts)
+        .retry_config(RetryConfig::standard().with_max_attempts(2))
+        .load()
+        .await;
+    Client::new(&config)
 }
 
 async fn cluster(client: &Client, name: &str) -> Result<Described, NotDescribed> {
@@ -148,16 +206,24 @@ async fn custom(client: &Client, host: &str) -> Result<Described, NotDescribed> 
 }
 
 fn of_instance(instance: DbInstance) -> Result<Described, NotDescribed> {
-    let port = instance.endpoint().and_then(|endpoint| endpoint.port);
+    let (host, port) = match instance.endpoint {
+        Some(endpoint) => (endpoint.address, endpoint.port),
+        None => (None, None),
+    };
     Ok(Described {
         kind: Kind::Instance,
         identifier: told(instance.db_instance_identifier)?,
         resource_id: told(instance.dbi_resource_id)?,
         arn: told(instance.db_instance_arn)?,
+        cluster: instance.db_cluster_identifier,
         has_iam: instance.iam_database_authentication_enabled.unwrap_or(false),
         engine: told(instance.engine)?,
         status: told(instance.db_instance_status)?,
+        host,
+        reader: None,
         port: port.and_then(|port| port.try_into().ok()),
+        authority: instance.ca_certificate_identifier,
+        tags: tags(instance.tag_list),
     })
 }
 
@@ -167,11 +233,22 @@ fn of_cluster(cluster: DbCluster) -> Result<Described, NotDescribed> {
         identifier: told(cluster.db_cluster_identifier)?,
         resource_id: told(cluster.db_cluster_resource_id)?,
         arn: told(cluster.db_cluster_arn)?,
+        cluster: None,
         has_iam: cluster.iam_database_authentication_enabled.unwrap_or(false),
         engine: told(cluster.engine)?,
         status: told(cluster.status)?,
+        host: cluster.endpoint,
+        reader: cluster.reader_endpoint,
         port: cluster.port.and_then(|port| port.try_into().ok()),
+        authority: cluster.certificate_details.and_then(|of| of.ca_identifier),
+        tags: tags(cluster.tag_list),
     })
+}
+
+fn tags(list: Option<Vec<Tag>>) -> Vec<(String, String)> {
+    let tags = list.unwrap_or_default().into_iter();
+    tags.filter_map(|tag| Some((tag.key?, tag.value.unwrap_or_default())))
+        .collect()
 }
 
 fn told(value: Option<String>) -> Result<String, NotDescribed> {

@@ -2,9 +2,11 @@
 //!
 //! Steps that don't depend on each other are taken at the same time, and each has an end: credentials and the ways to the endpoints
 //! (12 s at most), STS and RDS (5 s), logins and what is asked on them (13 s). What comes after a step that has failed isn't tried and says so,
-//! so that one fault is told once. No user logs in to an endpoint more than once.
+//! so that one fault is told once. No user logs in to an endpoint more than once; a gateway that has just started looks at all of it as well, and
+//! takes its pools' first logins for these.
 
 mod account;
+mod discovered;
 mod endpoint;
 mod host;
 mod login;
@@ -16,6 +18,7 @@ mod why;
 
 use std::collections::HashMap;
 use std::io::Write as _;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,12 +26,15 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use clap::Args;
 use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::ConfigFile;
-use crate::aws::credentials::Keys;
+use crate::app::{Checked, Started};
+use crate::aws::credentials::{CredentialCache, Keys};
 use crate::config::{Config, Target, region_of};
+use crate::gateway::Readiness;
 use crate::identity::Source;
 use crate::ids::TargetName;
 use crate::metrics::Metrics;
@@ -40,6 +46,12 @@ use report::{Finding, Report, State};
 
 /// However many endpoints and users there are, and whatever hangs, it ends within this time.
 const ENDS_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long a gateway's first connections may take until they aren't waited for.
+const SETTLED_WITHIN: Duration = Duration::from_secs(60);
+
+/// How long a start may take in all.
+const STARTED_WITHIN: Duration = Duration::from_secs(90);
 
 /// Look at everything between this host and a query, and say what is wrong, why, and what to do about it.
 ///
@@ -63,17 +75,23 @@ pub(super) struct Check {
 impl Check {
     pub(super) fn execute(self) -> anyhow::Result<()> {
         let config = self.file.load()?;
-        let targets = self.targets(&config)?;
         let runtime = Builder::new_current_thread()
             .enable_all()
             .build_local(LocalOptions::default())?;
         let findings = runtime.block_on(async {
-            timeout(ENDS_WITHIN, findings(&config, &targets, self.gateways.into())).await
+            let looking = findings(
+                config,
+                self.target.as_deref(),
+                self.gateways.into(),
+                Looking::alone()?,
+            );
+            timeout(ENDS_WITHIN, looking)
+                .await
+                .with_context(|| format!("not done within {} s", ENDS_WITHIN.as_secs()))?
         });
         // A look-up that hangs in the resolver isn't waited for.
         runtime.shutdown_background();
-        let findings = findings.with_context(|| format!("not done within {} s", ENDS_WITHIN.as_secs()))??;
-        let report = Report::new(findings);
+        let report = Report::new(findings?);
         let text = if self.json {
             serde_json::to_string_pretty(&report)? + "\n"
         } else {
@@ -87,53 +105,123 @@ impl Check {
             (failed, all) => bail!("{failed} of {all} checks failed"),
         }
     }
+}
 
-    fn targets<'a>(&self, config: &'a Config) -> anyhow::Result<Vec<&'a Arc<Target>>> {
-        let Some(name) = &self.target else {
-            return Ok(config.targets.iter().collect());
-        };
-        let named = config.targets.iter().find(|target| target.name.as_str() == name);
-        let names: Vec<&str> = config.targets.iter().map(|target| target.name.as_str()).collect();
-        let named = named
-            .with_context(|| format!("there is no target \"{name}\"; there are: {}", names.join(", ")))?;
-        Ok(vec![named])
+/// Those of `among` that are to be looked at: all, or the one of that name.
+fn named<'a>(among: &'a [Arc<Target>], name: Option<&str>) -> Vec<&'a Arc<Target>> {
+    let is_meant = |target: &&Arc<Target>| name.is_none_or(|name| target.name.as_str() == name);
+    among.iter().filter(is_meant).collect()
+}
+
+/// With what it is looked.
+struct Looking {
+    credentials: CredentialCache,
+    services: Services,
+    /// By a gateway that runs: how its pools come on, so that no login is tried.
+    running: Option<watch::Receiver<Readiness>>,
+}
+
+impl Looking {
+    /// By a process that does nothing else.
+    fn alone() -> anyhow::Result<Self> {
+        let credentials = account::credentials();
+        let metrics = Arc::new(Metrics::new()?);
+        Ok(Self {
+            services: Services {
+                tokens: Arc::new(Tokens::new(credentials.clone(), metrics.clone())),
+                gates: Arc::new(Gates::new()),
+                metrics,
+            },
+            credentials,
+            running: None,
+        })
     }
 }
 
+/// What a gateway finds that has just started.
+pub(super) fn at_start(started: Started) -> Pin<Box<dyn Future<Output = Checked>>> {
+    Box::pin(async move {
+        let Started {
+            config,
+            services,
+            credentials,
+            readiness,
+        } = started;
+        let looking = Looking {
+            credentials,
+            services,
+            running: Some(readiness),
+        };
+        match timeout(STARTED_WITHIN, findings(config, None, 1, looking)).await {
+            Ok(Ok(findings)) => {
+                let report = Report::new(findings);
+                Checked {
+                    report: report.text(),
+                    wrong: report.wrong(),
+                    counts: report.counts(),
+                }
+            }
+            Ok(Err(error)) => Checked::failed(&format!("{error:#}")),
+            Err(_) => Checked::failed(&format!("not done within {} s", STARTED_WITHIN.as_secs())),
+        }
+    })
+}
+
 async fn findings(
-    config: &Config,
-    targets: &[&Arc<Target>],
+    config: Config,
+    name: Option<&str>,
     gateways: usize,
+    looking: Looking,
 ) -> anyhow::Result<Vec<Finding>> {
-    let mut findings = vec![host::files(config)];
-    findings.extend(host::ports(config));
-    let region = targets
-        .first()
-        .map(|target| region_of(&target.endpoint.host).unwrap_or(&target.region))
-        .context("there is no target")?;
+    let mut findings = vec![host::files(&config)];
+    if looking.running.is_none() {
+        findings.extend(host::ports(&config));
+    }
+    let fixed = named(&config.targets, name);
+    let regions = fixed
+        .iter()
+        .map(|target| region_of(&target.endpoint.host).unwrap_or(&target.region));
+    let searched = config
+        .discoveries
+        .iter()
+        .filter_map(|discovery| discovery.search.region.as_deref());
+    let region = match regions.chain(searched).next() {
+        Some(region) => region.to_owned(),
+        None => discovered::own_region().await,
+    };
     let ssm = async {
         match config.identity.sources.contains(&Source::Ssm) {
             true => ssm::check(&config.identity.ssm).await,
             false => Vec::new(),
         }
     };
-    let (ssm, account, ways) = tokio::join!(ssm, Box::pin(account::check(config, region)), ways(targets));
-    findings.extend(ssm);
-    let gates = Arc::new(Gates::new());
-    gates.watch_over(config.targets.iter());
-    let metrics = Arc::new(Metrics::new()?);
-    let services = Services {
-        tokens: Arc::new(Tokens::new(account.credentials.clone(), metrics.clone())),
-        gates,
-        metrics,
+    let (ssm, account, mut ways_there) = tokio::join!(
+        ssm,
+        Box::pin(account::check(&config, looking.credentials.clone(), &region)),
+        ways(&fixed)
+    );
+    let (config, of_discovery) = match looking.running {
+        Some(_) => (config.clone(), Vec::new()),
+        None => discovered::look(&config, &account.keys).await,
     };
+    let targets = named(&config.targets, name);
+    if let (Some(name), []) = (name, targets.as_slice()) {
+        let names: Vec<&str> = config.targets.iter().map(|target| target.name.as_str()).collect();
+        bail!("there is no target \"{name}\"; there are: {}", names.join(", "));
+    }
+    let (_, found) = targets.split_at(ways_there.len());
+    ways_there.extend(ways(found).await);
+    let (config, ways) = (&config, ways_there);
+    findings.extend(ssm);
+    looking.services.gates.watch_over(config.targets.iter());
     let known = Known {
         keys: account.keys.clone(),
         arn: account.arn.clone(),
-        services,
+        services: looking.services,
+        running: looking.running,
         gateways,
     };
-    let servers = servers(config, targets);
+    let servers = servers(config, &targets);
     let ways: Rc<HashMap<_, _>> = Rc::new(ways.into_iter().collect());
     let one_each = servers
         .into_iter()
@@ -142,7 +230,8 @@ async fn findings(
     let of_servers: Vec<Finding> = of_servers.into_iter().flatten().collect();
     findings.extend(account.findings);
     findings.extend(sessions);
-    for target in targets {
+    findings.extend(of_discovery);
+    for target in &targets {
         findings.extend(ways.get(&target.name).into_iter().flatten().cloned());
     }
     explain_by_rds(&mut findings, &of_servers);
@@ -173,6 +262,7 @@ struct Known {
     keys: Result<Arc<Keys>, String>,
     arn: Option<String>,
     services: Services,
+    running: Option<watch::Receiver<Readiness>>,
     gateways: usize,
 }
 
@@ -248,7 +338,16 @@ async fn server_checked(
         arn: known.arn.as_deref(),
         gateways: known.gateways,
     };
-    findings.extend(login::check(&server, before).await);
+    findings.extend(match known.running {
+        Some(mut readiness) => {
+            // What can't work isn't waited for.
+            if before.in_the_way.iter().any(Option::is_none) {
+                let _ = timeout(SETTLED_WITHIN, readiness.wait_for(|now| now.settled)).await;
+            }
+            login::of_pools(&server, &before, &readiness.borrow())
+        }
+        None => login::check(&server, before).await,
+    });
     findings
 }
 

@@ -31,7 +31,7 @@ impl Config {
                 format!(
                     "{}: good; {} target(s), {} rule(s)\n",
                     file.config.display(),
-                    config.targets.len(),
+                    config.targets.len() + config.discoveries.len(),
                     config.rules.len()
                 )
             }

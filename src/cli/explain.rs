@@ -67,15 +67,22 @@ impl Explain {
             }
         }
         let known = config.targets.iter().find(|known| known.name == target);
+        let known = known.map(|known| (&known.databases, &known.users));
+        // Wherever it is.
+        let mut absent = config
+            .absent
+            .iter()
+            .filter(|absent| absent.is_called(target.as_str()));
+        let known = known.or_else(|| absent.next().map(|absent| (&absent.databases, &absent.users)));
         match (known, config.rules.decide(&request)) {
             (None, _) => writeln!(text, "refused: there is no target {target}")?,
-            (Some(known), _) if !known.databases.contains(&database) => {
+            (Some((databases, _)), _) if !databases.contains(&database) => {
                 writeln!(
                     text,
                     "refused: targets.{target}.databases doesn't have {database}"
                 )?;
             }
-            (Some(known), _) if !known.users.contains(&user) => {
+            (Some((_, users)), _) if !users.contains(&user) => {
                 writeln!(text, "refused: targets.{target}.users doesn't have {user}")?;
             }
             (_, Decision::Allow { rule }) => {

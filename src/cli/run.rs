@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use anyhow::Context as _;
 use clap::Args;
 
-use super::ConfigFile;
+use super::{ConfigFile, check};
 use crate::config::{Config, ConfigError, file};
 use crate::policy::Recorded;
 use crate::{app, telemetry};
@@ -44,7 +44,7 @@ impl Run {
         // Before there is another thread: each has capabilities of its own.
         app::drop_capabilities(&config).context("cannot give up capabilities")?;
         let _guard = telemetry::start(&config.log).map_err(anyhow::Error::msg)?;
-        app::run(config, origin)
+        app::run(config, origin, check::at_start)
     }
 
     fn without_file(&self, endpoint: &str) -> Result<Config, ConfigError> {
@@ -83,7 +83,8 @@ impl Run {
             }],
             targets: vec![file::Target {
                 name,
-                endpoint: endpoint.to_owned(),
+                endpoint: Some(endpoint.to_owned()),
+                discover: None,
                 listen: Vec::new(),
                 dial_address: None,
                 region: None,

@@ -1,8 +1,7 @@
 //! From what was typed to what is ready: every value is checked here, once.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,32 +10,22 @@ use super::error::ConfigError;
 use super::file::{self, File, Switchable};
 use super::identity::identity;
 use super::rules::rules;
-use super::{Audit, ClientTimeouts, Config, Endpoint, Limits, Log, PoolConfig, PoolOf, Target, Timeouts};
-use crate::iam::{self, Budget};
+use super::target::{Typed, target};
+use super::{Audit, Config, Endpoint, Limits, Log, Target, discover};
+use crate::discovery::Found;
 use crate::identity::Source;
-use crate::ids::{DbUser, TargetName};
 use crate::policy::Recorded;
-use crate::pool::PoolMode;
 use crate::tls;
 use tracing_subscriber::EnvFilter;
 
 /// The database that is the console.
 pub const CONSOLE: &str = "postern";
 
-/// PostgreSQL's port.
-const DEFAULT_PORT: u16 = 5432;
-
 /// The most that a count may be; beyond it is a typing error.
 const MAX_COUNT: usize = 1_000_000;
 
 /// The longest that a duration may be; beyond it is a typing error.
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
-
-/// The shortest lifetime of a server connection: below it, the login budget is spent on replacements.
-const LIFETIME_LEAST: Duration = Duration::from_secs(1);
-
-/// A new process doesn't know what its predecessor spent; it comes up to its full rate over this time.
-const SLOW_START: Duration = Duration::from_secs(10);
 
 pub(super) fn config(file: &File) -> Result<Config, ConfigError> {
     if file.targets.is_empty() {
@@ -56,17 +45,19 @@ pub(super) fn config(file: &File) -> Result<Config, ConfigError> {
             "wants statements recorded, and there is no audit log: add [audit] with file",
         ));
     }
-    let targets: Vec<Arc<Target>> = file
-        .targets
-        .iter()
-        .map(|typed| target(typed, &roots, rules.need_understanding(&typed.name)).map(Arc::new))
-        .collect::<Result<_, _>>()?;
+    let (mut targets, mut discoveries) = (Vec::new(), Vec::new());
     let mut names = HashSet::new();
-    if let Some(twice) = targets.iter().find(|target| !names.insert(&target.name)) {
-        return Err(ConfigError::value(
-            "targets",
-            format!("the name \"{}\" is there twice", twice.name),
-        ));
+    for typed in &file.targets {
+        if !names.insert(&typed.name) {
+            return Err(ConfigError::value(
+                "targets",
+                format!("the name \"{}\" is there twice", typed.name),
+            ));
+        }
+        match target(typed, &roots, rules.need_understanding(&typed.name))? {
+            Typed::Whole(target) => targets.push(Arc::new(target)),
+            Typed::Discovered(discovery) => discoveries.push(discovery),
+        }
     }
     let mut budgets: HashMap<&Endpoint, &Target> = HashMap::new();
     for target in &targets {
@@ -83,8 +74,8 @@ pub(super) fn config(file: &File) -> Result<Config, ConfigError> {
             ));
         }
     }
-    let has_console = |target: &&Arc<Target>| target.databases.iter().any(|name| name.as_str() == CONSOLE);
-    if let Some(target) = targets.iter().find(has_console)
+    let has_console = |target: &&file::Target| target.databases.iter().any(|name| name == CONSOLE);
+    if let Some(target) = file.targets.iter().find(has_console)
         && file.rules.iter().any(|rule| rule.console.is_some())
     {
         let message = format!(
@@ -95,6 +86,13 @@ pub(super) fn config(file: &File) -> Result<Config, ConfigError> {
             message,
         ));
     }
+    let of_targets = targets.iter().map(|target| Some(target.region.clone()));
+    let regions = of_targets.chain(
+        discoveries
+            .iter()
+            .map(|discovery| discovery.search.region.clone()),
+    );
+    let regions: Option<BTreeSet<String>> = regions.collect();
     let listen = &file.listen;
     let addresses = addresses(file)?;
     let open = addresses.iter().find(|address| !address.ip().is_loopback());
@@ -125,7 +123,7 @@ pub(super) fn config(file: &File) -> Result<Config, ConfigError> {
         },
         tls: acceptor(file.tls.as_ref())?,
         has_certificate: file.tls.is_some(),
-        identity: identity(&file.identity, &targets)?,
+        identity: identity(&file.identity, &regions.unwrap_or_default())?,
         rules: Arc::new(rules),
         limits: Limits {
             max_clients: at_least_one("listen.max_clients", listen.max_clients)?,
@@ -141,7 +139,9 @@ pub(super) fn config(file: &File) -> Result<Config, ConfigError> {
             file: audit.file.clone(),
             on_full: audit.on_full,
         }),
+        absent: discover::absent(&discoveries, &Found::default()).into(),
         targets,
+        discoveries: discoveries.into(),
     })
 }
 
@@ -182,230 +182,6 @@ fn acceptor(tls: Option<&file::Tls>) -> Result<tls::Acceptor, ConfigError> {
         None => tls::Acceptor::self_signed(),
     }
     .map_err(|error| ConfigError::value("tls", error.to_string()))
-}
-
-/// `is_understood`: what clients send is, whatever the pools' modes.
-fn target(typed: &file::Target, roots: &tls::Roots, is_understood: bool) -> Result<Target, ConfigError> {
-    let key = |name: &str| format!("targets.{}.{name}", typed.name);
-    if typed.name.is_empty()
-        || !typed
-            .name
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
-    {
-        let message = format!(
-            "\"{}\" can't be a name; expected letters, digits, '-', '_' and '.'",
-            typed.name
-        );
-        return Err(ConfigError::value("targets.name", message));
-    }
-    let endpoint =
-        endpoint(&typed.endpoint).map_err(|message| ConfigError::value(key("endpoint"), message))?;
-    let region = match (&typed.region, region_of(&endpoint.host)) {
-        (Some(region), _) if is_region(region) => region.clone(),
-        (Some(region), _) => {
-            let message = format!("\"{region}\" is not a region; expected one such as \"eu-west-1\"");
-            return Err(ConfigError::value(key("region"), message));
-        }
-        (None, Some(region)) => region.to_owned(),
-        (None, None) => {
-            let message = format!(
-                "is missing, and \"{}\" doesn't end in REGION.rds.amazonaws.com",
-                endpoint.host
-            );
-            return Err(ConfigError::value(key("region"), message));
-        }
-    };
-    for (name, list) in [("databases", &typed.databases), ("users", &typed.users)] {
-        if list.is_empty() || list.iter().any(|entry| entry.is_empty() || entry.contains('\0')) {
-            return Err(ConfigError::value(
-                key(name),
-                "expected at least one name, and none of them empty",
-            ));
-        }
-        let mut names = HashSet::new();
-        if let Some(twice) = list.iter().find(|name| !names.insert(*name)) {
-            return Err(ConfigError::value(
-                key(name),
-                format!("\"{twice}\" is there twice"),
-            ));
-        }
-    }
-    let users: Vec<DbUser> = typed.users.iter().map(|user| user.as_str().into()).collect();
-    for user in &users {
-        iam::encode_db_user(user)
-            .map_err(|error| ConfigError::value(key("users"), format!("\"{user}\": {error}")))?;
-    }
-    let tls = connector(&endpoint.host, typed.tls_ca_file.as_deref(), roots)
-        .map_err(|message| ConfigError::value(key("tls_ca_file"), message))?;
-    let authorities = typed.tls_ca_file.as_deref().map(std::fs::read).transpose();
-    let authorities =
-        authorities.map_err(|error| ConfigError::value(key("tls_ca_file"), error.to_string()))?;
-    let iam = &typed.iam;
-    let budget = Budget::new(
-        iam.logins_per_second,
-        iam.burst.min(iam.logins_per_second),
-        iam.logins_in_flight,
-        SLOW_START,
-    )
-    .map_err(|error| ConfigError::value(key("iam"), error.to_string()))?;
-    let pools = typed.pools.iter().enumerate();
-    let pools =
-        pools.map(|(number, of)| pool_of(of, typed, is_understood, &key(&format!("pools[{number}]"))));
-    Ok(Target {
-        name: TargetName::from(typed.name.as_str()),
-        endpoint,
-        listen: typed.listen.clone(),
-        dial_address: typed.dial_address,
-        region,
-        tls,
-        authorities: authorities.map(Arc::from),
-        databases: typed.databases.iter().map(|name| name.as_str().into()).collect(),
-        users,
-        pool: pool(&typed.pool, is_understood, &key("pool"))?,
-        other_pools: pools.collect::<Result<_, _>>()?,
-        budget,
-        timeouts: timeouts(&typed.timeouts, &key("timeouts"))?,
-    })
-}
-
-fn endpoint(text: &str) -> Result<Endpoint, String> {
-    let (host, port) = match text.rsplit_once(':') {
-        Some((host, port)) => (
-            host,
-            port.parse()
-                .map_err(|_| format!("\"{port}\" in \"{text}\" is not a port"))?,
-        ),
-        None => (text, DEFAULT_PORT),
-    };
-    let host = host.to_ascii_lowercase();
-    let valid =
-        |label: &str| !label.is_empty() && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
-    if host.parse::<std::net::IpAddr>().is_ok() || !host.split('.').all(valid) {
-        return Err(format!(
-            "\"{text}\" is not HOST or HOST:PORT; a token and a certificate need the endpoint's own name"
-        ));
-    }
-    if port == 0 || port == 443 {
-        // The signed text of a token would leave out the default port of https.
-        return Err(format!("port {port} can't be used with IAM tokens"));
-    }
-    Ok(Endpoint { host, port })
-}
-
-/// Whether this may be the name of a region.
-pub fn is_region(text: &str) -> bool {
-    !text.is_empty()
-        && text
-            .chars()
-            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
-}
-
-/// The label before `rds.amazonaws.com` or `rds.amazonaws.com.cn` (RDS User Guide, "Finding the endpoint").
-pub fn region_of(host: &str) -> Option<&str> {
-    let rest = host
-        .strip_suffix(".rds.amazonaws.com")
-        .or_else(|| host.strip_suffix(".rds.amazonaws.com.cn"))?;
-    rest.rsplit_once('.').map(|(_, region)| region)
-}
-
-fn connector(host: &str, ca_file: Option<&Path>, rds: &tls::Roots) -> Result<tls::Connector, String> {
-    let connector = match ca_file {
-        Some(path) => {
-            let roots =
-                tls::Roots::from_file(path).map_err(|error| format!("{}: {error}", path.display()))?;
-            tls::Connector::new(host, &roots)
-        }
-        None => tls::Connector::new(host, rds),
-    };
-    connector.map_err(|error| error.to_string())
-}
-
-/// `is_understood`: what clients send is, whatever the mode.
-fn pool(typed: &file::Pool, is_understood: bool, key: &str) -> Result<PoolConfig, ConfigError> {
-    let size = at_least_one(&format!("{key}.size"), typed.size)?;
-    if typed.min_idle > size {
-        let message = format!("is {}, more than size, which is {size}", typed.min_idle);
-        return Err(ConfigError::value(format!("{key}.min_idle"), message));
-    }
-    Ok(PoolConfig {
-        mode: typed.mode,
-        is_shared: typed.mode != PoolMode::Session || is_understood,
-        size,
-        min_idle: typed.min_idle,
-        idle_timeout: positive(&format!("{key}.idle_timeout"), typed.idle_timeout)?,
-        lifetime: match positive(&format!("{key}.lifetime"), typed.lifetime)? {
-            lifetime if lifetime < LIFETIME_LEAST => {
-                return Err(ConfigError::value(
-                    format!("{key}.lifetime"),
-                    "is below 1s; the login budget would go into replacements",
-                ));
-            }
-            lifetime => lifetime,
-        },
-        wait_timeout: positive(&format!("{key}.wait_timeout"), typed.wait_timeout)?,
-    })
-}
-
-fn pool_of(
-    of: &file::PoolOf,
-    target: &file::Target,
-    is_understood: bool,
-    key: &str,
-) -> Result<PoolOf, ConfigError> {
-    let named = |what: &str, these: &[String], all: &[String]| {
-        if let Some(unknown) = these.iter().find(|name| !all.contains(name)) {
-            let message = format!("\"{unknown}\" is not among the target's {what}");
-            return Err(ConfigError::value(format!("{key}.{what}"), message));
-        }
-        Ok(if these.is_empty() {
-            all.to_vec()
-        } else {
-            these.to_vec()
-        })
-    };
-    let databases = named("databases", &of.databases, &target.databases)?;
-    let users = named("users", &of.users, &target.users)?;
-    if of.databases.is_empty() && of.users.is_empty() {
-        return Err(ConfigError::value(
-            key,
-            "names neither databases nor users; what counts for all belongs into pool",
-        ));
-    }
-    let general = &target.pool;
-    let size = of.size.unwrap_or(general.size);
-    let typed = file::Pool {
-        mode: of.mode.unwrap_or(general.mode),
-        size,
-        min_idle: of.min_idle.unwrap_or_else(|| general.min_idle.min(size)),
-        idle_timeout: of.idle_timeout.unwrap_or(general.idle_timeout),
-        lifetime: of.lifetime.unwrap_or(general.lifetime),
-        wait_timeout: of.wait_timeout.unwrap_or(general.wait_timeout),
-    };
-    Ok(PoolOf {
-        databases: databases.iter().map(|name| name.as_str().into()).collect(),
-        users: users.iter().map(|name| name.as_str().into()).collect(),
-        pool: pool(&typed, is_understood, key)?,
-    })
-}
-
-fn timeouts(typed: &file::Timeouts, key: &str) -> Result<Timeouts, ConfigError> {
-    let optional = |name: &str, value: Option<Written>| {
-        let checked = value.map(|value| positive(&format!("{key}.{name}"), value));
-        checked.transpose()
-    };
-    Ok(Timeouts {
-        connect: positive(&format!("{key}.connect"), typed.connect)?,
-        tls: positive(&format!("{key}.tls"), typed.tls)?,
-        login: positive(&format!("{key}.login"), typed.login)?,
-        reset: positive(&format!("{key}.reset"), typed.reset)?,
-        client: ClientTimeouts {
-            query: optional("query", typed.query)?,
-            transaction: optional("transaction", typed.transaction)?,
-            idle_in_transaction: optional("idle_in_transaction", typed.idle_in_transaction)?,
-            client_idle: optional("client_idle", typed.client_idle)?,
-        },
-    })
 }
 
 pub(super) fn at_least_one(key: &str, value: usize) -> Result<usize, ConfigError> {

@@ -218,17 +218,22 @@ pub struct Scram {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Target {
-    /// What people, rules and metrics call it.
+    /// What people, rules and metrics call it. Of targets that are discovered by tags, `*` in it stands for what RDS calls each: `"*"`, `"aurora-*"`.
     pub name: String,
     /// Host, or host and port, exactly as RDS shows it: tokens are signed for it, and its certificate must name it.
-    pub endpoint: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// Instead of `endpoint`: what RDS is asked for, again every minute. The host's role needs `rds:DescribeDBClusters` and
+    /// `rds:DescribeDBInstances`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discover: Option<Discover>,
     /// Addresses at which clients come to this target whatever else they say, beside `listen.addresses`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub listen: Vec<SocketAddr>,
     /// Dial this address instead of the endpoint's own. The certificate and the tokens are the endpoint's all the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dial_address: Option<SocketAddr>,
-    /// Region of the endpoint. Taken from an endpoint in `….REGION.rds.amazonaws.com` if it isn't given.
+    /// Region of the endpoint. Taken from an endpoint in `….REGION.rds.amazonaws.com` if it isn't given; for `discover`, this host's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub region: Option<String>,
     /// PEM file with the authorities that may sign the endpoint's certificate, instead of the built-in ones of RDS.
@@ -251,6 +256,34 @@ pub struct Target {
     /// Deadlines of connecting to it.
     #[serde(default)]
     pub timeouts: Timeouts,
+}
+
+/// What of RDS a target is: one of `cluster`, `instance` and `tags`.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Discover {
+    /// The identifier of an Aurora or Multi-AZ cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<String>,
+    /// The identifier of an instance.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+    /// Tags, all of which a PostgreSQL cluster, or an instance of its own, must have with these values: each that has is a target.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tags: Option<BTreeMap<String, String>>,
+    /// Which endpoint of a cluster; an instance has only the one.
+    pub endpoint: Role,
+}
+
+/// An endpoint of a cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Of the instance that writes.
+    #[default]
+    Writer,
+    /// Of the instances that only read.
+    Reader,
 }
 
 /// The pool of each database and user.

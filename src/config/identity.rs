@@ -1,17 +1,20 @@
 //! How callers prove who they are, as it is written.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::check::is_region;
 use super::error::ConfigError;
-use super::{Identity, Ssm, Target, file};
+use super::target::is_region;
+use super::{Identity, Ssm, file};
 use crate::identity::sts::Accepts;
 use crate::identity::{Source, Verifier};
 use crate::policy::Glob;
 
-/// The sources that are written, with what they need.
-pub(super) fn identity(typed: &file::Identity, targets: &[Arc<Target>]) -> Result<Identity, ConfigError> {
+/// The sources that are written, with what they need. `of_targets`: their regions, if all are known.
+pub(super) fn identity(
+    typed: &file::Identity,
+    of_targets: &BTreeSet<String>,
+) -> Result<Identity, ConfigError> {
     let sources = typed
         .sources
         .iter()
@@ -59,13 +62,13 @@ pub(super) fn identity(typed: &file::Identity, targets: &[Arc<Target>]) -> Resul
         documents: documents.iter().map(|text| Glob::new(text)).collect(),
         source: typed.ssm.source,
         region: if asks {
-            Some(region(&typed.ssm, targets)?)
+            Some(region(&typed.ssm, of_targets)?)
         } else {
             None
         },
     };
     let sts = if sources.contains(&Source::Sts) {
-        Some(accepts(&typed.sts, targets)?)
+        Some(accepts(&typed.sts, of_targets)?)
     } else {
         None
     };
@@ -78,13 +81,10 @@ pub(super) fn identity(typed: &file::Identity, targets: &[Arc<Target>]) -> Resul
 }
 
 /// Where Session Manager is asked.
-fn region(typed: &file::Ssm, targets: &[Arc<Target>]) -> Result<String, ConfigError> {
-    let mut regions: Vec<&String> = targets.iter().map(|target| &target.region).collect();
-    regions.sort_unstable();
-    regions.dedup();
-    match (&typed.region, regions.as_slice()) {
+fn region(typed: &file::Ssm, of_targets: &BTreeSet<String>) -> Result<String, ConfigError> {
+    match (&typed.region, of_targets.first()) {
         (Some(region), _) if is_region(region) => Ok(region.clone()),
-        (None, [only]) => Ok((*only).clone()),
+        (None, Some(only)) if of_targets.len() == 1 => Ok(only.clone()),
         _ => Err(ConfigError::value(
             "identity.ssm.region",
             "must be the region of this host, such as \"eu-west-1\": identity.ssm.source asks Session Manager there",
@@ -92,7 +92,7 @@ fn region(typed: &file::Ssm, targets: &[Arc<Target>]) -> Result<String, ConfigEr
     }
 }
 
-fn accepts(typed: &file::Sts, targets: &[Arc<Target>]) -> Result<Accepts, ConfigError> {
+fn accepts(typed: &file::Sts, of_targets: &BTreeSet<String>) -> Result<Accepts, ConfigError> {
     let is_name =
         |name: &&String| (1..=128).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic());
     let Some(gateway) = typed.gateway.as_ref().filter(is_name) else {
@@ -113,7 +113,7 @@ fn accepts(typed: &file::Sts, targets: &[Arc<Target>]) -> Result<Accepts, Config
     }
     let mut regions = match &typed.regions {
         Some(regions) => regions.clone(),
-        None => targets.iter().map(|target| target.region.clone()).collect(),
+        None => of_targets.iter().cloned().collect(),
     };
     regions.sort_unstable();
     regions.dedup();

@@ -4,6 +4,7 @@
 //! as a whole, and the error names the key, the value, what was expected, and the line where it can be known.
 
 mod check;
+mod discover;
 pub mod duration;
 mod environment;
 mod error;
@@ -11,6 +12,7 @@ pub mod file;
 mod identity;
 mod origin;
 mod rules;
+mod target;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -27,9 +29,10 @@ use crate::pool::PoolMode;
 use crate::tls;
 
 pub use check::CONSOLE;
-pub use check::{is_region, region_of};
+pub use discover::{Absent, Discovery, Remark};
 pub use error::ConfigError;
 pub use origin::Origin;
+pub use target::{is_region, region_of};
 
 /// Everything that a run needs to know.
 #[derive(Clone, Debug)]
@@ -44,8 +47,12 @@ pub struct Config {
     pub has_certificate: bool,
     /// Who is let in, and how they prove who they are.
     pub identity: Identity,
-    /// The databases, in the order of the file.
+    /// The databases, in the order of the file; those that are discovered come behind, once they are.
     pub targets: Vec<Arc<Target>>,
+    /// Those that are to be discovered.
+    pub discoveries: Arc<[Discovery]>,
+    /// Those of these that aren't known.
+    pub absent: Arc<[Absent]>,
     /// Who may use what.
     pub rules: Arc<Rules>,
     /// Bounds on what clients may cost.

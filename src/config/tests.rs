@@ -1,4 +1,5 @@
 use super::*;
+use crate::discovery::{Described, Found, Kind, Selector};
 use crate::pool::PoolMode;
 
 const MINIMAL: &str = r#"
@@ -240,4 +241,142 @@ fn a_pattern_that_matches_nobody_is_refused_with_one_that_does() {
         );
         Config::parse(&text, std::iter::empty()).unwrap();
     }
+}
+
+/// The only target, which is looked for like that.
+fn discovering(discover: &str) -> String {
+    let endpoint = "endpoint = \"Orders.cluster-abc.eu-west-1.rds.amazonaws.com\"";
+    MINIMAL.replace(endpoint, discover)
+}
+
+#[test]
+fn what_is_looked_for_is_checked_as_far_as_it_is_known() {
+    for (discover, key, part) in [
+        ("", "targets.orders.endpoint", "is missing"),
+        (
+            "endpoint = \"a.eu-west-1.rds.amazonaws.com\"\ndiscover = { cluster = \"a\" }",
+            "targets.orders.discover",
+            "one of the two",
+        ),
+        (
+            "discover = {}",
+            "targets.orders.discover",
+            "one of cluster, instance and tags",
+        ),
+        (
+            "discover = { cluster = \"a\", instance = \"b\" }",
+            "targets.orders.discover",
+            "one of cluster",
+        ),
+        (
+            "discover = { cluster = \"\" }",
+            "targets.orders.discover",
+            "empty",
+        ),
+        (
+            "discover = { instance = \"a\", endpoint = \"reader\" }",
+            "targets.orders.discover.endpoint",
+            "only one endpoint",
+        ),
+        ("discover = { cluser = \"a\" }", "", "did you mean `cluster`?"),
+        ("discover = { cluster = \"a\", endpoint = \"both\" }", "", "both"),
+        ("discover = { tags = { a = \"b\" } }", "targets.name", "'*'"),
+        (
+            "discover = { cluster = \"a\" }\nregion = \"Ireland\"",
+            "targets.orders.region",
+            "is not a region",
+        ),
+        (
+            "discover = { cluster = \"a\" }\npool.min_idle = 30",
+            "targets.orders.pool.min_idle",
+            "more than size",
+        ),
+        (
+            "discover = { cluster = \"a\" }\ntls_ca_file = \"/nowhere.pem\"",
+            "targets.orders.tls_ca_file",
+            "/nowhere.pem",
+        ),
+    ] {
+        let message = error(&discovering(discover));
+        assert!(
+            message.contains(key) && message.contains(part),
+            "{discover}: {message}"
+        );
+    }
+    for (from, to, part) in [
+        ("{ a = \"b\" }", "{}", "at least one tag"),
+        ("\"*-ro\"", "\"*-*\"", "one '*'"),
+        (
+            "users =",
+            "listen = [\"127.0.0.1:5433\"]\nusers =",
+            "all that has these tags",
+        ),
+    ] {
+        let text =
+            discovering("discover = { tags = { a = \"b\" } }").replace("\"orders\"\ndisc", "\"*-ro\"\ndisc");
+        parse(&text).unwrap();
+        let message = error(&text.replace(from, to));
+        assert!(message.contains(part), "{to}: {message}");
+    }
+    // An endpoint that is written has a name without a star.
+    assert!(error(&MINIMAL.replace("name = \"orders\"", "name = \"or*\"")).contains("can't be a name"));
+}
+
+#[test]
+fn until_it_is_found_a_target_is_absent() {
+    let text = discovering("discover = { cluster = \"Orders\" }\nlisten = [\"127.0.0.1:5433\"]");
+    let config = parse(&text).unwrap();
+    assert!(config.targets.is_empty());
+    let absent = &config.absent[0];
+    assert!(absent.is_called("orders") && !absent.is_called("order"));
+    assert_eq!(&*absent.reason, "RDS hasn't answered yet");
+    let own = (Some("orders".into()), "127.0.0.1:5433".parse().unwrap());
+    assert!(
+        config.addresses().contains(&own),
+        "its own address is there all the same"
+    );
+    // RDS keeps identifiers in lower case.
+    let Selector::Cluster(name) = &config.discoveries[0].search.selector else {
+        panic!("{:?}", config.discoveries[0].search)
+    };
+    assert_eq!(name, "orders");
+}
+
+#[test]
+fn what_is_found_is_understood_as_its_own_name_is() {
+    let text = discovering("discover = { tags = { a = \"b\" } }\npool.mode = \"session\"")
+        .replace("\"orders\"\ndisc", "\"*-ro\"\ndisc");
+    let rule = "\n[[rules]]\nprincipals = [\"trust:\"]\ntargets = [\"orders-ro\"]\nusers = [\"app\"]\nread_only = true\n";
+    let config = parse(&(text + rule)).unwrap();
+    let described = |identifier: &str| Described {
+        kind: Kind::Cluster,
+        identifier: identifier.to_owned(),
+        resource_id: "cluster-1".to_owned(),
+        arn: "arn".to_owned(),
+        cluster: None,
+        has_iam: true,
+        engine: "aurora-postgresql".to_owned(),
+        status: "available".to_owned(),
+        host: Some(format!("{identifier}.cluster-a.eu-west-1.rds.amazonaws.com")),
+        reader: None,
+        port: Some(6000),
+        authority: Some("rds-ca-2019".to_owned()),
+        tags: vec![("a".to_owned(), "b".to_owned())],
+    };
+    let mut found = Found::default();
+    let all = [described("orders"), described("stock")];
+    found.answered(&config.discoveries[0].search, &all, "eu-west-1");
+    let (config, remarks) = config.with_found(&found);
+    let shown: Vec<_> = config
+        .targets
+        .iter()
+        .map(|target| (target.name.as_str(), target.endpoint.port, target.pool.is_shared))
+        .collect();
+    assert_eq!(shown, [("orders-ro", 6000, true), ("stock-ro", 6000, false)]);
+    assert!(config.absent.is_empty());
+    let told = remarks[0].to_string();
+    assert!(
+        told.contains("rds-ca-2019") && told.contains("rds-ca-rsa2048-g1"),
+        "{told}"
+    );
 }

@@ -15,8 +15,8 @@ use super::offers::Offers;
 use super::presence::{Admission, InForce, Presence};
 use super::route::{Request, Routed};
 use super::seats::{Seat, Seats};
-use crate::config::Target;
-use crate::ids::PoolKey;
+use crate::config::{Absent, Target};
+use crate::ids::{PoolKey, TargetName};
 use crate::policy::{self, Decision, Terms};
 use crate::session::settings::Setting;
 use crate::wire::startup::ProtocolVersion;
@@ -40,6 +40,7 @@ pub(super) fn admit(
     routed: Routed,
     in_force: InForce,
     targets: &[Arc<Target>],
+    absent: &[Absent],
     from: Option<SocketAddr>,
 ) -> Result<Admitted, Box<(Identified, ClientError)>> {
     let Routed { identified, request } = routed;
@@ -54,24 +55,37 @@ pub(super) fn admit(
     let target = target.and_then(|target| targets.iter().find(|now| now.name == target.name));
     let known = target.filter(|target| target.databases.contains(&database) && target.users.contains(&user));
     let at = SystemTime::now();
-    let decision = known.as_ref().map(|target| {
-        let principal = &identified.principal;
+    let decide = |target: &TargetName| {
         in_force.rules.decide(&policy::Request {
-            principal,
+            principal: &identified.principal,
             document: identified.session.as_ref().map(|session| &*session.document),
-            target: &target.name,
+            target,
             database: &database,
             user: &user,
             at,
         })
-    });
+    };
+    let decision = known.as_ref().map(|target| decide(&target.name));
     let (Some(target), Some(Decision::Allow { rule })) = (known, decision) else {
         let offers = Offers::to(&identified, &in_force.rules, targets);
         let error = match target_name {
             None => ClientError::no_target(&offers),
-            Some(target) => {
-                let asked = [target.as_str(), database.as_str(), user.as_str()];
-                ClientError::not_admitted(&identified.principal, asked, &offers)
+            Some(name) => {
+                let is_meant = |absent: &&Absent| {
+                    let is_called =
+                        absent.is_called(&name) && !targets.iter().any(|known| known.name.as_str() == name);
+                    is_called && absent.databases.contains(&database) && absent.users.contains(&user)
+                };
+                let absent = absent.iter().find(is_meant);
+                // Who may go there is told more.
+                let is_admitted = || matches!(decide(&name.as_str().into()), Decision::Allow { .. });
+                match absent.filter(|_| is_admitted()) {
+                    Some(absent) => ClientError::absent(&name, &absent.reason),
+                    None => {
+                        let asked = [name.as_str(), database.as_str(), user.as_str()];
+                        ClientError::not_admitted(&identified.principal, asked, &offers)
+                    }
+                }
             }
         };
         return Err(Box::new((identified, error)));

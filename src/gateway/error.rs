@@ -243,6 +243,16 @@ impl ClientError {
             ))
     }
 
+    pub(super) fn absent(target: &str, reason: &str) -> Self {
+        let target = cut(target.to_owned(), MAX_NAME_BYTES);
+        Self::new(
+            ErrorKind::Unavailable,
+            format!("it isn't known where the database of target \"{target}\" is"),
+        )
+        .detail(format!("{reason}."))
+        .hint("RDS is asked again within a minute or so. `postern check` on the gateway's host says what is wrong.")
+    }
+
     pub(super) fn unproved(reason: &str, accepts: &Accepts) -> Self {
         Self::new(
             ErrorKind::Authentication,

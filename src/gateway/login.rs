@@ -184,7 +184,7 @@ async fn introduce(
         server_name: negotiated.server_name.as_deref(),
     };
     let targets = shard.targets();
-    let wanted = match route(&negotiated.parameters, ways, &targets) {
+    let wanted = match route(&negotiated.parameters, ways, &targets, &shard.absent()) {
         Ok(wanted) => wanted,
         Err(error) => return Err((negotiated.conversation, error.into())),
     };
@@ -196,7 +196,7 @@ async fn introduce(
     let introduced = match wanted {
         Wanted::Database(request) => {
             let routed = Routed { identified, request };
-            let admitted = admit(routed, shard.in_force(), &shard.targets(), from);
+            let admitted = admit(routed, shard.in_force(), &shard.targets(), &shard.absent(), from);
             admitted.map(|admitted| Introduced::Database(Box::new(admitted)))
         }
         Wanted::Console(user) => {

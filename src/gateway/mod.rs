@@ -29,4 +29,4 @@ pub use cancel::Cancels;
 pub use error::ErrorKind;
 pub use identify::Asked;
 pub use presence::{Current, InForce};
-pub use shard::{Asker, Readiness, Shard, Shared, Shutdown};
+pub use shard::{Asker, Failing, Readiness, Shard, Shared, Shutdown};

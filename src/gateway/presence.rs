@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::console::Level;
 use super::seats::{Seat, Seats};
 use super::shard::Shutdown;
-use crate::config::{Config, Limits, Target};
+use crate::config::{Absent, Config, Limits, Target};
 use crate::identity::ssm::SsmSession;
 use crate::identity::{Principal, Source};
 use crate::ids::PoolKey;
@@ -46,6 +46,8 @@ pub struct Current {
     pub in_force: InForce,
     /// The databases.
     pub targets: Arc<[Arc<Target>]>,
+    /// Those that it isn't known where they are.
+    pub absent: Arc<[Absent]>,
     /// The certificate for clients.
     pub acceptor: Acceptor,
     /// Bounds on clients.
@@ -58,6 +60,7 @@ impl Current {
         Self {
             in_force: InForce::new(config.rules.clone()),
             targets: config.targets.clone().into(),
+            absent: config.absent.clone(),
             acceptor: config.tls.clone(),
             limits: config.limits,
         }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::error::ClientError;
 use super::identify::Identified;
-use crate::config::{CONSOLE, Target};
-use crate::ids::{DatabaseName, DbUser};
+use crate::config::{Absent, CONSOLE, Target};
+use crate::ids::{DatabaseName, DbUser, TargetName};
 use crate::session::settings::Setting;
 use crate::wire::options;
 
@@ -64,33 +64,39 @@ pub(super) struct Ways<'a> {
 }
 
 impl Ways<'_> {
-    /// The target whose own address that is.
-    fn own<'t>(&self, targets: &'t [Arc<Target>]) -> Option<&'t Arc<Target>> {
+    /// The target whose own address that is, also if it isn't known where it is.
+    fn own<'t>(&self, targets: &'t [Arc<Target>], absent: &'t [Absent]) -> Option<&'t TargetName> {
         let local = self.local?;
         let is_at = |address: &SocketAddr| {
             address.port() == local.port() && (address.ip() == local.ip() || address.ip().is_unspecified())
         };
-        targets.iter().find(|target| target.listen.iter().any(is_at))
+        let there = targets.iter().map(|target| (&target.name, &target.listen));
+        let mut all = there.chain(absent.iter().map(|absent| (&absent.name, &absent.listen)));
+        all.find(|(_, listen)| listen.iter().any(is_at))
+            .map(|(name, _)| name)
     }
 
     /// The target whose endpoint that is; if several have it, the name says nothing.
-    fn named<'t>(&self, targets: &'t [Arc<Target>]) -> Option<&'t Arc<Target>> {
+    fn named<'t>(&self, targets: &'t [Arc<Target>]) -> Option<&'t TargetName> {
         let host = self.server_name?;
         let mut named = targets
             .iter()
             .filter(|target| target.endpoint.host.eq_ignore_ascii_case(host));
         let first = named.next();
-        first.filter(|_| named.next().is_none())
+        first
+            .filter(|_| named.next().is_none())
+            .map(|target| &target.name)
     }
 }
 
 /// Takes the step. The first that applies names the target: the address at which the client was accepted, if a target has it for its own,
-/// the TLS server name, `options=-c postern.target=NAME`, a database `NAME/database`, the only target there is. The database `postern`, if none
-/// of the first three does, is the console.
+/// the TLS server name, `options=-c postern.target=NAME`, a database `NAME/database`, the only target there is, or would be if it were known
+/// where it is. The database `postern`, if none of the first three does, is the console.
 pub(super) fn route(
     parameters: &[(String, String)],
     ways: Ways<'_>,
     targets: &[Arc<Target>],
+    absent: &[Absent],
 ) -> Result<Wanted, ClientError> {
     let mut settings: Vec<Setting> = Vec::new();
     let (mut user, mut database) = (None, None);
@@ -123,20 +129,24 @@ pub(super) fn route(
         .iter()
         .position(|(name, _)| name == TARGET_SETTING)
         .map(|place| settings.remove(place).1);
-    let by_way = ways.own(targets).or_else(|| ways.named(targets));
+    let by_way = ways.own(targets, absent).or_else(|| ways.named(targets));
     let is_database = |target: &Arc<Target>| target.databases.iter().any(|name| name.as_str() == CONSOLE);
     if database == CONSOLE && by_way.is_none() && named.is_none() && !targets.iter().any(is_database) {
         return Ok(Wanted::Console(user.into()));
     }
-    let (target_name, database) = match (by_way, named, database.split_once('/'), targets) {
-        (Some(target), ..) => (Some(target.name.to_string()), database),
+    let only = match (targets, absent) {
+        ([only], []) => Some(only.name.as_str()),
+        ([], [only]) => only.only_name(),
+        _ => None,
+    };
+    let (target_name, database) = match (by_way, named, database.split_once('/'), only) {
+        (Some(name), ..) => (Some(name.to_string()), database),
         (None, Some(name), ..) => (Some(name), database),
         (None, None, Some((name, database)), _) => {
             let database = if database.is_empty() { user } else { database };
             (Some(name.to_owned()), database)
         }
-        (None, None, None, [only]) => (Some(only.name.to_string()), database),
-        (None, None, None, _) => (None, database),
+        (None, None, None, only) => (only.map(str::to_owned), database),
     };
     let target = targets
         .iter()
@@ -170,17 +180,23 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    fn targets(names: &[&str]) -> Vec<Arc<Target>> {
+    /// Those whose names begin with a `?` aren't known where they are.
+    fn targets(names: &[&str]) -> Config {
         let mut text = "[identity]\nsources = [\"ssm\"]\n".to_owned();
         for name in names {
+            let place = match name.strip_prefix('?') {
+                None => format!("endpoint = \"{name}.x.us-east-1.rds.amazonaws.com\""),
+                Some(name) => format!("discover = {{ cluster = \"{name}\" }}"),
+            };
+            let name = name.trim_start_matches('?');
             text.push_str(&format!(
-                "[[targets]]\nname = \"{name}\"\nendpoint = \"{name}.x.us-east-1.rds.amazonaws.com\"\n\
+                "[[targets]]\nname = \"{name}\"\n{place}\n\
                  databases = [\"d\"]\nusers = [\"u\"]\nlisten = [\"127.0.0.1:{}\", \"[::]:{}\"]\n",
                 own_port(name),
                 own_port(name) + 1,
             ));
         }
-        Config::parse(&text, std::iter::empty()).unwrap().targets
+        Config::parse(&text, std::iter::empty()).unwrap()
     }
 
     /// 6001 of a, 6011 of b.
@@ -204,7 +220,8 @@ mod tests {
             .iter()
             .map(|(name, value)| ((*name).into(), (*value).into()))
             .collect();
-        match route(&parameters, ways, &targets(names)) {
+        let config = targets(names);
+        match route(&parameters, ways, &config.targets, &config.absent) {
             Ok(Wanted::Console(user)) => Ok(format!("console {user}")),
             Ok(Wanted::Database(Request {
                 target_name,
@@ -279,8 +296,34 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_known_where_it_is_leads_nowhere_else() {
+        let user = ("user", "u");
+        let at = |local: &str, names: &[&str]| {
+            let ways = Ways {
+                local: Some(local.parse().unwrap()),
+                server_name: Some("a.x.us-east-1.rds.amazonaws.com"),
+            };
+            ask_by(&[user, ("database", "d")], ways, names).unwrap()
+        };
+        assert_eq!(at("127.0.0.1:6011", &["a", "?b"]), "b? d u []", "its own address");
+        // Not the only one, and the only one.
+        assert_eq!(
+            ask(&[user, ("database", "d")], None, &["a", "?b"]).unwrap(),
+            "? d u []"
+        );
+        assert_eq!(
+            ask(&[user, ("database", "d")], None, &["?b"]).unwrap(),
+            "b? d u []"
+        );
+        assert_eq!(
+            ask(&[user, ("database", "b/d")], None, &["a", "?b"]).unwrap(),
+            "b? d u []"
+        );
+    }
+
+    #[test]
     fn a_server_name_that_several_targets_have_says_nothing() {
-        let mut both = targets(&["a", "b"]);
+        let mut both = targets(&["a", "b"]).targets;
         let mut twin = (*both[1]).clone();
         twin.endpoint = both[0].endpoint.clone();
         both[1] = Arc::new(twin);
@@ -295,7 +338,7 @@ mod tests {
             ]
         };
         for (database, expected) in [("b/d", Some("b")), ("a/d", Some("a")), ("d", None)] {
-            let Ok(Wanted::Database(request)) = route(&parameters(database), ways, &both) else {
+            let Ok(Wanted::Database(request)) = route(&parameters(database), ways, &both, &[]) else {
                 panic!("{database}")
             };
             assert_eq!(request.target_name.as_deref(), expected, "{database}");

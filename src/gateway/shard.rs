@@ -21,12 +21,13 @@ use super::console::Averages;
 use super::identify::{Asked, Identifier};
 use super::presence::{Current, Ending, InForce};
 use crate::audit::{Audit, Event};
-use crate::config::{Identity, Limits, Target};
+use crate::config::{Absent, Identity, Limits, Target};
 use crate::ids::{PoolKey, SessionId};
 use crate::metrics::Metrics;
 use crate::net::listener::bind;
 use crate::tls::Acceptor;
 use crate::upstream::Services;
+use crate::upstream::error::OpenError;
 use crate::upstream::pool::{ServerPool, Since};
 
 /// Between two looks at idle connections, lifetimes and minima.
@@ -262,6 +263,11 @@ impl Shard {
         self.current.borrow().targets.clone()
     }
 
+    /// Those that it isn't known where they are.
+    pub(super) fn absent(&self) -> Arc<[Absent]> {
+        self.current.borrow().absent.clone()
+    }
+
     /// The certificate for clients.
     pub(super) fn acceptor(&self) -> Acceptor {
         self.current.borrow().acceptor.clone()
@@ -379,24 +385,45 @@ impl Shard {
 
     fn readiness(&self) -> Readiness {
         let pools = self.pools.borrow();
-        let warm = |pool: &Rc<ServerPool>| pool.target().pool.min_idle > 0;
+        let warm = |pool: &&Rc<ServerPool>| pool.target().pool.min_idle > 0;
+        let counts = |pool: &&Rc<ServerPool>| warm(pool) && !pool.may_be_missing();
+        let failing = pools.values().filter(counts).filter_map(|pool| {
+            let error = pool.trouble().filter(|_| !pool.is_usable())?;
+            let pool = pool.key().clone();
+            Some(Failing { pool, error })
+        });
+        let mut failing: Vec<_> = failing.collect();
+        failing.sort_by(|one, other| one.pool.cmp(&other.pool));
         Readiness {
-            settled: pools
-                .values()
-                .all(|pool| !warm(pool) || pool.may_be_missing() || pool.has_settled()),
-            usable: pools
-                .values()
-                .filter(|pool| warm(pool) && !pool.may_be_missing())
-                .all(|pool| pool.is_usable()),
+            settled: pools.values().filter(counts).all(|pool| pool.has_settled()),
+            usable: pools.values().filter(counts).all(|pool| pool.is_usable()) && self.absent().is_empty(),
+            failing: failing.into(),
         }
     }
 }
 
 /// Whether clients can be served.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Readiness {
     /// Every pool that opens connections ahead has opened one, or has failed to.
     pub settled: bool,
-    /// Every such pool has a server to lend.
+    /// Every such pool has a server to lend, and of every target it is known where it is.
     pub usable: bool,
+    /// Those that have none, as far as it is known why.
+    pub failing: Arc<[Failing]>,
+}
+
+/// A pool that can't open connections.
+#[derive(Clone, Debug)]
+pub struct Failing {
+    /// Which.
+    pub pool: PoolKey,
+    /// Why.
+    pub error: Arc<OpenError>,
+}
+
+impl PartialEq for Failing {
+    fn eq(&self, other: &Self) -> bool {
+        self.pool == other.pool && Arc::ptr_eq(&self.error, &other.error)
+    }
 }

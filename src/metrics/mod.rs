@@ -5,6 +5,7 @@
 
 mod audit;
 mod client;
+mod discovery;
 mod iam;
 mod login;
 mod pool;
@@ -13,6 +14,7 @@ use prometheus::{Encoder as _, IntCounterVec, IntGauge, IntGaugeVec, Opts, Regis
 
 pub use audit::AuditMetrics;
 pub use client::ClientMetrics;
+pub use discovery::DiscoveryMetrics;
 pub use iam::IamMetrics;
 pub use login::{LoginMetrics, TargetLogins};
 pub use pool::{OnePool, PoolMetrics};
@@ -29,10 +31,14 @@ pub struct Metrics {
     pub login: LoginMetrics,
     /// Credentials, tokens, the login budget.
     pub iam: IamMetrics,
+    /// Looking for databases.
+    pub discovery: DiscoveryMetrics,
     /// The audit log.
     pub audit: AuditMetrics,
     /// How often the configuration was read again: `ok` or `refused`.
     pub reloads: IntCounterVec,
+    /// What the checks at the start have found, by how they have ended.
+    pub start_checks: IntGaugeVec,
     /// 1 if new clients can be served.
     pub ready: IntGauge,
 }
@@ -60,6 +66,15 @@ impl Metrics {
         let build = IntGaugeVec::new(options, &["version"])?;
         registry.register(Box::new(build.clone()))?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let options = Opts::new(
+            "postern_start_checks",
+            "What the checks at the start have found, as /startupz says.",
+        );
+        let start_checks = IntGaugeVec::new(options, &["state"])?;
+        registry.register(Box::new(start_checks.clone()))?;
+        for state in ["ok", "warning", "failed", "skipped"] {
+            start_checks.with_label_values(&[state]);
+        }
         let ready = IntGauge::new(
             "postern_ready",
             "1 if new clients can be served, as /readyz says.",
@@ -67,11 +82,13 @@ impl Metrics {
         registry.register(Box::new(ready.clone()))?;
         Ok(Self {
             ready,
+            start_checks,
             reloads,
             client: ClientMetrics::register(&registry)?,
             pool: PoolMetrics::register(&registry)?,
             login: LoginMetrics::register(&registry)?,
             iam: IamMetrics::register(&registry)?,
+            discovery: DiscoveryMetrics::register(&registry)?,
             audit: AuditMetrics::register(&registry)?,
             registry,
         })

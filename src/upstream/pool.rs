@@ -45,7 +45,7 @@ const REPLACE_AHEAD_LEAST: Duration = Duration::from_secs(5);
 /// new ones only takes longer to log in.
 const MAX_KNOWN_SETTINGS: usize = 256;
 
-type Waiter = oneshot::Sender<Result<Lease, Rc<OpenError>>>;
+type Waiter = oneshot::Sender<Result<Lease, Arc<OpenError>>>;
 
 /// A connection of the pool, and what is seen of it.
 struct Held {
@@ -101,7 +101,7 @@ pub enum Since {
 /// The last attempt to open a connection has failed.
 #[derive(Debug)]
 struct Trouble {
-    error: Rc<OpenError>,
+    error: Arc<OpenError>,
     since: Instant,
     pause: Duration,
     retry_at: Instant,
@@ -111,9 +111,9 @@ struct Trouble {
 #[derive(Debug)]
 pub enum LeaseError {
     /// None could be opened.
-    Open(Rc<OpenError>),
+    Open(Arc<OpenError>),
     /// None came free in time; the last failed attempt, if attempts fail.
-    TimedOut(Duration, Option<Rc<OpenError>>),
+    TimedOut(Duration, Option<Arc<OpenError>>),
 }
 
 impl ServerPool {
@@ -315,8 +315,16 @@ impl ServerPool {
         }
     }
 
+    /// Why the last attempt to open a connection has failed, if it has.
+    pub fn trouble(&self) -> Option<Arc<OpenError>> {
+        self.trouble
+            .borrow()
+            .as_ref()
+            .map(|trouble| trouble.error.clone())
+    }
+
     /// The failure that whoever asks now would only meet again.
-    fn known_trouble(&self) -> Option<Rc<OpenError>> {
+    fn known_trouble(&self) -> Option<Arc<OpenError>> {
         let trouble = self.trouble.borrow();
         let trouble = trouble.as_ref()?;
         (trouble.error.is_permanent() && Instant::now() < trouble.retry_at).then(|| trouble.error.clone())
@@ -531,7 +539,7 @@ impl ServerPool {
         if let OpenError::Refused { succeeded_before, .. } = &mut error {
             *succeeded_before = self.has_succeeded.get();
         }
-        let error = Rc::new(error);
+        let error = Arc::new(error);
         let now = Instant::now();
         let known = self.trouble.borrow_mut().take();
         let trouble = match known {

@@ -6,6 +6,7 @@ mod aws;
 mod database;
 mod host;
 mod network;
+mod start;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -31,6 +31,8 @@ pub(crate) struct Options {
     pub(crate) rules: &'static str,
     /// The level of the log.
     pub(crate) log: &'static str,
+    /// What is looked for, instead of the lab's endpoint.
+    pub(crate) discover: Option<&'static str>,
     /// More variables of its environment.
     pub(crate) environment: Vec<(String, String)>,
     /// Don't wait until it is ready.
@@ -50,6 +52,7 @@ impl Default for Options {
             tls: String::new(),
             rules: "[[rules]]\nprincipals = [\"*\"]\ntargets = [\"orders\"]\nusers = [\"*\"]",
             log: "debug",
+            discover: None,
             environment: Vec::new(),
             not_ready: false,
         }
@@ -261,7 +264,8 @@ impl Gateway {
             .unwrap()
     }
 
-    fn wait_for(&self, path: &str) {
+    /// Waits until that page says that all is well.
+    pub(crate) fn wait_for(&self, path: &str) {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match self.page(path) {
@@ -348,11 +352,15 @@ fn configuration(behind: &Behind, options: &Options, port: u16, admin: u16) -> S
         ca,
         ..
     } = behind;
+    let place = match options.discover {
+        Some(discover) => format!("discover = {discover}"),
+        None => format!("endpoint = \"{endpoint}\"\nregion = \"{region}\""),
+    };
     write!(
         text,
         "log.level = \"{}\"\n[listen]\naddresses = {addresses:?}\n{}\n\
          [admin]\nhttp = \"127.0.0.1:{admin}\"\n{}\n[identity]\n{}\n\
-         [[targets]]\nname = \"orders\"\nendpoint = \"{endpoint}\"\nregion = \"{region}\"\ndial_address = \"{dial}\"\n\
+         [[targets]]\nname = \"orders\"\n{place}\ndial_address = \"{dial}\"\n\
          tls_ca_file = {ca:?}\ndatabases = [\"orders\"]\nusers = {users}\n\
          [targets.pool]\n{}\n[targets.iam]\n{}\n[targets.timeouts]\n{}\n\
          {}\n",

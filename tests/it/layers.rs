@@ -17,7 +17,10 @@ use tokens::{Token, is_name, tokens};
 /// Every module of the crate's root and its layer.
 const LAYERS: &[(u8, &[&str])] = &[
     (0, &["ids", "sql", "wire"]),
-    (1, &["iam", "identity", "pin", "policy", "pool", "session"]),
+    (
+        1,
+        &["discovery", "iam", "identity", "pin", "policy", "pool", "session"],
+    ),
     (2, &["aws", "config", "net", "peer", "tls"]),
     (3, &["admin", "audit", "metrics", "telemetry", "upstream"]),
     (4, &["app", "cli", "gateway"]),

@@ -17,6 +17,7 @@ mod connect;
 mod console;
 mod corpus;
 mod deadlines;
+mod discovery;
 mod drivers;
 mod exchange;
 mod gateway;

@@ -145,7 +145,7 @@ fn each_alert_fires_when_it_should_and_only_then() {
             .output();
         stdout(&output.expect("promtool: tests/run installs it"))
     };
-    assert!(promtool(&["check", "rules", "alerts.yml"]).contains("22 rules found"));
+    assert!(promtool(&["check", "rules", "alerts.yml"]).contains("25 rules found"));
     promtool(&["test", "rules", "alerts-test.yml"]);
     let tests = std::fs::read_to_string(deploy("prometheus/alerts-test.yml")).unwrap();
     let alerts = std::fs::read_to_string(deploy("prometheus/alerts.yml")).unwrap();
@@ -246,7 +246,7 @@ fn prometheus_scrapes_it_and_its_alerts_are_quiet() {
     prometheus.until(logins, is("1"));
     let evaluated = |answer: &serde_json::Value| {
         let rules = answer["data"]["groups"][0]["rules"].as_array();
-        rules.is_some_and(|rules| rules.len() == 22 && rules.iter().all(|rule| rule["health"] == "ok"))
+        rules.is_some_and(|rules| rules.len() == 25 && rules.iter().all(|rule| rule["health"] == "ok"))
     };
     let rules = prometheus.until("/api/v1/rules", evaluated);
     for rule in rules["data"]["groups"][0]["rules"].as_array().unwrap() {

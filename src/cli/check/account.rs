@@ -40,10 +40,15 @@ pub(super) struct Account {
     pub(super) arn: Option<String>,
 }
 
-/// All of it, with the STS of `region`.
-pub(super) async fn check(config: &Config, region: &str) -> Account {
-    let (mut credentials, keep_fresh) = CredentialCache::new(Arc::new(Nobody));
+/// Credentials that are kept fresh, for a process that has none yet.
+pub(super) fn credentials() -> CredentialCache {
+    let (credentials, keep_fresh) = CredentialCache::new(Arc::new(Nobody));
     tokio::spawn(keep_fresh);
+    credentials
+}
+
+/// All of it, with these `credentials` and the STS of `region`.
+pub(super) async fn check(config: &Config, mut credentials: CredentialCache, region: &str) -> Account {
     let began = Instant::now();
     let (metadata, _) = tokio::join!(imds::look(), timeout(LOADED_WITHIN, credentials.loaded()));
     let seen = SystemTime::now();

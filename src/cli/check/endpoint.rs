@@ -8,8 +8,9 @@ use tokio::time::timeout;
 use super::report::{Finding, State};
 use super::why;
 use crate::aws::credentials::Keys;
-use crate::aws::rds::{Described, Kind, NotDescribed, describe};
+use crate::aws::rds::{NotDescribed, describe};
 use crate::config::{Target, region_of};
+use crate::discovery::{Described, enabling_iam};
 use crate::upstream::error::{OpenError, Phase};
 use crate::upstream::trial::{reach, resolve};
 
@@ -139,13 +140,9 @@ fn rds(target: &Target, database: &Described) -> Finding {
         status,
         ..
     } = database;
-    let kind = match kind {
-        Kind::Instance => "instance",
-        Kind::Cluster => "cluster",
-    };
     let detail = format!("{kind} {identifier} ({resource_id}), {engine}, {status}");
     let finding = Finding::ok("rds", &target.name, detail);
-    if !engine.contains("postgres") {
+    if !database.is_postgres() {
         return finding.but(
             State::Failed,
             format!("its engine is {engine}, which doesn't speak PostgreSQL's protocol"),
@@ -173,17 +170,10 @@ fn iam_auth(target: &Target, region: &str, database: &Described) -> Finding {
     if database.has_iam {
         return Finding::ok("iam_auth", &target.name, "on");
     }
-    let (command, option) = match database.kind {
-        Kind::Instance => ("modify-db-instance", "--db-instance-identifier"),
-        Kind::Cluster => ("modify-db-cluster", "--db-cluster-identifier"),
-    };
     Finding::ok("iam_auth", &target.name, "off").but(
         State::Failed,
         "IAM database authentication is off, so the database takes no tokens",
-        format!(
-            "aws rds {command} --region {region} {option} {} --enable-iam-database-authentication --apply-immediately",
-            database.identifier
-        ),
+        enabling_iam(database.kind, &database.identifier, region),
     )
 }
 

@@ -9,8 +9,9 @@ use super::report::{Finding, State};
 use super::room;
 use super::server::{Facts, question};
 use super::why::{self, Known};
-use crate::aws::rds::Described;
 use crate::config::{Endpoint, Target, region_of};
+use crate::discovery::Described;
+use crate::gateway::{Failing, Readiness};
 use crate::ids::{DbUser, PoolKey};
 use crate::upstream::Services;
 use crate::upstream::error::{OpenError, Phase};
@@ -94,6 +95,65 @@ pub(super) fn token(target: &Target, services: &Services, in_the_way: Option<&st
             finding(error.to_string()).but(State::Failed, "no token can be signed", remedy)
         }
     }
+}
+
+/// What a gateway's pools have come to, instead of logins of its own: of each user's pools the first that can't open connections is told.
+pub(super) fn of_pools(server: &Server, before: &Before<'_>, readiness: &Readiness) -> Vec<Finding> {
+    let Readiness { settled, failing, .. } = readiness;
+    let mut findings = Vec::new();
+    let mut told = Vec::new();
+    let has_failed = |target: &Target, user: &DbUser| {
+        let is_its = |of: &Failing| (&of.pool.target, &of.pool.user) == (&target.name, user);
+        failing.iter().any(is_its)
+    };
+    let is_ahead = |target: &Target, user: &DbUser| {
+        let mut pools = target.pools();
+        pools.any(|(_, of, pool)| of == user && pool.min_idle > 0)
+    };
+    let works = |target: &Arc<Target>| {
+        let mut users = target.users.iter();
+        users.any(|user| is_ahead(target, user) && !has_failed(target, user))
+    };
+    let role_is_right = server.targets.iter().any(works);
+    for (target, in_the_way) in server.targets.iter().zip(&before.in_the_way) {
+        for user in &target.users {
+            let subject = format!("{user}@{}", target.name);
+            let is_its = |of: &&Failing| (&of.pool.target, &of.pool.user) == (&target.name, user);
+            findings.push(match (failing.iter().find(is_its), in_the_way) {
+                (known, Some(prerequisite)) if known.is_some() || !settled => {
+                    Finding::skipped("login", &subject, prerequisite)
+                }
+                (Some(Failing { pool, error }), _) => {
+                    let known = Known {
+                        target,
+                        user,
+                        first_database: pool.database.as_str(),
+                        database: before.database,
+                        arn: before.arn,
+                        role_is_right,
+                    };
+                    let why = why::of_login(error, &known);
+                    match told.iter().find(|(known, _)| *known == why) {
+                        Some((_, of)) => {
+                            Finding::unneeded("login", &subject, format!("the same as login ({of})"))
+                        }
+                        None => {
+                            told.push((why.clone(), subject.clone()));
+                            Finding::ok("login", &subject, error.to_string()).but(State::Failed, why.0, why.1)
+                        }
+                    }
+                }
+                (None, _) if is_ahead(target, user) && !settled => {
+                    Finding::unneeded("login", &subject, "its pools' connections are still being opened")
+                }
+                (None, _) if is_ahead(target, user) => {
+                    Finding::ok("login", &subject, "its pools have connections")
+                }
+                (None, _) => Finding::unneeded("login", &subject, "not tried: no pool has min_idle"),
+            });
+        }
+    }
+    findings
 }
 
 /// Logs in as each user once, all at a time, and asks.

@@ -131,6 +131,33 @@ impl Report {
         (self.count(State::Failed), self.findings.len())
     }
 
+    /// How many checks have ended how.
+    pub(super) fn counts(&self) -> Vec<(&'static str, usize)> {
+        let states = [State::Ok, State::Warning, State::Failed, State::Skipped];
+        states.map(|state| (state.name(), self.count(state))).into()
+    }
+
+    /// What isn't well, one line each.
+    pub(super) fn wrong(&self) -> Vec<String> {
+        let is_wrong = |finding: &&Finding| matches!(finding.state, State::Warning | State::Failed);
+        let wrong = self.findings.iter().filter(is_wrong);
+        wrong
+            .map(|finding| {
+                let Finding {
+                    check,
+                    subject,
+                    detail,
+                    ..
+                } = finding;
+                let [why, remedy] =
+                    [&finding.cause, &finding.remedy].map(|told| told.as_deref().unwrap_or_default());
+                printable(&format!(
+                    "check {check} ({subject}): {detail}; why: {why}; do: {remedy}"
+                ))
+            })
+            .collect()
+    }
+
     fn count(&self, state: State) -> usize {
         self.findings
             .iter()
@@ -173,8 +200,8 @@ impl Report {
                 }
             }
         }
-        let states = [State::Ok, State::Warning, State::Failed, State::Skipped];
-        let counts = states.map(|state| format!("{} {}", self.count(state), state.name()));
+        let counts = self.counts().into_iter();
+        let counts: Vec<_> = counts.map(|(state, count)| format!("{count} {state}")).collect();
         let _ = writeln!(text, "{} checks: {}", self.findings.len(), counts.join(", "));
         text
     }

@@ -1,7 +1,7 @@
 //! Why a step didn't work, and what to do about it.
 
-use crate::aws::rds::Described;
 use crate::config::{Target, region_of};
+use crate::discovery::Described;
 use crate::ids::DbUser;
 use crate::tls::Failure;
 use crate::upstream::error::{OpenError, Phase};

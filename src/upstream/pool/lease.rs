@@ -2,6 +2,7 @@
 
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::oneshot;
@@ -165,7 +166,7 @@ impl std::fmt::Debug for Lease {
 pub(super) struct Waiting {
     pool: Rc<ServerPool>,
     id: WaitId,
-    pub(super) receiver: oneshot::Receiver<Result<Lease, Rc<OpenError>>>,
+    pub(super) receiver: oneshot::Receiver<Result<Lease, Arc<OpenError>>>,
     asked: Instant,
 }
 
@@ -173,7 +174,7 @@ impl Waiting {
     pub(super) fn new(
         pool: Rc<ServerPool>,
         id: WaitId,
-        receiver: oneshot::Receiver<Result<Lease, Rc<OpenError>>>,
+        receiver: oneshot::Receiver<Result<Lease, Arc<OpenError>>>,
     ) -> Self {
         Self {
             pool,

@@ -315,3 +315,88 @@ fn fault_no_such_database_in_the_account() {
         "RDS console",
     );
 }
+
+const DISCOVERED: &str =
+    "[[targets]]\nname = \"NAME\"\ndiscover = WHAT\ndatabases = [\"orders\"]\nusers = [\"odd user+x\"]\n";
+
+/// A lab with another target, which is looked for like that.
+fn discovering(name: &str, what: &str) -> Setup {
+    let mut setup = Setup::new();
+    let place = format!(
+        "dial_address = \"{}\"\ntls_ca_file = {:?}\n",
+        setup.lab.dial_address(),
+        setup.lab.ca_file()
+    );
+    setup.others = DISCOVERED.replace("NAME", name).replace("WHAT", what) + &place;
+    setup
+}
+
+#[test]
+fn what_is_discovered_is_checked_like_the_others() {
+    let setup = discovering("readers", "{ cluster = \"orders\", endpoint = \"reader\" }");
+    let found = setup.check(&[]);
+    assert_eq!(found.wrong(), [""; 0]);
+    assert_eq!(
+        found.of_check("discovery", "readers").1,
+        "cluster orders in us-east-1"
+    );
+    assert_eq!(found.of_check("tls", "readers").0, "ok");
+    let found = setup.check(&["--target", "readers"]);
+    assert_eq!(found.wrong(), [""; 0]);
+    assert_eq!(found.of_check("login", "odd user+x@readers").0, "ok");
+    let output = setup.output(&["--target", "nothing"]);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("there are: orders, readers"), "{error}");
+}
+
+#[test]
+fn fault_what_is_discovered_is_not_there() {
+    for (name, what, cause, remedy) in [
+        (
+            "other",
+            "{ cluster = \"stock\" }",
+            "misspelt, gone",
+            "aws rds describe-db-clusters",
+        ),
+        (
+            "other",
+            "{ instance = \"stock\" }",
+            "misspelt, gone",
+            "aws rds describe-db-instances",
+        ),
+        (
+            "*",
+            "{ tags = { team = \"money\" } }",
+            "has all these tags",
+            "add-tags-to-resource",
+        ),
+    ] {
+        discovering(name, what)
+            .check(&[])
+            .only("failed", "discovery", cause, remedy);
+    }
+}
+
+#[test]
+fn fault_rds_may_not_be_asked_for_what_is_discovered() {
+    let setup = discovering("readers", "{ cluster = \"orders\", endpoint = \"reader\" }");
+    setup.lab.set_api_fault(AwsFault::Unauthorized);
+    let found = setup.check(&[]);
+    found.has(
+        "failed",
+        "discovery",
+        "may not ask RDS",
+        "\"rds:DescribeDBInstances\"",
+    );
+}
+
+#[test]
+fn fault_two_databases_for_one_name() {
+    let setup = discovering("*", "{ tags = { postern = \"yes\" } }");
+    setup.check(&[]).only(
+        "warning",
+        "discovery",
+        "a name and a place of its own",
+        "another name",
+    );
+}

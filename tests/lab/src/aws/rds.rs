@@ -26,7 +26,7 @@ pub struct Cluster {
     pub identifier: String,
     /// `DbClusterResourceId`.
     pub resource_id: String,
-    /// The writer endpoint.
+    /// The writer endpoint; none while it is made if this is empty.
     pub endpoint: String,
     /// The reader endpoint.
     pub reader_endpoint: String,
@@ -34,6 +34,8 @@ pub struct Cluster {
     pub port: u16,
     /// `available`, `failing-over`, …
     pub status: String,
+    /// `Engine`.
+    pub engine: String,
     /// `IAMDatabaseAuthenticationEnabled`.
     pub iam_enabled: bool,
     /// Identifier of the member that writes.
@@ -57,6 +59,8 @@ pub struct Instance {
     pub port: u16,
     /// `available`, `rebooting`, …
     pub status: String,
+    /// `Engine`.
+    pub engine: String,
     /// `IAMDatabaseAuthenticationEnabled`.
     pub iam_enabled: bool,
     /// `CACertificateIdentifier`.
@@ -78,6 +82,7 @@ impl RdsModel {
             endpoint,
             port,
             status: "available".to_owned(),
+            engine: cluster.map_or("postgres", |_| AURORA).to_owned(),
             iam_enabled: true,
             ca: "rds-ca-rsa2048-g1".to_owned(),
             tags: tags.clone(),
@@ -99,6 +104,7 @@ impl RdsModel {
             reader_endpoint: format!("{name}.cluster-ro-{rest}"),
             port,
             status: "available".to_owned(),
+            engine: AURORA.to_owned(),
             iam_enabled: true,
             writer: format!("{name}-1"),
             tags,
@@ -161,7 +167,8 @@ pub(super) fn describe_instances(model: &RdsModel, region: &str, form: &BTreeMap
         let text = format!("DBInstance {wanted} not found.");
         return query_error(StatusCode::NOT_FOUND, "DBInstanceNotFound", &text);
     }
-    let list = format!("<DBInstances>{}</DBInstances>", found.concat());
+    let (page, marker) = page(&found, form);
+    let list = format!("{marker}<DBInstances>{}</DBInstances>", page.concat());
     query_answer(NAMESPACE, "DescribeDBInstances", &list)
 }
 
@@ -185,8 +192,21 @@ pub(super) fn describe_clusters(model: &RdsModel, region: &str, form: &BTreeMap<
         let text = format!("DBCluster {wanted} not found.");
         return query_error(StatusCode::NOT_FOUND, "DBClusterNotFoundFault", &text);
     }
-    let list = format!("<DBClusters>{}</DBClusters>", found.concat());
+    let (page, marker) = page(&found, form);
+    let list = format!("{marker}<DBClusters>{}</DBClusters>", page.concat());
     query_answer(NAMESPACE, "DescribeDBClusters", &list)
+}
+
+/// The part of `all` that is asked for, with the element that leads to the next (RDS API Reference, `MaxRecords`: 100 unless it is said).
+fn page<'a>(all: &'a [String], form: &BTreeMap<String, String>) -> (&'a [String], String) {
+    let number = |key: &str| form.get(key).and_then(|text| text.parse::<usize>().ok());
+    let from = number("Marker").unwrap_or(0).min(all.len());
+    let to = (from + number("MaxRecords").unwrap_or(100)).min(all.len());
+    let marker = match to < all.len() {
+        true => element("Marker", &to.to_string()),
+        false => String::new(),
+    };
+    (all.get(from..to).unwrap_or_default(), marker)
 }
 
 /// The values of `Filters.Filter.N` with this name.
@@ -216,18 +236,13 @@ fn instance_xml(region: &str, instance: &Instance) -> String {
         .cluster
         .as_deref()
         .map(|cluster| element("DBClusterIdentifier", cluster));
-    let engine = if cluster.is_some() {
-        "aurora-postgresql"
-    } else {
-        "postgres"
-    };
     let arn = format!("arn:aws:rds:{region}:{ACCOUNT}:db:{}", instance.identifier);
     let fields = [
         element("DBInstanceIdentifier", &instance.identifier),
         element("DBInstanceStatus", &instance.status),
         element("DbiResourceId", &instance.resource_id),
         element("DBInstanceArn", &arn),
-        element("Engine", engine),
+        element("Engine", &instance.engine),
         format!("<Endpoint>{address}</Endpoint>"),
         cluster.unwrap_or_default(),
         element(
@@ -261,9 +276,9 @@ fn cluster_xml(model: &RdsModel, region: &str, cluster: &Cluster) -> String {
         element("Status", &cluster.status),
         element("DbClusterResourceId", &cluster.resource_id),
         element("DBClusterArn", &arn),
-        element("Engine", "aurora-postgresql"),
-        element("Endpoint", &cluster.endpoint),
-        element("ReaderEndpoint", &cluster.reader_endpoint),
+        element("Engine", &cluster.engine),
+        unless_empty("Endpoint", &cluster.endpoint),
+        unless_empty("ReaderEndpoint", &cluster.reader_endpoint),
         element("Port", &cluster.port.to_string()),
         element(
             "IAMDatabaseAuthenticationEnabled",
@@ -278,11 +293,20 @@ fn cluster_xml(model: &RdsModel, region: &str, cluster: &Cluster) -> String {
     format!("<DBCluster>{}</DBCluster>", fields.concat())
 }
 
+fn unless_empty(name: &str, text: &str) -> String {
+    match text {
+        "" => String::new(),
+        text => element(name, text),
+    }
+}
+
 fn tags_xml(tags: &[(String, String)]) -> String {
     let tags = tags
         .iter()
         .map(|(key, value)| format!("<Tag>{}{}</Tag>", element("Key", key), element("Value", value)));
     format!("<TagList>{}</TagList>", tags.collect::<String>())
 }
+
+const AURORA: &str = "aurora-postgresql";
 
 const NAMESPACE: &str = "http://rds.amazonaws.com/doc/2014-10-31/";

@@ -1,0 +1,203 @@
+//! Looking for the databases that the configuration doesn't say where they are.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tracing::{info, warn};
+
+use crate::aws::credentials::{CredentialCache, Keys};
+use crate::aws::rds::{self, NotDescribed};
+use crate::config::{Config, Target};
+use crate::discovery::{Described, Found, Search, Selector, pause};
+use crate::metrics::Metrics;
+
+/// How long one region may take to list what it has.
+const LISTED_WITHIN: Duration = Duration::from_secs(20);
+
+/// How long the metadata service may take to say which region this is.
+const REGION_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long the first look for targets may hold up a start or a reload.
+pub(super) const FIRST_LOOK_WITHIN: Duration = Duration::from_secs(5);
+
+/// Looks are so far apart at least, however often somebody reloads.
+const APART: Duration = Duration::from_secs(1);
+
+/// Asks RDS again and again.
+pub(super) struct Explorer {
+    pub(super) credentials: CredentialCache,
+    pub(super) metrics: Arc<Metrics>,
+    /// What is looked for.
+    pub(super) wanted: watch::Receiver<Vec<Search>>,
+    /// What was found.
+    pub(super) found: watch::Sender<Found>,
+}
+
+impl Explorer {
+    /// Looks for as long as it is polled: at once when something else is wanted.
+    pub(super) async fn run(mut self) {
+        self.credentials.loaded().await;
+        let mut failed = 0;
+        loop {
+            let wanted = self.wanted.borrow_and_update().clone();
+            if wanted.is_empty() {
+                self.found
+                    .send_if_modified(|found| std::mem::take(found) != Found::default());
+                if self.wanted.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            }
+            let next = Instant::now() + APART;
+            let trouble = self.look(&wanted).await;
+            failed = if trouble.is_empty() { 0 } else { failed + 1 };
+            self.metrics.discovery.looked(trouble.is_empty());
+            // Once, and then as often as it is waited for long.
+            if failed == 1 || failed > 5 {
+                for trouble in &trouble {
+                    warn!("databases are looked for in vain, those that are known go on: {trouble}");
+                }
+            }
+            let has_all = {
+                let found = self.found.borrow();
+                wanted
+                    .iter()
+                    .all(|search| found.databases(search).next().is_some())
+            };
+            let pause = pause(failed, has_all, chance());
+            tokio::select! {
+                () = sleep(pause) => {}
+                changed = self.wanted.changed() => if changed.is_err() { return },
+            }
+            sleep_until(next).await;
+        }
+    }
+
+    /// Takes one look. What RDS couldn't be asked, and why not.
+    async fn look(&self, wanted: &[Search]) -> Vec<String> {
+        let mut found = self.found.borrow().clone();
+        found.keep(wanted);
+        let mut trouble = Vec::new();
+        for (region, searches) in by_region(wanted) {
+            let looked = match self.credentials.keys(SystemTime::now()) {
+                Ok(keys) => look_in(region, &searches, &keys)
+                    .await
+                    .map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            match looked {
+                Ok((region, all)) => {
+                    for search in searches {
+                        found.answered(search, &all, &region);
+                    }
+                }
+                Err(reason) => {
+                    for search in searches {
+                        found.failed(search, &reason);
+                    }
+                    trouble.push(reason);
+                }
+            }
+        }
+        self.found.send_if_modified(|known| {
+            let is_new = *known != found;
+            *known = found;
+            is_new
+        });
+        trouble
+    }
+}
+
+/// What RDS has of what is looked for in a region, this host's if none is given, and which region that is.
+async fn look_in(
+    region: Option<&str>,
+    searches: &[&Search],
+    keys: &Keys,
+) -> Result<(String, Vec<Described>), NotDescribed> {
+    let region = match region {
+        Some(region) => region.to_owned(),
+        None => match timeout(REGION_WITHIN, rds::own_region()).await {
+            Ok(Some(region)) => region,
+            Ok(None) | Err(_) => {
+                let reason = "it isn't known in which region this host is: give the target a region";
+                return Err(NotDescribed::Unavailable(reason.to_owned()));
+            }
+        },
+    };
+    let selectors: Vec<&Selector> = searches.iter().map(|search| &search.selector).collect();
+    let of_region = |reason: String| NotDescribed::Unavailable(format!("RDS in {region}: {reason}"));
+    match timeout(LISTED_WITHIN, rds::list(keys, &region, &selectors)).await {
+        Ok(Ok(all)) => Ok((region, all)),
+        Ok(Err(NotDescribed::Unavailable(reason))) => Err(of_region(reason)),
+        Ok(Err(other)) => Err(other),
+        Err(_) => Err(of_region(format!(
+            "no answer within {} s",
+            LISTED_WITHIN.as_secs()
+        ))),
+    }
+}
+
+/// What is found of `config` by one look, and where RDS couldn't be asked.
+pub async fn look_once(config: &Config, keys: &Keys) -> (Found, Vec<(Search, NotDescribed)>) {
+    let searches = searches(config);
+    let (mut found, mut refused) = (Found::default(), Vec::new());
+    for (region, searches) in by_region(&searches) {
+        match look_in(region, &searches, keys).await {
+            Ok((region, all)) => searches
+                .iter()
+                .for_each(|search| found.answered(search, &all, &region)),
+            Err(error) => {
+                for search in searches {
+                    found.failed(search, &error.to_string());
+                    refused.push((search.clone(), error.clone()));
+                }
+            }
+        }
+    }
+    (found, refused)
+}
+
+/// Logs which targets of `config` were discovered that weren't there `before`, or were elsewhere.
+pub(super) fn tell_discovered(before: &[Arc<Target>], config: &Config) {
+    for target in config.discovered() {
+        let is_same =
+            |known: &Arc<Target>| (&known.name, &known.endpoint) == (&target.name, &target.endpoint);
+        if !before.iter().any(is_same) {
+            info!(target = %target.name, endpoint = %target.endpoint, "a target was discovered");
+        }
+    }
+}
+
+/// What is to be looked for.
+pub(super) fn searches(config: &Config) -> Vec<Search> {
+    let mut searches: Vec<Search> = Vec::new();
+    for discovery in &*config.discoveries {
+        if !searches.contains(&discovery.search) {
+            searches.push(discovery.search.clone());
+        }
+    }
+    searches
+}
+
+/// The searches by the region that each names.
+fn by_region(searches: &[Search]) -> BTreeMap<Option<&str>, Vec<&Search>> {
+    let mut by_region: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for search in searches {
+        by_region
+            .entry(search.region.as_deref())
+            .or_default()
+            .push(search);
+    }
+    by_region
+}
+
+/// From 0 to 1.
+fn chance() -> f64 {
+    let mut byte = [0];
+    // Without randomness gateways ask together, which they may.
+    let _ = aws_lc_rs::rand::fill(&mut byte);
+    f64::from(byte[0]) / 255.0
+}
