@@ -73,15 +73,22 @@ async fn helper(socket: &Path) -> (Finding, Option<Attribute>) {
             );
         }
     };
-    let own = rustix::process::geteuid().as_raw();
-    if about.uid() != own {
+    // Whom it answers is who may connect. What can't give its socket away leaves it to its group (`postern attribute`).
+    let (whom, answered, own) = if about.mode() & 0o020 == 0 {
+        ("user", about.uid(), rustix::process::geteuid().as_raw())
+    } else {
+        ("group", about.gid(), rustix::process::getegid().as_raw())
+    };
+    if answered != own {
+        let remedy = if whom == "user" {
+            format!("setpriv --reuid {answered} --clear-groups postern check")
+        } else {
+            "runuser -u postern -- postern check".to_owned()
+        };
         let finding = finding("not asked".to_owned()).but(
             State::Warning,
-            format!("it answers user {} alone, and this is user {own}", about.uid()),
-            format!(
-                "run this as the gateway's user: setpriv --reuid {} --clear-groups postern check",
-                about.uid()
-            ),
+            format!("it answers {whom} {answered} alone, and this is {whom} {own}"),
+            format!("run this as the gateway's user: {remedy}"),
         );
         return (finding, None);
     }
