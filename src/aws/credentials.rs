@@ -27,6 +27,10 @@ const REFRESH_MOST: Duration = Duration::from_secs(300);
 /// A load that takes longer has failed. The SDK's own limit for IMDS is 30 s for each of two calls.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// The task is gone. The SDK panics where a host has no certificates of authorities (seen with aws-config 1.13 in a container without the
+/// package ca-certificates, 2026-11-26).
+const GIVEN_UP: &str = "what loads them has ended with a panic, which the log has: does this host have ca-certificates?";
+
 /// Credentials that can sign.
 pub struct Keys {
     pub(super) credentials: Credentials,
@@ -127,7 +131,11 @@ impl CredentialCache {
     /// The credentials, if they are good at `now`.
     pub fn keys(&self, now: SystemTime) -> Result<Arc<Keys>, NoCredentials> {
         let state = self.state.borrow();
-        let failure = || state.failure.clone().unwrap_or_else(|| "still loading".into());
+        let failure = || match (&state.failure, self.state.has_changed()) {
+            (_, Err(_)) => GIVEN_UP.into(),
+            (Some(failure), Ok(_)) => failure.clone(),
+            (None, Ok(_)) => "still loading".into(),
+        };
         match &state.keys {
             None => Err(NoCredentials::NotLoaded(failure())),
             Some(keys) if keys.expires_at.is_some_and(|end| end <= now) => {
@@ -366,5 +374,14 @@ mod tests {
             cache.keys(later).unwrap_err(),
             NoCredentials::Expired("IMDS is away".into())
         );
+    }
+
+    #[test]
+    fn a_task_that_is_gone_is_told_of() {
+        let (sender, state) = watch::channel(State::default());
+        let cache = CredentialCache { state };
+        drop(sender);
+        let error = cache.keys(SystemTime::UNIX_EPOCH).unwrap_err();
+        assert!(error.to_string().contains("ca-certificates"), "{error}");
     }
 }
