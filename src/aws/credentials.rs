@@ -29,7 +29,8 @@ const LOAD_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The task is gone. The SDK panics where a host has no certificates of authorities (seen with aws-config 1.13 in a container without the
 /// package ca-certificates, 2026-11-26).
-const GIVEN_UP: &str = "what loads them has ended with a panic, which the log has: does this host have ca-certificates?";
+const GIVEN_UP: &str =
+    "what loads them has ended with a panic, which the log has: does this host have ca-certificates?";
 
 /// Credentials that can sign.
 pub struct Keys {
