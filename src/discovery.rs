@@ -144,6 +144,16 @@ pub fn enabling_iam(kind: Kind, identifier: &str, region: &str) -> String {
     )
 }
 
+/// The label before `rds.amazonaws.com` or `rds.amazonaws.com.cn`, or, as new endpoints in China have it, behind `rds` (RDS User Guide, "Finding
+/// the endpoint"; the drivers of AWS know both: aws-mysql-odbc #182).
+pub fn region_of(host: &str) -> Option<&str> {
+    let before = |suffix| host.strip_suffix(suffix)?.rsplit_once('.');
+    let (_, region) = before(".rds.amazonaws.com")
+        .or_else(|| before(".rds.amazonaws.com.cn"))
+        .or_else(|| before(".amazonaws.com.cn").filter(|(rest, _)| rest.ends_with(".rds")))?;
+    Some(region)
+}
+
 impl Described {
     /// Whether it speaks PostgreSQL's protocol.
     pub fn is_postgres(&self) -> bool {
