@@ -76,7 +76,7 @@ async fn supervise(written: Config, origin: Option<Origin>, check: StartCheck) -
     for remark in &remarks {
         warn!("{remark}");
     }
-    tell_discovered(&[], &config);
+    tell_discovered(&[], &written, &config);
     raise_file_limit(&mut config);
     begin_at_zero(&metrics, &config);
     let gates = Arc::new(Gates::new());

@@ -108,10 +108,26 @@ pub struct Found(HashMap<Search, Known>);
 /// What is known of one search.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Known {
-    /// Each with how many answers in a row lack it.
-    databases: Vec<(Database, u8)>,
-    /// Why nothing, or nothing newer, was found.
-    trouble: Option<String>,
+    databases: Vec<Seen>,
+    trouble: Option<Trouble>,
+}
+
+/// A database, since when it is known, and how many answers in a row lack it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Seen {
+    database: Database,
+    /// The number of the look that has found it.
+    since: u64,
+    missed: u8,
+}
+
+/// Why nothing, or nothing newer, was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Trouble {
+    /// By what RDS has said, in words of ours.
+    Answer(String),
+    /// RDS couldn't be asked, in words of AWS's.
+    Silence(String),
 }
 
 impl std::fmt::Display for Kind {
@@ -142,6 +158,16 @@ pub fn enabling_iam(kind: Kind, identifier: &str, region: &str) -> String {
         "aws rds modify-db-{kind} --region {region} --db-{kind}-identifier {identifier} --enable-iam-database-authentication \
          --apply-immediately"
     )
+}
+
+/// The label before `rds.amazonaws.com` or `rds.amazonaws.com.cn`, or, as new endpoints in China have it, behind `rds` (RDS User Guide, "Finding
+/// the endpoint"; the drivers of AWS know both: aws-mysql-odbc #182).
+pub fn region_of(host: &str) -> Option<&str> {
+    let before = |suffix| host.strip_suffix(suffix)?.rsplit_once('.');
+    let (_, region) = before(".rds.amazonaws.com")
+        .or_else(|| before(".rds.amazonaws.com.cn"))
+        .or_else(|| before(".amazonaws.com.cn").filter(|(rest, _)| rest.ends_with(".rds")))?;
+    Some(region)
 }
 
 impl Described {
@@ -203,8 +229,8 @@ impl Found {
     }
 
     /// Takes over what RDS has said: `all` clusters and instances of `region`, or at least those that are called as wanted and the members of
-    /// such clusters.
-    pub fn answered(&mut self, search: &Search, all: &[Described], region: &str) {
+    /// such clusters. `look`: the number of the look, so that it is known which were there before others.
+    pub fn answered(&mut self, search: &Search, all: &[Described], region: &str, look: u64) {
         let selected = all.iter().filter(|described| search.selector.selects(described));
         let (mut seen, mut unusable) = (Vec::new(), Vec::new());
         for described in selected {
@@ -214,34 +240,45 @@ impl Found {
             }
         }
         let known = self.0.entry(search.clone()).or_default();
-        known.databases.retain_mut(|(database, missed)| {
-            let is_same =
-                |seen: &Database| (seen.kind, &seen.identifier) == (database.kind, &database.identifier);
+        known.databases.retain_mut(|known| {
+            let of_known = (known.database.kind, &known.database.identifier);
+            let is_same = |seen: &Database| (seen.kind, &seen.identifier) == of_known;
             match seen.iter().position(is_same) {
-                Some(place) => (*database, *missed) = (seen.remove(place), 0),
-                None => *missed += 1,
+                Some(place) => (known.database, known.missed) = (seen.remove(place), 0),
+                None => known.missed += 1,
             }
-            *missed < GONE_AFTER
+            known.missed < GONE_AFTER
         });
-        known
-            .databases
-            .extend(seen.into_iter().map(|database| (database, 0)));
+        known.databases.extend(seen.into_iter().map(|database| Seen {
+            database,
+            since: look,
+            missed: 0,
+        }));
         let nothing = || format!("RDS knows no {} in {region}", search.selector);
-        known.trouble = match known.databases.is_empty() {
+        let trouble = match known.databases.is_empty() {
             true => Some(unusable.into_iter().next().unwrap_or_else(nothing)),
             false => unusable.into_iter().next(),
         };
+        known.trouble = trouble.map(Trouble::Answer);
     }
 
     /// RDS has said nothing; what was known counts on.
     pub fn failed(&mut self, search: &Search, reason: &str) {
-        self.0.entry(search.clone()).or_default().trouble = Some(reason.to_owned());
+        self.0.entry(search.clone()).or_default().trouble = Some(Trouble::Silence(reason.to_owned()));
     }
 
     /// What was found by a search. Those that were known first come first.
     pub fn databases(&self, search: &Search) -> impl Iterator<Item = &Database> {
+        self.with_age(search).map(|(_, database)| database)
+    }
+
+    /// The same, each with the number of the look that has found it: what has a lower one was there first.
+    pub fn with_age(&self, search: &Search) -> impl Iterator<Item = (u64, &Database)> {
         let known = self.0.get(search).map(|known| known.databases.iter());
-        known.into_iter().flatten().map(|(database, _)| database)
+        known
+            .into_iter()
+            .flatten()
+            .map(|seen| (seen.since, &seen.database))
     }
 
     /// Whether RDS was asked, with whatever success.
@@ -253,7 +290,18 @@ impl Found {
     pub fn trouble(&self, search: &Search) -> Option<&str> {
         match self.0.get(search) {
             None => Some("RDS hasn't answered yet"),
-            Some(known) => known.trouble.as_deref(),
+            Some(known) => known.trouble.as_ref().map(|trouble| match trouble {
+                Trouble::Answer(text) | Trouble::Silence(text) => text.as_str(),
+            }),
+        }
+    }
+
+    /// The same for whoever isn't to read what AWS says to this host: its role's name, addresses.
+    pub fn trouble_told(&self, search: &Search) -> Option<&str> {
+        let known = self.0.get(search).and_then(|known| known.trouble.as_ref());
+        match known {
+            Some(Trouble::Silence(_)) => Some("RDS can't be asked"),
+            _ => self.trouble(search),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
@@ -40,7 +41,7 @@ impl Explorer {
     /// Looks for as long as it is polled: at once when something else is wanted.
     pub(super) async fn run(mut self) {
         self.credentials.loaded().await;
-        let mut failed = 0;
+        let (mut failed, mut looks) = (0, 0);
         loop {
             let wanted = self.wanted.borrow_and_update().clone();
             if wanted.is_empty() {
@@ -52,7 +53,8 @@ impl Explorer {
                 continue;
             }
             let next = Instant::now() + APART;
-            let trouble = self.look(&wanted).await;
+            looks += 1;
+            let trouble = self.look(&wanted, looks).await;
             failed = if trouble.is_empty() { 0 } else { failed + 1 };
             self.metrics.discovery.looked(trouble.is_empty());
             // Once, and then as often as it is waited for long.
@@ -76,32 +78,33 @@ impl Explorer {
         }
     }
 
-    /// Takes one look. What RDS couldn't be asked, and why not.
-    async fn look(&self, wanted: &[Search]) -> Vec<String> {
+    /// Takes one look, of that number. What RDS couldn't be asked, and why not.
+    async fn look(&self, wanted: &[Search], look: u64) -> Vec<String> {
         let mut found = self.found.borrow().clone();
-        found.keep(wanted);
         let mut trouble = Vec::new();
-        for (region, searches) in by_region(wanted) {
-            let looked = match self.credentials.keys(SystemTime::now()) {
-                Ok(keys) => look_in(region, &searches, &keys)
-                    .await
-                    .map_err(|error| error.to_string()),
-                Err(error) => Err(error.to_string()),
-            };
-            match looked {
-                Ok((region, all)) => {
-                    for search in searches {
-                        found.answered(search, &all, &region);
+        match self.credentials.keys(SystemTime::now()) {
+            Ok(keys) => {
+                for (searches, looked) in look_everywhere(wanted, &keys).await {
+                    match looked {
+                        Ok((region, all)) => searches
+                            .iter()
+                            .for_each(|search| found.answered(search, &all, &region, look)),
+                        Err(error) => {
+                            let reason = error.to_string();
+                            searches.iter().for_each(|search| found.failed(search, &reason));
+                            trouble.push(reason);
+                        }
                     }
-                }
-                Err(reason) => {
-                    for search in searches {
-                        found.failed(search, &reason);
-                    }
-                    trouble.push(reason);
                 }
             }
+            Err(error) => {
+                let reason = error.to_string();
+                wanted.iter().for_each(|search| found.failed(search, &reason));
+                trouble.push(reason);
+            }
         }
+        // What is wanted by now: a reload may have brought back what this look wasn't for, and that is known.
+        found.keep(&self.wanted.borrow());
         self.found.send_if_modified(|known| {
             let is_new = *known != found;
             *known = found;
@@ -111,12 +114,29 @@ impl Explorer {
     }
 }
 
+/// What one region has, and which that is.
+type Listed = Result<(String, Vec<Described>), NotDescribed>;
+
+/// Asks all regions at the same time: one that hangs doesn't hold up the others.
+async fn look_everywhere(wanted: &[Search], keys: &Arc<Keys>) -> Vec<(Vec<Search>, Listed)> {
+    let mut looking = JoinSet::new();
+    for (region, searches) in by_region(wanted) {
+        let (region, keys) = (region.map(str::to_owned), keys.clone());
+        looking.spawn(async move {
+            let listed = look_in(region.as_deref(), &searches, &keys).await;
+            (searches, listed)
+        });
+    }
+    let mut looked = Vec::new();
+    while let Some(ended) = looking.join_next().await {
+        // An error would be a panic, which has told of itself.
+        looked.extend(ended);
+    }
+    looked
+}
+
 /// What RDS has of what is looked for in a region, this host's if none is given, and which region that is.
-async fn look_in(
-    region: Option<&str>,
-    searches: &[&Search],
-    keys: &Keys,
-) -> Result<(String, Vec<Described>), NotDescribed> {
+async fn look_in(region: Option<&str>, searches: &[Search], keys: &Keys) -> Listed {
     let region = match region {
         Some(region) => region.to_owned(),
         None => match timeout(REGION_WITHIN, rds::own_region()).await {
@@ -141,18 +161,18 @@ async fn look_in(
 }
 
 /// What is found of `config` by one look, and where RDS couldn't be asked.
-pub async fn look_once(config: &Config, keys: &Keys) -> (Found, Vec<(Search, NotDescribed)>) {
+pub async fn look_once(config: &Config, keys: &Arc<Keys>) -> (Found, Vec<(Search, NotDescribed)>) {
     let searches = searches(config);
     let (mut found, mut refused) = (Found::default(), Vec::new());
-    for (region, searches) in by_region(&searches) {
-        match look_in(region, &searches, keys).await {
+    for (searches, looked) in look_everywhere(&searches, keys).await {
+        match looked {
             Ok((region, all)) => searches
                 .iter()
-                .for_each(|search| found.answered(search, &all, &region)),
+                .for_each(|search| found.answered(search, &all, &region, 0)),
             Err(error) => {
                 for search in searches {
-                    found.failed(search, &error.to_string());
-                    refused.push((search.clone(), error.clone()));
+                    found.failed(&search, &error.to_string());
+                    refused.push((search, error.clone()));
                 }
             }
         }
@@ -160,9 +180,9 @@ pub async fn look_once(config: &Config, keys: &Keys) -> (Found, Vec<(Search, Not
     (found, refused)
 }
 
-/// Logs which targets of `config` were discovered that weren't there `before`, or were elsewhere.
-pub(super) fn tell_discovered(before: &[Arc<Target>], config: &Config) {
-    for target in config.discovered() {
+/// Logs which targets of `config` were discovered, beside those that are `written`, that weren't there `before`, or were elsewhere.
+pub(super) fn tell_discovered(before: &[Arc<Target>], written: &Config, config: &Config) {
+    for target in config.discovered(written) {
         let is_same =
             |known: &Arc<Target>| (&known.name, &known.endpoint) == (&target.name, &target.endpoint);
         if !before.iter().any(is_same) {
@@ -183,13 +203,13 @@ pub(super) fn searches(config: &Config) -> Vec<Search> {
 }
 
 /// The searches by the region that each names.
-fn by_region(searches: &[Search]) -> BTreeMap<Option<&str>, Vec<&Search>> {
+fn by_region(searches: &[Search]) -> BTreeMap<Option<&str>, Vec<Search>> {
     let mut by_region: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for search in searches {
         by_region
             .entry(search.region.as_deref())
             .or_default()
-            .push(search);
+            .push(search.clone());
     }
     by_region
 }

@@ -91,7 +91,7 @@ impl Reloader {
                 Some(()) = hangup.recv() => None,
                 Some(asker) = asked.recv() => Some(asker),
                 Ok(()) = self.found.changed() => {
-                    self.publish();
+                    self.publish_found();
                     continue;
                 }
                 else => return,
@@ -131,14 +131,13 @@ impl Reloader {
                     .to_owned(),
             );
         }
-        let differs = self.running.budgets_differ(&config);
         self.written = config;
         let searches = searches(&self.written);
         // Whoever reloads wants to have what there is now.
         self.wanted.send_replace(searches.clone());
         let is_done = |found: &Found| searches.iter().all(|search| found.is_asked(search));
         let _ = timeout(FIRST_LOOK_WITHIN, self.found.wait_for(is_done)).await;
-        let counts = self.publish();
+        let (counts, differs) = self.publish();
         let needs: Vec<_> = sections.into_iter().chain(differs).collect();
         Ok(if needs.is_empty() {
             counts
@@ -147,11 +146,37 @@ impl Reloader {
         })
     }
 
-    /// Makes count what is written, with the targets that were found. What counts then.
-    fn publish(&mut self) -> String {
+    /// Makes count what was found, if that changes where anything is.
+    fn publish_found(&mut self) {
+        let (config, remarks) = self.written.with_found(&self.found.borrow_and_update());
+        let is_known = {
+            let known = self.current.borrow();
+            let places = |targets: &[Arc<Target>]| -> Vec<_> {
+                let places = targets.iter();
+                places
+                    .map(|target| {
+                        (
+                            target.name.clone(),
+                            target.endpoint.clone(),
+                            target.region.clone(),
+                        )
+                    })
+                    .collect()
+            };
+            places(&known.targets) == places(&config.targets) && known.absent == config.absent
+        };
+        match is_known {
+            true => self.tell(&config, remarks),
+            false => drop(self.publish()),
+        }
+    }
+
+    /// Makes count what is written, with the targets that were found. What counts then, and what of it would only after a restart.
+    fn publish(&mut self) -> (String, Vec<String>) {
         let (mut config, remarks) = self.written.with_found(&self.found.borrow_and_update());
         raise_file_limit(&mut config);
         self.tell(&config, remarks);
+        let differs = self.running.budgets_differ(&config);
         self.gates.watch_over(config.targets.iter());
         for (endpoint, budget) in budgets(&config) {
             self.running.budgets.entry(endpoint).or_insert(budget);
@@ -173,10 +198,11 @@ impl Reloader {
         let (rules, targets) = (config.rules.len(), config.targets.len());
         let counts = format!("{rules} rule(s) and {targets} target(s) count now");
         let absent: Vec<_> = config.absent.iter().map(|absent| absent.name.as_str()).collect();
-        match absent.as_slice() {
+        let counts = match absent.as_slice() {
             [] => counts,
             names => format!("{counts}; it isn't known where these are: {}", names.join(", ")),
-        }
+        };
+        (counts, differs)
     }
 
     /// Logs what wasn't told yet of targets that are discovered.
@@ -185,7 +211,7 @@ impl Reloader {
             warn!("{remark}");
         }
         self.remarks = remarks;
-        tell_discovered(&self.current.borrow().targets, config);
+        tell_discovered(&self.current.borrow().targets, &self.written, config);
     }
 }
 

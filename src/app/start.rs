@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::watch;
+use tokio::task::spawn_local;
 use tracing::{info, warn};
 
 use crate::aws::credentials::CredentialCache;
@@ -56,7 +57,10 @@ pub(super) async fn look(
     metrics: Arc<Metrics>,
     checked: Arc<OnceLock<Checked>>,
 ) {
-    let found = check(started).await;
+    // A defect in what looks must not hold up for ever whoever waits for the start.
+    let found = spawn_local(check(started))
+        .await
+        .unwrap_or_else(|error| Checked::failed(&error.to_string()));
     for wrong in &found.wrong {
         warn!("{wrong}");
     }

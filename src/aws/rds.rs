@@ -11,7 +11,7 @@ use aws_sdk_rds::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_rds::types::{DbCluster, DbInstance, Filter, Tag};
 
 use super::credentials::{Keys, chain_of};
-use crate::discovery::{Described, Kind, Selector};
+use crate::discovery::{Described, Kind, Selector, region_of};
 
 /// How long one call may take.
 const CALL_WITHIN: Duration = Duration::from_secs(3);
@@ -48,7 +48,7 @@ enum Named<'a> {
 }
 
 fn named(host: &str) -> Option<Named<'_>> {
-    let is_rds = host.ends_with(".rds.amazonaws.com") || host.ends_with(".rds.amazonaws.com.cn");
+    let is_rds = region_of(host).is_some();
     let mut labels = host.split('.');
     let (name, id) = (labels.next()?, labels.next()?);
     if !is_rds || id.starts_with("proxy-") || labels.clone().count() < 4 {
@@ -293,6 +293,12 @@ mod tests {
             ),
             ("a.x1.eu-west-1.rds.amazonaws.com", Some(Named::Instance("a"))),
             ("a.x1.cn-north-1.rds.amazonaws.com.cn", Some(Named::Instance("a"))),
+            ("a.x1.rds.cn-north-1.amazonaws.com.cn", Some(Named::Instance("a"))),
+            (
+                "a.cluster-x1.rds.cn-northwest-1.amazonaws.com.cn",
+                Some(Named::Cluster("a")),
+            ),
+            ("a.x1.cn-north-1.amazonaws.com.cn", None),
             ("a.proxy-x1.eu-west-1.rds.amazonaws.com", None),
             ("db.example.com", None),
             ("eu-west-1.rds.amazonaws.com", None),

@@ -201,11 +201,13 @@ async fn findings(
         ways(&fixed)
     );
     let (config, of_discovery) = match looking.running {
-        Some(_) => (config.clone(), Vec::new()),
+        Some(_) => (config.clone(), discovered::absent_at_start(&config)),
         None => discovered::look(&config, &account.keys).await,
     };
     let targets = named(&config.targets, name);
-    if let (Some(name), []) = (name, targets.as_slice()) {
+    if let (Some(name), []) = (name, targets.as_slice())
+        && !config.absent.iter().any(|absent| absent.is_called(name))
+    {
         let names: Vec<&str> = config.targets.iter().map(|target| target.name.as_str()).collect();
         bail!("there is no target \"{name}\"; there are: {}", names.join(", "));
     }

@@ -44,7 +44,7 @@ impl Token {
             let mut config = config;
             if !config.discoveries.is_empty() {
                 timeout(PATIENCE, credentials.loaded()).await?;
-                let (found, _) = look_once(&config, &*credentials.keys(SystemTime::now())?).await;
+                let (found, _) = look_once(&config, &credentials.keys(SystemTime::now())?).await;
                 (config, _) = config.with_found(&found);
             }
             let target = self.target(&config)?;

@@ -12,7 +12,6 @@ use super::identity::identity;
 use super::rules::rules;
 use super::target::{Typed, target};
 use super::{Audit, Config, Endpoint, Limits, Log, Target, discover};
-use crate::discovery::Found;
 use crate::identity::Source;
 use crate::policy::Recorded;
 use crate::tls;
@@ -139,7 +138,7 @@ pub(super) fn config(file: &File) -> Result<Config, ConfigError> {
             file: audit.file.clone(),
             on_full: audit.on_full,
         }),
-        absent: discover::absent(&discoveries, &Found::default()).into(),
+        absent: discover::absent(&discoveries),
         targets,
         discoveries: discoveries.into(),
     })

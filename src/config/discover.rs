@@ -28,7 +28,7 @@ pub struct Discovery {
 }
 
 /// A target that isn't known where it is, or any of those by tags.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Absent {
     /// What it is called; of those by tags, `*` stands for what RDS calls each.
     pub name: TargetName,
@@ -40,6 +40,8 @@ pub struct Absent {
     pub users: Vec<DbUser>,
     /// Why.
     pub reason: Arc<str>,
+    /// Why, for its clients.
+    pub told: Arc<str>,
 }
 
 /// What an operator should know of targets that are discovered.
@@ -70,6 +72,12 @@ impl Absent {
     pub fn only_name(&self) -> Option<&str> {
         Some(self.name.as_str()).filter(|name| !name.contains('*'))
     }
+}
+
+/// Whether RDS may call something so (RDS API Reference, CreateDBInstance and CreateDBCluster).
+fn is_identifier(text: &str) -> bool {
+    let is_good = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    text.len() <= 63 && text.starts_with(|c: char| c.is_ascii_alphabetic()) && text.chars().all(is_good)
 }
 
 /// Whether `name` is `pattern`, or what that is with something for its `*`.
@@ -110,6 +118,13 @@ impl Discovery {
             Selector::Cluster(name) | Selector::Instance(name) if name.is_empty() => {
                 return wrong("discover", "has an empty identifier");
             }
+            // RDS would refuse the question, and with it what is asked of others.
+            Selector::Cluster(name) | Selector::Instance(name) if !is_identifier(name) => {
+                return wrong(
+                    "discover",
+                    "has what can't be an identifier of RDS: letters, digits and '-', 63 at most, a letter first",
+                );
+            }
             // All there is, or whatever somebody has left without a value, is hardly meant.
             Selector::Tags(tags) if tags.is_empty() || tags.iter().any(|(key, _)| key.is_empty()) => {
                 return wrong(
@@ -141,6 +156,11 @@ impl Discovery {
         &self.template.name
     }
 
+    /// Whether it may be any number of targets.
+    fn is_many(&self) -> bool {
+        matches!(self.search.selector, Selector::Tags(_))
+    }
+
     /// The name of the target that `database` is.
     fn name_of(&self, database: &Database) -> TargetName {
         let name = self.template.name.as_str();
@@ -170,6 +190,35 @@ impl Discovery {
             of.pool.is_shared |= is_understood;
         }
         Ok(target)
+    }
+
+    /// It, if nothing was `found` that it could be.
+    fn absent(&self, found: &Found) -> Option<Absent> {
+        let is_usable = |database: &Database| self.role == Role::Writer || database.reader.is_some();
+        if found.databases(&self.search).any(is_usable) {
+            return None;
+        }
+        let no_reader = "it has no reader endpoint";
+        let reason = found.trouble(&self.search).unwrap_or(no_reader);
+        Some(self.absent_since(reason, found.trouble_told(&self.search).unwrap_or(no_reader)))
+    }
+
+    fn absent_since(&self, reason: &str, told: &str) -> Absent {
+        let Target {
+            name,
+            listen,
+            databases,
+            users,
+            ..
+        } = self.template.clone();
+        Absent {
+            name,
+            listen,
+            databases,
+            users,
+            reason: reason.into(),
+            told: told.into(),
+        }
     }
 
     /// What isn't as it should be with a database that was found.
@@ -205,29 +254,12 @@ impl Discovery {
     }
 }
 
-/// Of `discoveries`, what isn't known by what was `found`.
-pub(super) fn absent(discoveries: &[Discovery], found: &Found) -> Vec<Absent> {
-    let absent = discoveries.iter().filter_map(|discovery| {
-        let is_usable = |database: &Database| discovery.role == Role::Writer || database.reader.is_some();
-        if found.databases(&discovery.search).any(is_usable) {
-            return None;
-        }
-        let trouble = found.trouble(&discovery.search);
-        let Target {
-            name,
-            listen,
-            databases,
-            users,
-            ..
-        } = discovery.template.clone();
-        Some(Absent {
-            name,
-            listen,
-            databases,
-            users,
-            reason: trouble.unwrap_or("it has no reader endpoint").into(),
-        })
-    });
+/// All of `discoveries`, of which nothing is known yet.
+pub(super) fn absent(discoveries: &[Discovery]) -> Arc<[Absent]> {
+    let found = Found::default();
+    let absent = discoveries
+        .iter()
+        .filter_map(|discovery| discovery.absent(&found));
     absent.collect()
 }
 
@@ -235,10 +267,54 @@ impl Config {
     /// The same with the targets that were `found`, and what is to be known of them, and of those that weren't.
     ///
     /// Names that the file gives belong to what the file means, whatever else is found; of several that would be called the same, the one
-    /// counts that was known first.
+    /// counts that was known first. A target of which what was found can't be it is as absent as one of which nothing was: what leads to it
+    /// leads nowhere else.
     pub fn with_found(&self, found: &Found) -> (Self, Vec<Remark>) {
         let mut config = self.clone();
-        config.absent = absent(&self.discoveries, found).into();
+        let mut candidates = Vec::new();
+        for (place, discovery) in self.discoveries.iter().enumerate() {
+            for (since, database) in found.with_age(&discovery.search) {
+                candidates.push((candidates.len(), since, place, discovery, database));
+            }
+        }
+        candidates.sort_by_key(|(_, since, ..)| *since);
+        let (mut turns, mut unfit) = (Vec::new(), Vec::new());
+        let mut of_targets = Vec::new();
+        for (turn, _, place, discovery, database) in candidates {
+            match discovery
+                .target(database, &self.rules)
+                .and_then(|target| config.fits(discovery, target))
+            {
+                Ok(target) => {
+                    of_targets.extend(discovery.remarks(&target, database));
+                    config.targets.push(Arc::new(target));
+                    turns.push((turn, place));
+                }
+                Err(reason) => {
+                    let Database { kind, identifier, .. } = database;
+                    unfit.push(format!("{kind} {identifier} isn't a target: {reason}"));
+                }
+            }
+        }
+        let absent = self
+            .discoveries
+            .iter()
+            .enumerate()
+            .filter_map(|(place, discovery)| {
+                let is_there = || turns.iter().any(|(_, of)| *of == place) || discovery.is_many();
+                discovery.absent(found).or_else(|| {
+                    let unfit = "what RDS has of it can't be a target";
+                    (!is_there()).then(|| discovery.absent_since(unfit, unfit))
+                })
+            });
+        config.absent = absent.collect();
+        // In the order of the file.
+        let discovered = config.targets.split_off(self.targets.len());
+        let mut discovered: Vec<_> = turns.into_iter().zip(discovered).collect();
+        discovered.sort_by_key(|(turn, _)| *turn);
+        config
+            .targets
+            .extend(discovered.into_iter().map(|(_, target)| target));
         let is_absent = |absent: &Absent| {
             Remark::Absent(format!(
                 "it isn't known where target {} is: {}",
@@ -246,35 +322,14 @@ impl Config {
             ))
         };
         let mut remarks: Vec<Remark> = config.absent.iter().map(is_absent).collect();
-        for discovery in &*self.discoveries {
-            for database in found.databases(&discovery.search) {
-                match discovery
-                    .target(database, &self.rules)
-                    .and_then(|target| config.fits(discovery, target))
-                {
-                    Ok(target) => {
-                        remarks.extend(discovery.remarks(&target, database));
-                        config.targets.push(Arc::new(target));
-                    }
-                    Err(reason) => {
-                        let Database { kind, identifier, .. } = database;
-                        remarks.push(Remark::Unfit(format!(
-                            "{kind} {identifier} isn't a target: {reason}"
-                        )));
-                    }
-                }
-            }
-        }
+        remarks.extend(unfit.into_iter().map(Remark::Unfit));
+        remarks.extend(of_targets);
         (config, remarks)
     }
 
-    /// Those of the targets that were found.
-    pub fn discovered(&self) -> impl Iterator<Item = &Arc<Target>> {
-        let is_named = |target: &&Arc<Target>| {
-            let mut names = self.discoveries.iter().map(Discovery::name);
-            names.any(|name| is_called(name, target.name.as_str()))
-        };
-        self.targets.iter().filter(is_named)
+    /// Those of the targets that were found since `written`, which says nothing of them.
+    pub fn discovered<'a>(&'a self, written: &Self) -> impl Iterator<Item = &'a Arc<Target>> + use<'a> {
+        self.targets.iter().skip(written.targets.len())
     }
 
     /// Whether a `target` of `discovery` may be one beside the others; if not, why not.

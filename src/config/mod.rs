@@ -28,11 +28,12 @@ use crate::policy::{Glob, Rules};
 use crate::pool::PoolMode;
 use crate::tls;
 
+pub use crate::discovery::region_of;
 pub use check::CONSOLE;
 pub use discover::{Absent, Discovery, Remark};
 pub use error::ConfigError;
 pub use origin::Origin;
-pub use target::{is_region, region_of};
+pub use target::is_region;
 
 /// Everything that a run needs to know.
 #[derive(Clone, Debug)]

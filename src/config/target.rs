@@ -10,6 +10,7 @@ use super::discover::Discovery;
 use super::duration::Written;
 use super::error::ConfigError;
 use super::{ClientTimeouts, Endpoint, PoolConfig, PoolOf, Target, Timeouts, file};
+use crate::discovery::region_of;
 use crate::iam::{self, Budget};
 use crate::ids::{DbUser, TargetName};
 use crate::pool::PoolMode;
@@ -191,14 +192,6 @@ pub fn is_region(text: &str) -> bool {
         && text
             .chars()
             .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
-}
-
-/// The label before `rds.amazonaws.com` or `rds.amazonaws.com.cn` (RDS User Guide, "Finding the endpoint").
-pub fn region_of(host: &str) -> Option<&str> {
-    let rest = host
-        .strip_suffix(".rds.amazonaws.com")
-        .or_else(|| host.strip_suffix(".rds.amazonaws.com.cn"))?;
-    rest.rsplit_once('.').map(|(_, region)| region)
 }
 
 fn connector(host: &str, ca_file: Option<&Path>, rds: &tls::Roots) -> Result<tls::Connector, String> {

@@ -274,6 +274,16 @@ fn what_is_looked_for_is_checked_as_far_as_it_is_known() {
             "empty",
         ),
         (
+            "discover = { cluster = \"or_ders\" }",
+            "targets.orders.discover",
+            "can't be an identifier",
+        ),
+        (
+            "discover = { instance = \"arn:aws:rds:eu-west-1:123456789012:db:a\" }",
+            "targets.orders.discover",
+            "can't be an identifier",
+        ),
+        (
             "discover = { instance = \"a\", endpoint = \"reader\" }",
             "targets.orders.discover.endpoint",
             "only one endpoint",
@@ -342,13 +352,8 @@ fn until_it_is_found_a_target_is_absent() {
     assert_eq!(name, "orders");
 }
 
-#[test]
-fn what_is_found_is_understood_as_its_own_name_is() {
-    let text = discovering("discover = { tags = { a = \"b\" } }\npool.mode = \"session\"")
-        .replace("\"orders\"\ndisc", "\"*-ro\"\ndisc");
-    let rule = "\n[[rules]]\nprincipals = [\"trust:\"]\ntargets = [\"orders-ro\"]\nusers = [\"app\"]\nread_only = true\n";
-    let config = parse(&(text + rule)).unwrap();
-    let described = |identifier: &str| Described {
+fn described(identifier: &str) -> Described {
+    Described {
         kind: Kind::Cluster,
         identifier: identifier.to_owned(),
         resource_id: "cluster-1".to_owned(),
@@ -362,10 +367,18 @@ fn what_is_found_is_understood_as_its_own_name_is() {
         port: Some(6000),
         authority: Some("rds-ca-2019".to_owned()),
         tags: vec![("a".to_owned(), "b".to_owned())],
-    };
+    }
+}
+
+#[test]
+fn what_is_found_is_understood_as_its_own_name_is() {
+    let text = discovering("discover = { tags = { a = \"b\" } }\npool.mode = \"session\"")
+        .replace("\"orders\"\ndisc", "\"*-ro\"\ndisc");
+    let rule = "\n[[rules]]\nprincipals = [\"trust:\"]\ntargets = [\"orders-ro\"]\nusers = [\"app\"]\nread_only = true\n";
+    let config = parse(&(text + rule)).unwrap();
     let mut found = Found::default();
     let all = [described("orders"), described("stock")];
-    found.answered(&config.discoveries[0].search, &all, "eu-west-1");
+    found.answered(&config.discoveries[0].search, &all, "eu-west-1", 0);
     let (config, remarks) = config.with_found(&found);
     let shown: Vec<_> = config
         .targets
@@ -379,4 +392,104 @@ fn what_is_found_is_understood_as_its_own_name_is() {
         told.contains("rds-ca-2019") && told.contains("rds-ca-rsa2048-g1"),
         "{told}"
     );
+}
+
+#[test]
+fn a_target_that_what_was_found_cannot_be_is_absent() {
+    let fixed = "\n[[targets]]\nname = \"first\"\nendpoint = \"orders.cluster-a.eu-west-1.rds.amazonaws.com:6000\"\n\
+                 databases = [\"orders\"]\nusers = [\"app\"]\niam.logins_per_second = 3\n";
+    let text = discovering("discover = { cluster = \"orders\" }\nlisten = [\"127.0.0.1:5433\"]") + fixed;
+    let config = parse(&text).unwrap();
+    let mut found = Found::default();
+    found.answered(
+        &config.discoveries[0].search,
+        &[described("orders")],
+        "eu-west-1",
+        1,
+    );
+    let (config, remarks) = config.with_found(&found);
+    // Or its own address would lead to the other, and the other would be the only one.
+    let absent: Vec<_> = config.absent.iter().map(|absent| absent.name.as_str()).collect();
+    assert_eq!(absent, ["orders"]);
+    assert_eq!(config.absent[0].listen, ["127.0.0.1:5433".parse().unwrap()]);
+    assert_eq!(config.targets.len(), 1);
+    // Clients of this target aren't told of the other.
+    assert!(!config.absent[0].told.contains("first"));
+    assert!(
+        remarks
+            .iter()
+            .any(|remark| remark.to_string().contains("that of target first"))
+    );
+}
+
+#[test]
+fn a_name_is_whose_it_was_first_whatever_the_order_of_the_file() {
+    let many = |name: &str, tag: &str| {
+        format!(
+            "\n[[targets]]\nname = \"{name}\"\ndiscover = {{ tags = {{ {tag} = \"yes\" }} }}\n\
+             databases = [\"orders\"]\nusers = [\"app\"]\n"
+        )
+    };
+    let config =
+        parse(&(discovering("discover = { cluster = \"c\" }") + &many("*", "one") + &many("*-ro", "two")))
+            .unwrap();
+    let tagged = |identifier: &str, tag: &str| Described {
+        tags: vec![(tag.to_owned(), "yes".to_owned())],
+        ..described(identifier)
+    };
+    let places = |found: &Found| -> Vec<String> {
+        let (config, _) = config.with_found(found);
+        let shown = config.targets.iter();
+        shown
+            .map(|target| format!("{} {}", target.name, target.endpoint.host))
+            .collect()
+    };
+    let mut found = Found::default();
+    let mut look = |all: &[Described], number| {
+        for discovery in &*config.discoveries {
+            found.answered(&discovery.search, all, "eu-west-1", number);
+        }
+        places(&found)
+    };
+    let first = [tagged("stock", "two")];
+    let stock = "stock-ro stock.cluster-a.eu-west-1.rds.amazonaws.com";
+    assert_eq!(look(&first, 1), [stock]);
+    // Somebody makes one of which the name by an earlier entry is the same.
+    let both = [
+        tagged("stock-ro", "one"),
+        tagged("other", "one"),
+        first[0].clone(),
+    ];
+    assert_eq!(
+        look(&both, 2),
+        ["other other.cluster-a.eu-west-1.rds.amazonaws.com", stock]
+    );
+    // Found together, the order of the file counts.
+    let mut together = Found::default();
+    for discovery in &*config.discoveries {
+        together.answered(&discovery.search, &both, "eu-west-1", 1);
+    }
+    assert!(
+        places(&together).contains(&"stock-ro stock-ro.cluster-a.eu-west-1.rds.amazonaws.com".to_owned())
+    );
+}
+
+#[test]
+fn what_the_file_says_where_it_is_was_not_discovered() {
+    let text = MINIMAL.to_owned()
+        + "\n[[targets]]\nname = \"*\"\ndiscover = { tags = { a = \"b\" } }\ndatabases = [\"orders\"]\nusers = [\"app\"]\n";
+    let written = parse(&text).unwrap();
+    let mut found = Found::default();
+    found.answered(
+        &written.discoveries[0].search,
+        &[described("stock")],
+        "eu-west-1",
+        1,
+    );
+    let (config, _) = written.with_found(&found);
+    let discovered: Vec<_> = config
+        .discovered(&written)
+        .map(|target| target.name.as_str())
+        .collect();
+    assert_eq!(discovered, ["stock"]);
 }

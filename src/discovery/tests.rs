@@ -89,7 +89,7 @@ fn what_is_called_or_tagged_so_is_found_and_nothing_else() {
         (tagged(&[("Postern", "yes")]), &[]),
     ] {
         let mut found = Found::default();
-        found.answered(&search, &all, REGION);
+        found.answered(&search, &all, REGION, 0);
         assert_eq!(names(&found, &search), expected, "{search:?}");
         assert_eq!(
             found.trouble(&search).is_some(),
@@ -121,7 +121,7 @@ fn what_is_not_usable_says_why() {
     ] {
         let mut found = Found::default();
         assert_eq!(found.trouble(&search), Some("RDS hasn't answered yet"));
-        found.answered(&search, &all, REGION);
+        found.answered(&search, &all, REGION, 0);
         assert_eq!(found.trouble(&search), Some(reason));
     }
 }
@@ -138,7 +138,7 @@ fn a_clusters_authority_is_that_of_its_members() {
             ..member("orders-1", "orders")
         },
     ];
-    found.answered(&search, &all, REGION);
+    found.answered(&search, &all, REGION, 0);
     let database = found.databases(&search).next().unwrap();
     assert_eq!(database.authority.as_deref(), Some("rds-ca-rsa2048-g1"));
 }
@@ -151,23 +151,23 @@ fn what_was_found_outlives_failures_and_odd_answers_but_not_its_end() {
         described(Kind::Instance, "alone"),
     ];
     let mut found = Found::default();
-    found.answered(&search, &both, REGION);
+    found.answered(&search, &both, REGION, 0);
     for _ in 0..100 {
         found.failed(&search, "throttled");
     }
     assert_eq!(names(&found, &search), ["cluster orders", "instance alone"]);
     assert_eq!(found.trouble(&search), Some("throttled"));
     for _ in 0..2 {
-        found.answered(&search, &both[1..], REGION);
+        found.answered(&search, &both[1..], REGION, 0);
         assert_eq!(names(&found, &search), ["cluster orders", "instance alone"]);
     }
     // It is there again: those answers don't count any more.
-    found.answered(&search, &both, REGION);
+    found.answered(&search, &both, REGION, 0);
     for _ in 0..2 {
-        found.answered(&search, &both[1..], REGION);
+        found.answered(&search, &both[1..], REGION, 0);
     }
     assert_eq!(names(&found, &search), ["cluster orders", "instance alone"]);
-    found.answered(&search, &both[1..], REGION);
+    found.answered(&search, &both[1..], REGION, 0);
     assert_eq!(names(&found, &search), ["instance alone"]);
     assert_eq!(found.trouble(&search), None);
 }
@@ -176,13 +176,13 @@ fn what_was_found_outlives_failures_and_odd_answers_but_not_its_end() {
 fn what_has_changed_is_taken_over_and_who_was_first_stays_first() {
     let search = tagged(&[("postern", "yes")]);
     let mut found = Found::default();
-    found.answered(&search, &[described(Kind::Instance, "orders")], REGION);
+    found.answered(&search, &[described(Kind::Instance, "orders")], REGION, 0);
     let moved = Described {
         port: Some(5433),
         has_iam: false,
         ..described(Kind::Instance, "orders")
     };
-    found.answered(&search, &[described(Kind::Cluster, "orders"), moved], REGION);
+    found.answered(&search, &[described(Kind::Cluster, "orders"), moved], REGION, 0);
     assert_eq!(names(&found, &search), ["instance orders", "cluster orders"]);
     let first = found.databases(&search).next().unwrap();
     assert_eq!((first.port, first.has_iam), (5433, false));
@@ -202,4 +202,29 @@ fn pauses_grow_with_failures_and_are_short_while_nothing_is_known() {
         [60, 1, 2, 4, 60, 60]
     );
     assert_eq!(seconds(0, true, 1.0), 54);
+}
+
+#[test]
+fn what_aws_says_to_this_host_is_not_for_clients() {
+    let search = tagged(&[("postern", "yes")]);
+    let mut found = Found::default();
+    assert_eq!(found.trouble_told(&search), Some("RDS hasn't answered yet"));
+    found.failed(&search, "arn:aws:sts::1:assumed-role/gateway/i-1 may not");
+    assert_eq!(found.trouble_told(&search), Some("RDS can't be asked"));
+    found.answered(&search, &[], REGION, 1);
+    assert_eq!(found.trouble_told(&search), found.trouble(&search));
+}
+
+#[test]
+fn regions_are_told_by_names_of_endpoints() {
+    for (host, expected) in [
+        ("a.cluster-x1.eu-west-1.rds.amazonaws.com", Some("eu-west-1")),
+        ("a.x1.cn-north-1.rds.amazonaws.com.cn", Some("cn-north-1")),
+        ("a.x1.rds.cn-north-1.amazonaws.com.cn", Some("cn-north-1")),
+        ("a.x1.cn-north-1.amazonaws.com.cn", None),
+        ("a.x1.rds.eu-west-1.amazonaws.com", None),
+        ("db.example.com", None),
+    ] {
+        assert_eq!(region_of(host), expected, "{host}");
+    }
 }

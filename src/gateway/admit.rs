@@ -80,7 +80,7 @@ pub(super) fn admit(
                 // Who may go there is told more.
                 let is_admitted = || matches!(decide(&name.as_str().into()), Decision::Allow { .. });
                 match absent.filter(|_| is_admitted()) {
-                    Some(absent) => ClientError::absent(&name, &absent.reason),
+                    Some(absent) => ClientError::absent(&name, &absent.told),
                     None => {
                         let asked = [name.as_str(), database.as_str(), user.as_str()];
                         ClientError::not_admitted(&identified.principal, asked, &offers)

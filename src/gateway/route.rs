@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::error::ClientError;
 use super::identify::Identified;
-use crate::config::{Absent, CONSOLE, Target};
+use crate::config::{Absent, CONSOLE, Target, region_of};
 use crate::ids::{DatabaseName, DbUser, TargetName};
 use crate::session::settings::Setting;
 use crate::wire::options;
@@ -76,6 +76,12 @@ impl Ways<'_> {
             .map(|(name, _)| name)
     }
 
+    /// Whether the server name is that of an endpoint of RDS: one that no target has is none that any other target stands for.
+    fn is_for_rds(&self) -> bool {
+        let host = self.server_name.map(str::to_ascii_lowercase);
+        host.is_some_and(|host| region_of(&host).is_some())
+    }
+
     /// The target whose endpoint that is; if several have it, the name says nothing.
     fn named<'t>(&self, targets: &'t [Arc<Target>]) -> Option<&'t TargetName> {
         let host = self.server_name?;
@@ -91,7 +97,7 @@ impl Ways<'_> {
 
 /// Takes the step. The first that applies names the target: the address at which the client was accepted, if a target has it for its own,
 /// the TLS server name, `options=-c postern.target=NAME`, a database `NAME/database`, the only target there is, or would be if it were known
-/// where it is. The database `postern`, if none of the first three does, is the console.
+/// where it is; who asks by TLS for an endpoint of RDS that no target has doesn't mean the only one. The database `postern`, if none of the first three does, is the console.
 pub(super) fn route(
     parameters: &[(String, String)],
     ways: Ways<'_>,
@@ -130,12 +136,19 @@ pub(super) fn route(
         .position(|(name, _)| name == TARGET_SETTING)
         .map(|place| settings.remove(place).1);
     let by_way = ways.own(targets, absent).or_else(|| ways.named(targets));
-    let is_database = |target: &Arc<Target>| target.databases.iter().any(|name| name.as_str() == CONSOLE);
-    if database == CONSOLE && by_way.is_none() && named.is_none() && !targets.iter().any(is_database) {
+    let known = targets.iter().map(|target| &target.databases);
+    let mut databases = known
+        .chain(absent.iter().map(|absent| &absent.databases))
+        .flatten();
+    if database == CONSOLE
+        && by_way.is_none()
+        && named.is_none()
+        && !databases.any(|name| name.as_str() == CONSOLE)
+    {
         return Ok(Wanted::Console(user.into()));
     }
     let only = match (targets, absent) {
-        ([only], []) => Some(only.name.as_str()),
+        ([only], []) if !ways.is_for_rds() => Some(only.name.as_str()),
         ([], [only]) => only.only_name(),
         _ => None,
     };
@@ -319,6 +332,46 @@ mod tests {
             ask(&[user, ("database", "b/d")], None, &["a", "?b"]).unwrap(),
             "b? d u []"
         );
+    }
+
+    #[test]
+    fn the_only_target_is_not_meant_by_who_asks_for_another_endpoint() {
+        let d = &[("user", "u"), ("database", "d")][..];
+        let one = &["a"][..];
+        for (name, expected) in [
+            (Some("b.x.us-east-1.rds.amazonaws.com"), "? d u []"),
+            (Some("B.x.rds.cn-north-1.amazonaws.com.CN"), "? d u []"),
+            (Some("A.x.us-east-1.rds.amazonaws.com"), "a d u []"),
+            (Some("localhost"), "a d u []"),
+            (None, "a d u []"),
+        ] {
+            assert_eq!(ask(d, name, one).unwrap(), expected, "{name:?}");
+        }
+        // Whoever says which one has said so.
+        let named = &[("user", "u"), ("database", "a/d")];
+        assert_eq!(
+            ask(named, Some("b.x.us-east-1.rds.amazonaws.com"), one).unwrap(),
+            "a d u []"
+        );
+        // What isn't known where it is may have that endpoint.
+        assert_eq!(
+            ask(d, Some("b.x.us-east-1.rds.amazonaws.com"), &["?b"]).unwrap(),
+            "b? d u []"
+        );
+    }
+
+    #[test]
+    fn the_console_is_not_where_an_absent_targets_database_is() {
+        let mut config = targets(&["?a"]);
+        let parameters = [
+            ("user".to_owned(), "u".to_owned()),
+            ("database".to_owned(), CONSOLE.to_owned()),
+        ];
+        let mut absent = config.absent.to_vec();
+        absent[0].databases = vec![CONSOLE.into()];
+        config.absent = absent.into();
+        let wanted = route(&parameters, Ways::default(), &[], &config.absent);
+        assert!(matches!(wanted, Ok(Wanted::Database(_))), "{wanted:?}");
     }
 
     #[test]

@@ -281,9 +281,11 @@ fn a_start_without_rds_goes_well_once_it_answers() {
     assert!(error.contains("it is not clear which target is meant"), "{error}");
     let error = connects(&gateway, "orders/orders").unwrap_err();
     assert!(
-        error.contains(ABSENT) && error.contains("RDS in us-east-1"),
+        error.contains(ABSENT) && error.contains("RDS can't be asked"),
         "{error}"
     );
+    // What AWS says to the host is for its log.
+    assert!(!error.contains("us-east-1"), "{error}");
     let error = stderr(&gateway.psql(&format!("user=app_ro port={own}"), "select 42"));
     assert!(error.contains(ABSENT) && error.contains("\"first\""), "{error}");
     // Who may not go there isn't told that it is meant to be there.
@@ -379,4 +381,94 @@ fn a_reload_changes_what_is_looked_for() {
     reload(&gateway, back, "it isn't known where these are: orders");
     lab.set_api_fault(AwsFault::None);
     until("it is found", || connects(&gateway, "orders").is_ok());
+}
+
+#[test]
+fn what_a_reload_brings_back_during_a_look_stays() {
+    let (lab, gateway) = started(CLUSTER);
+    lab.set_api_fault(AwsFault::SlowMs(2_500));
+    // Three calls, which take longer than a reload waits.
+    let other = target(&lab, "other", "discover = { instance = \"orders-2\" }");
+    let before = looks(&gateway);
+    reload(
+        &gateway,
+        |text| text.replace(CLUSTER, "{ cluster = \"none\" }") + &other,
+        "it isn't known where these are: orders, other",
+    );
+    reload(
+        &gateway,
+        |text| {
+            text.replace("{ cluster = \"none\" }", CLUSTER)
+                .replace(&other, "")
+        },
+        "1 target(s) count now",
+    );
+    assert_eq!(looks(&gateway), before, "the look isn't over");
+    until("it is over", || {
+        assert_eq!(connects(&gateway, "orders").unwrap(), "42");
+        looks(&gateway) > before
+    });
+    for _ in 0..10 {
+        assert_eq!(connects(&gateway, "orders").unwrap(), "42");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn a_look_that_changes_nothing_is_no_change_of_the_configuration() {
+    let (lab, gateway) = started(CLUSTER);
+    lab.set_api_fault(AwsFault::Throttled);
+    let before = looks(&gateway);
+    reload(&gateway, str::to_owned, "1 target(s) count now");
+    until("it looks", || looks(&gateway) > before);
+    lab.set_api_fault(AwsFault::None);
+    look(&gateway);
+    std::thread::sleep(Duration::from_millis(300));
+    let (log, changed) = (gateway.log(), "the configuration was changed");
+    assert_eq!(
+        log.matches(changed).count(),
+        log.matches("reloaded:").count(),
+        "{log}"
+    );
+}
+
+#[test]
+fn a_budget_of_what_was_discovered_changes_with_a_restart() {
+    let (_lab, gateway) = started(CLUSTER);
+    reload(
+        &gateway,
+        |text| text.replace("logins_per_second = 200", "logins_per_second = 190"),
+        "changes of targets.orders.iam need a restart",
+    );
+}
+
+#[test]
+fn the_start_tells_what_is_not_found() {
+    let lab = Lab::start(LabConfig::default()).unwrap();
+    let gateway = before(&lab, "{ cluster = \"none\" }", "", true);
+    gateway.wait_for("/startupz");
+    let report = gateway.page("/startupz").unwrap().1;
+    let told = "RDS knows no cluster none in us-east-1";
+    let line = report.lines().find(|line| line.contains(told));
+    assert!(
+        line.is_some_and(|line| line.starts_with("failed   discovery")),
+        "{report}"
+    );
+    assert_eq!(gateway.metric("postern_start_checks", &["failed"]), 1.0);
+}
+
+#[test]
+fn slow_regions_do_not_add_up() {
+    let lab = Lab::start(LabConfig::default()).unwrap();
+    lab.set_api_fault(AwsFault::SlowMs(2_000));
+    let there = |region: &str| {
+        let place = format!("discover = {{ instance = \"orders-1\" }}\nregion = \"{region}\"");
+        target(&lab, region, &place)
+    };
+    let more = [there("us-east-1"), there("eu-west-1"), there("eu-west-2")];
+    let gateway = before(&lab, "{ instance = \"orders-2\" }", &more.concat(), true);
+    // One after the other they take longer than a start waits for the first look.
+    let log = gateway.log();
+    assert!(!log.contains("RDS hasn't answered yet"), "{log}");
+    assert_eq!(connects(&gateway, "us-east-1/orders").unwrap(), "42");
 }

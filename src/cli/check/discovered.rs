@@ -45,6 +45,13 @@ pub(super) async fn look(config: &Config, keys: &Result<Arc<Keys>, String>) -> (
             .iter()
             .find(|absent| absent.name == *discovery.name());
         let finding = match absent {
+            Some(absent) if found.databases(&discovery.search).next().is_some() => {
+                Finding::ok("discovery", discovery.name(), &*absent.reason).but(
+                    State::Failed,
+                    "RDS has it, and not as the target wants it",
+                    "give the target what fits: discover.endpoint = \"writer\", a name and a place of its own, the iam of the other target that is there",
+                )
+            }
             Some(absent) => absent_one(discovery, &absent.reason, refused.map(|(_, error)| error)),
             None => Finding::ok("discovery", discovery.name(), known(discovery, &found)),
         };
@@ -61,6 +68,18 @@ pub(super) async fn look(config: &Config, keys: &Result<Arc<Keys>, String>) -> (
         Remark::Absent(_) | Remark::Amiss(_) => None,
     }));
     (with_found, findings)
+}
+
+/// Of a gateway that has just started: what it couldn't find.
+pub(super) fn absent_at_start(config: &Config) -> Vec<Finding> {
+    let absent = config.absent.iter().map(|absent| {
+        Finding::ok("discovery", &absent.name, &*absent.reason).but(
+            State::Failed,
+            "RDS doesn't know it, or can't be asked; the gateway goes on asking",
+            "postern check: it asks too, and says what to do",
+        )
+    });
+    absent.collect()
 }
 
 fn known(discovery: &Discovery, found: &Found) -> String {

@@ -375,6 +375,21 @@ fn fault_what_is_discovered_is_not_there() {
             .check(&[])
             .only("failed", "discovery", cause, remedy);
     }
+    // Whoever asks for it alone is told of it.
+    discovering("other", "{ cluster = \"stock\" }")
+        .check(&["--target", "other"])
+        .has("failed", "discovery", "misspelt, gone", "describe-db-clusters");
+}
+
+#[test]
+fn fault_what_is_discovered_does_not_fit() {
+    let what = "{ cluster = \"orders\" }\niam.logins_per_second = 1";
+    discovering("other", what).check(&["--target", "other"]).has(
+        "failed",
+        "discovery",
+        "not as the target wants it",
+        "the iam of",
+    );
 }
 
 #[test]
