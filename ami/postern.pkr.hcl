@@ -52,12 +52,36 @@ variable "with_shells" {
 }
 
 locals {
-  # As Debian, RPM and AWS each call the architecture.
-  architectures = {
-    arm64  = { rpm = "aarch64", instance_type = "t4g.small" }
-    x86_64 = { rpm = "x86_64", instance_type = "t3.small" }
-  }
   made = formatdate("YYYYMMDD-hhmm", timestamp())
+
+  # As RPM calls the architectures.
+  rpm = { arm64 = "aarch64", x86_64 = "x86_64" }
+}
+
+data "amazon-ami" "arm64" {
+  region      = var.region
+  owners      = ["amazon"]
+  most_recent = true
+
+  filters = {
+    name                = "al2023-ami-2023.*-kernel-*-arm64"
+    architecture        = "arm64"
+    virtualization-type = "hvm"
+    root-device-type    = "ebs"
+  }
+}
+
+data "amazon-ami" "x86_64" {
+  region      = var.region
+  owners      = ["amazon"]
+  most_recent = true
+
+  filters = {
+    name                = "al2023-ami-2023.*-kernel-*-x86_64"
+    architecture        = "x86_64"
+    virtualization-type = "hvm"
+    root-device-type    = "ebs"
+  }
 }
 
 source "amazon-ebs" "bastion" {
@@ -79,9 +103,10 @@ source "amazon-ebs" "bastion" {
   }
 
   # Through Session Manager, so that no port is open here either; whoever runs this needs the plugin, and the profile what it takes to be managed.
-  communicator                              = "ssh"
-  ssh_username                              = "ec2-user"
-  ssh_interface                             = "session_manager"
+  communicator  = "ssh"
+  ssh_username  = "ec2-user"
+  ssh_interface = "session_manager"
+
   temporary_iam_instance_profile_policy_document {
     Version = "2012-10-17"
 
@@ -106,27 +131,18 @@ source "amazon-ebs" "bastion" {
 }
 
 build {
-  dynamic "source" {
-    for_each = local.architectures
-    labels   = ["amazon-ebs.bastion"]
+  source "amazon-ebs.bastion" {
+    name          = "arm64"
+    ami_name      = "postern-${var.version}-arm64-${local.made}"
+    source_ami    = data.amazon-ami.arm64.id
+    instance_type = "t4g.small"
+  }
 
-    content {
-      name          = source.key
-      ami_name      = "postern-${var.version}-${source.key}-${local.made}"
-      instance_type = source.value.instance_type
-
-      source_ami_filter {
-        owners      = ["amazon"]
-        most_recent = true
-
-        filters = {
-          name                = "al2023-ami-2023.*-kernel-*-${source.key}"
-          architecture        = source.key
-          virtualization-type = "hvm"
-          root-device-type    = "ebs"
-        }
-      }
-    }
+  source "amazon-ebs.bastion" {
+    name          = "x86_64"
+    ami_name      = "postern-${var.version}-x86_64-${local.made}"
+    source_ami    = data.amazon-ami.x86_64.id
+    instance_type = "t3.small"
   }
 
   provisioner "shell" {
@@ -139,7 +155,7 @@ build {
   }
 
   provisioner "file" {
-    source      = "${path.root}/../target/package/postern-${var.version}.${local.architectures[source.name].rpm}.rpm"
+    source      = "${path.root}/../target/package/postern-${var.version}.${local.rpm[source.name]}.rpm"
     destination = "/tmp/postern/postern.rpm"
   }
 
