@@ -374,7 +374,7 @@ fn described(identifier: &str) -> Described {
 fn what_is_found_is_understood_as_its_own_name_is() {
     let text = discovering("discover = { tags = { a = \"b\" } }\npool.mode = \"session\"")
         .replace("\"orders\"\ndisc", "\"*-ro\"\ndisc");
-    let rule = "\n[[rules]]\nprincipals = [\"trust:\"]\ntargets = [\"orders-ro\"]\nusers = [\"app\"]\nread_only = true\n";
+    let rule = "\n[[targets.pools]]\nusers = [\"app\"]\nsize = 3\n[[rules]]\nprincipals = [\"trust:\"]\ntargets = [\"orders-ro\"]\nusers = [\"app\"]\nread_only = true\n";
     let config = parse(&(text + rule)).unwrap();
     let mut found = Found::default();
     let all = [described("orders"), described("stock")];
@@ -386,6 +386,11 @@ fn what_is_found_is_understood_as_its_own_name_is() {
         .map(|target| (target.name.as_str(), target.endpoint.port, target.pool.is_shared))
         .collect();
     assert_eq!(shown, [("orders-ro", 6000, true), ("stock-ro", 6000, false)]);
+    let other_pools = config.targets.iter();
+    let other_pools: Vec<_> = other_pools
+        .map(|target| target.other_pools[0].pool.is_shared)
+        .collect();
+    assert_eq!(other_pools, [true, false]);
     assert!(config.absent.is_empty());
     let told = remarks[0].to_string();
     assert!(
@@ -492,4 +497,50 @@ fn what_the_file_says_where_it_is_was_not_discovered() {
         .map(|target| target.name.as_str())
         .collect();
     assert_eq!(discovered, ["stock"]);
+}
+
+#[test]
+fn a_name_for_many_needs_something_for_its_star() {
+    let text =
+        discovering("discover = { tags = { a = \"b\" } }").replace("\"orders\"\ndisc", "\"db-*-ro\"\ndisc");
+    let config = parse(&text).unwrap();
+    let absent = &config.absent[0];
+    for (name, is_called) in [
+        ("db-a-ro", true),
+        ("db--ro", false),
+        ("db-ro", false),
+        ("db-a-rw", false),
+        ("a-ro", false),
+    ] {
+        assert_eq!(absent.is_called(name), is_called, "{name}");
+    }
+    assert_eq!(absent.only_name(), None);
+}
+
+#[test]
+fn without_readers_there_is_no_target_for_them() {
+    let config = parse(&discovering(
+        "discover = { cluster = \"orders\", endpoint = \"reader\" }",
+    ))
+    .unwrap();
+    let search = &config.discoveries[0].search;
+    let mut found = Found::default();
+    found.answered(search, &[described("orders")], "eu-west-1", 1);
+    let (without, _) = config.with_found(&found);
+    assert!(without.targets.is_empty());
+    assert_eq!(&*without.absent[0].reason, "it has no reader endpoint");
+    let with = Described {
+        reader: Some("orders.cluster-ro-a.eu-west-1.rds.amazonaws.com".to_owned()),
+        ..described("orders")
+    };
+    found.answered(search, &[with], "eu-west-1", 2);
+    let (with, _) = config.with_found(&found);
+    assert!(with.absent.is_empty());
+    let Target { endpoint, region, .. } = &*with.targets[0];
+    assert_eq!(
+        endpoint.to_string(),
+        "orders.cluster-ro-a.eu-west-1.rds.amazonaws.com:6000"
+    );
+    // For that tokens are signed.
+    assert_eq!(region, "eu-west-1");
 }

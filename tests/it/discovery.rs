@@ -204,6 +204,8 @@ fn while_rds_does_not_answer_all_goes_on() {
     let (lab, gateway) = started(CLUSTER);
     let (mut client, _) = Raw::login(&gateway, "app_ro");
     client.query("begin");
+    let last_success = || gateway.metric("postern_discovery_last_success_timestamp_seconds", &[]);
+    let succeeded = last_success();
     for fault in [
         AwsFault::Throttled,
         AwsFault::Unauthorized,
@@ -218,6 +220,7 @@ fn while_rds_does_not_answer_all_goes_on() {
         until("it has failed", || failed() > before);
         assert_eq!(connects(&gateway, "orders").unwrap(), "42", "{fault:?}");
     }
+    assert_eq!(last_success(), succeeded);
     assert!(client.query("select 1").iter().any(|answer| answer.tag == 'D'));
     assert!(
         gateway
@@ -272,7 +275,13 @@ fn a_start_without_rds_goes_well_once_it_answers() {
     let own = free_port();
     let listen = format!("discover = {{ instance = \"orders-1\" }}\nlisten = [\"127.0.0.1:{own}\"]");
     let fixed = format!("endpoint = \"{READER}\"");
-    let more = [target(&lab, "first", &listen), target(&lab, "readers", &fixed)];
+    let only_for_rw =
+        target(&lab, "others", "discover = { cluster = \"others\" }").replace("app_ro", "app_rw");
+    let more = [
+        target(&lab, "first", &listen),
+        target(&lab, "readers", &fixed),
+        only_for_rw,
+    ];
     let gateway = before(&lab, CLUSTER, &more.concat(), true);
     assert_eq!(gateway.page("/readyz").unwrap().0, 503);
     // What is known works, and nobody gets there by mistake.
@@ -288,18 +297,31 @@ fn a_start_without_rds_goes_well_once_it_answers() {
     assert!(!error.contains("us-east-1"), "{error}");
     let error = stderr(&gateway.psql(&format!("user=app_ro port={own}"), "select 42"));
     assert!(error.contains(ABSENT) && error.contains("\"first\""), "{error}");
-    // Who may not go there isn't told that it is meant to be there.
-    let error = stderr(&gateway.psql("user=app_rw dbname=orders/orders", "select 42"));
-    assert!(
-        error.contains("no rule admits") && !error.contains("isn't known"),
-        "{error}"
-    );
+    // Who may not go there isn't told that it is meant to be there, nor who asks for what it doesn't have.
+    for (user, database) in [
+        ("app_rw", "orders/orders"),
+        ("app_ro", "orders/billing"),
+        ("app_ro", "others/orders"),
+    ] {
+        let error = stderr(&gateway.psql(&format!("user={user} dbname={database}"), "select 42"));
+        assert!(
+            error.contains("no rule admits") && !error.contains("isn't known"),
+            "{user} {database}: {error}"
+        );
+    }
     lab.set_api_fault(AwsFault::None);
     until("it is found", || connects(&gateway, "orders/orders").is_ok());
     assert_eq!(
         stdout(&gateway.psql(&format!("user=app_ro port={own}"), "select 42")),
         "42"
     );
+    assert_eq!(
+        gateway.metric("postern_targets_absent", &[]),
+        1.0,
+        "there is no cluster \"others\""
+    );
+    let instead = |text: &str| text.replace("{ cluster = \"others\" }", CLUSTER);
+    reload(&gateway, instead, "4 target(s) count now");
     until("it is ready", || gateway.page("/readyz").unwrap().0 == 200);
 }
 
@@ -471,4 +493,6 @@ fn slow_regions_do_not_add_up() {
     let log = gateway.log();
     assert!(!log.contains("RDS hasn't answered yet"), "{log}");
     assert_eq!(connects(&gateway, "us-east-1/orders").unwrap(), "42");
+    let elsewhere = "it isn't known where target eu-west-1 is: RDS in eu-west-1: it answers";
+    assert!(log.contains(elsewhere), "{log}");
 }

@@ -11,9 +11,13 @@ fn report(gateway: &Gateway) -> String {
 }
 
 fn started(lab: &Lab) -> Gateway {
+    // Pools whose catalogs aren't looked at have the one connection each.
+    with_pool(lab, "mode = \"session\"")
+}
+
+fn with_pool(lab: &Lab, pool: &'static str) -> Gateway {
     let options = Options {
-        // Pools whose catalogs aren't looked at have the one connection each.
-        pool: "mode = \"session\"",
+        pool,
         log: "info",
         not_ready: true,
         ..Options::default()
@@ -108,4 +112,30 @@ fn a_start_without_aws_is_over_as_well() {
         );
     }
     assert_eq!(lab.logins().len(), 0);
+}
+
+#[test]
+fn what_was_not_tried_is_not_told_as_well() {
+    let lab = Lab::start(LabConfig::default()).unwrap();
+    let gateway = with_pool(&lab, "mode = \"session\"\nmin_idle = 0");
+    let report = report(&gateway);
+    let login = line(&report, "login", "app_ro@orders");
+    assert!(
+        login.starts_with("skipped ") && login.contains("no pool has min_idle"),
+        "{login}"
+    );
+    assert_eq!(lab.logins().len(), 0);
+}
+
+#[test]
+fn not_ready_tells_of_one_pool_and_how_many_more() {
+    let lab = Lab::start(LabConfig::default()).unwrap();
+    lab.faults().every_login(LoginFault::RefuseToken);
+    let gateway = started(&lab);
+    report(&gateway);
+    let (status, ready) = gateway.page("/readyz").unwrap();
+    assert!(
+        status == 503 && ready.contains("orders/orders/app_ro: ") && ready.contains("; and 1 more"),
+        "{ready}"
+    );
 }
