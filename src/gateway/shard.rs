@@ -81,6 +81,8 @@ pub struct Shard {
     leaving: RefCell<Vec<Rc<ServerPool>>>,
     /// What counts here: the pools are those of this and no other.
     current: RefCell<Current>,
+    /// Targets that it isn't known where they are since the start: the gateway isn't ready without them.
+    awaited: RefCell<Vec<Absent>>,
     /// What is to count.
     changes: watch::Receiver<Current>,
     /// For the console.
@@ -142,6 +144,7 @@ impl Shard {
             services,
             pools: RefCell::default(),
             leaving: RefCell::default(),
+            awaited: RefCell::new(current.absent.to_vec()),
             current: RefCell::new(current),
             changes,
             averages: RefCell::default(),
@@ -156,6 +159,11 @@ impl Shard {
         let mut gone = std::mem::take(&mut *self.pools.borrow_mut());
         let mut ends = HashMap::new();
         for target in &*self.targets() {
+            let is_awaited = |absent: &Absent| absent.is_called(target.name.as_str());
+            let since = match self.awaited.borrow().iter().any(is_awaited) {
+                true => Since::Start,
+                false => since,
+            };
             for (database, user, pool) in target.pools() {
                 let key = PoolKey {
                     target: target.name.clone(),
@@ -193,6 +201,9 @@ impl Shard {
                 self.pools.borrow_mut().insert(key, pool);
             }
         }
+        let absent = self.absent();
+        let is_absent = |awaited: &Absent| absent.iter().any(|absent| absent.name == awaited.name);
+        self.awaited.borrow_mut().retain(is_absent);
         for pool in gone.into_values() {
             ends.insert(pool.key().clone(), Ending::NoTarget);
             self.leave(pool, false, false);

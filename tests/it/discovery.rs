@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use postern_lab::{AwsFault, Instance, Lab, LabConfig};
+use postern_lab::{AwsFault, Instance, Lab, LabConfig, LoginFault};
 
 use crate::gateway::{Gateway, Options, PATIENCE, free_port, stderr, stdout};
 use crate::raw::{Raw, rows};
@@ -495,4 +495,20 @@ fn slow_regions_do_not_add_up() {
     assert_eq!(connects(&gateway, "us-east-1/orders").unwrap(), "42");
     let elsewhere = "it isn't known where target eu-west-1 is: RDS in eu-west-1: it answers";
     assert!(log.contains(elsewhere), "{log}");
+}
+
+#[test]
+fn what_is_found_after_the_start_must_be_usable_for_the_gateway_to_be_ready() {
+    let lab = Lab::start(LabConfig::default()).unwrap();
+    lab.set_api_fault(AwsFault::Down);
+    lab.faults().every_login(LoginFault::RefuseToken);
+    let gateway = before(&lab, CLUSTER, "", true);
+    lab.set_api_fault(AwsFault::None);
+    until("it is found", || {
+        gateway.metric("postern_targets_absent", &[]) == 0.0
+    });
+    until("it says what is wrong", || {
+        let (status, text) = gateway.page("/readyz").unwrap();
+        status == 503 && text.contains("orders/orders/app_r")
+    });
 }
