@@ -66,6 +66,8 @@ pub(super) const SESSIONS: &[Column] = &[
 pub(super) const RULES: &[Column] = &[
     int("rule"),
     text("principals"),
+    text("accounts"),
+    text("permission_sets"),
     text("documents"),
     text("targets"),
     text("databases"),
@@ -240,6 +242,8 @@ pub(super) fn rules(shard: &Shard, table: &mut Table) {
     for ((number, rule), clients) in in_force.rules.iter().enumerate().zip(clients) {
         let Rule {
             principals,
+            accounts,
+            permission_sets,
             documents,
             targets,
             databases,
@@ -247,11 +251,12 @@ pub(super) fn rules(shard: &Shard, table: &mut Table) {
             hours,
             console,
             terms,
-            ..
         } = rule;
         table.add([
             number.into(),
             list(principals).into(),
+            accounts.as_deref().map(list).into(),
+            permission_sets.as_deref().map(list).into(),
             documents.as_deref().map(list).into(),
             list(targets).into(),
             list(databases).into(),

@@ -214,3 +214,15 @@ async fn drivers_that_speak_only_the_extended_protocol_are_answered() {
     assert_eq!(refused.code().unwrap().code(), "3D000");
     assert!(client.query("show version", &[]).await.is_ok());
 }
+
+#[test]
+fn a_rule_is_shown_whole() {
+    let narrow = "[[rules]]\nprincipals = [\"*\"]\naccounts = [\"123456789012\"]\npermission_sets = [\"Analyst\", \"On*\"]\n\
+                  documents = [\"postern-connect\"]\ntargets = [\"orders\"]\nusers = [\"app_ro\"]\n";
+    let lab = Lab::start(LabConfig::default()).unwrap();
+    let gateway = started(&lab, &format!("{narrow}{}", rule("admin")), None);
+    let shown = rows(&Raw::visit(&gateway).query("show rules"));
+    let of_narrow = ["accounts", "permission_sets", "documents"].map(|column| shown[1][column].as_str());
+    assert_eq!(of_narrow, ["123456789012", "Analyst, On*", "postern-connect"]);
+    assert_eq!(shown[0]["permission_sets"], "NULL");
+}
