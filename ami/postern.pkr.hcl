@@ -88,7 +88,8 @@ source "amazon-ebs" "bastion" {
   region                      = var.region
   vpc_id                      = var.vpc_id
   subnet_id                   = var.subnet_id
-  associate_public_ip_address = false
+  # In the default VPC there is no other way out; Packer opens no port for it.
+  associate_public_ip_address = var.subnet_id == null ? null : false
   ami_users                   = var.share_with
   encrypt_boot                = true
   kms_key_id                  = var.kms_key_id
@@ -162,7 +163,9 @@ build {
   # The session that this comes through goes on; the next boot has neither sshd nor shells.
   provisioner "shell" {
     inline = [
-      "sudo dnf upgrade --releasever=latest --security -y --quiet",
+      "cloud-init status --wait >/dev/null || true",
+      # All of it, so that the image is of that release, and what is installed after it as well.
+      "sudo dnf upgrade --releasever=latest -y --quiet",
       "sudo /tmp/postern/provision ${var.with_shells ? "--with-shells" : ""} /tmp/postern/postern.rpm",
       "rm -rf /tmp/postern",
     ]
