@@ -85,9 +85,9 @@ data "amazon-ami" "x86_64" {
 }
 
 source "amazon-ebs" "bastion" {
-  region                      = var.region
-  vpc_id                      = var.vpc_id
-  subnet_id                   = var.subnet_id
+  region    = var.region
+  vpc_id    = var.vpc_id
+  subnet_id = var.subnet_id
   # In the default VPC there is no other way out; Packer opens no port for it.
   associate_public_ip_address = var.subnet_id == null ? null : false
   ami_users                   = var.share_with
