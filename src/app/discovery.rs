@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
-use crate::aws::credentials::{CredentialCache, Keys};
+use crate::aws::credentials::{CredentialCache, Keys, jitter};
 use crate::aws::rds::{self, NotDescribed};
 use crate::config::{Config, Target};
 use crate::discovery::{Described, Found, Search, Selector, pause};
@@ -69,7 +69,7 @@ impl Explorer {
                     .iter()
                     .all(|search| found.databases(search).next().is_some())
             };
-            let pause = pause(failed, has_all, chance());
+            let pause = pause(failed, has_all, jitter());
             tokio::select! {
                 () = sleep(pause) => {}
                 changed = self.wanted.changed() => if changed.is_err() { return },
@@ -212,12 +212,4 @@ fn by_region(searches: &[Search]) -> BTreeMap<Option<&str>, Vec<Search>> {
             .push(search.clone());
     }
     by_region
-}
-
-/// From 0 to 1.
-fn chance() -> f64 {
-    let mut byte = [0];
-    // Without randomness gateways ask together, which they may.
-    let _ = aws_lc_rs::rand::fill(&mut byte);
-    f64::from(byte[0]) / 255.0
 }

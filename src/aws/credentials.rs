@@ -272,8 +272,8 @@ pub async fn load() -> Result<Keys, String> {
     }
 }
 
-/// A number from 0 to 1, different in each process and at each call.
-fn jitter() -> f64 {
+/// A number from 0 to 1, different in each process and at each call, for pauses between calls of AWS.
+pub fn jitter() -> f64 {
     let mut bytes = [0; 4];
     // Without randomness the pauses are merely the same everywhere.
     let _ = aws_lc_rs::rand::fill(&mut bytes);
